@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow lint format clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: $(READY) ## Train on the embedded handwritten digits; logs and checkpoints go to runs/
+	$(BIN)/python -m alexnet_jax.main --workdir runs/
+
+test: lint ## Lint, type check and run the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY) ## The tests that are too large for every commit: full widths, long runs
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## Ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment, caches and runs
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

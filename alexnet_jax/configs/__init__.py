@@ -1,0 +1,1 @@
+"""Recipes as data: one file a run."""

@@ -1,0 +1,1 @@
+"""The host side: data sets, preparation, statistics, streams of batches."""

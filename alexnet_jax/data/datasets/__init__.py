@@ -1,0 +1,1 @@
+"""Data sets in the package convention of tensorflow-datasets."""
