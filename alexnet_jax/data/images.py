@@ -1,0 +1,73 @@
+"""One image: encoded bytes to square RGB pixels, checked (section 2: short side, centre crop)."""
+
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 89_478_485  # PIL's own limit: a larger photograph is taken for a decompression bomb
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # none that runs another program
+MODES = ("RGB", "L", "CMYK", "P", "1", "RGBA", "LA", "PA", "RGBX", "YCbCr", "HSV", "I;16", "I;16B")
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message names it and the mend."""
+
+
+def decode_image(data: bytes, size: int, *, name: str = "image") -> np.ndarray:
+    """Decode `data` to `uint8[size, size, 3]`, RGB, pixels 0-255.
+
+    The short side is scaled to `size` with antialiasing, then the centre is cut out. Grey,
+    palette, CMYK and 16-bit images become RGB; transparent ones are laid on white. The format is
+    read from the bytes, never from the file's name. EXIF rotation is ignored, as is usual for
+    ImageNet. Raises `ImageError`, naming `name`, where there is no whole image.
+    Source: AlexNet §2.
+    """
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes); fetch it again or leave it out")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height <= MAX_PIXELS:
+            image.draft("RGB", (size, size))  # JPEG: decode at 1/2, 1/4, 1/8 where that suffices
+            image.load()
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name} ({len(data):,} bytes) is none of {', '.join(FORMATS)}; "
+            "convert it or leave it out"
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name} {_TOO_LARGE}") from None
+    except Exception as error:  # what a decoder raises on damaged bytes depends on the format
+        raise ImageError(
+            f"{name} ({len(data):,} bytes) is cut off or damaged: {error}; "
+            "fetch it again or leave it out"
+        ) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name} of {image.width}x{image.height} {_TOO_LARGE}")
+    return square(_to_rgb(image, name), size)
+
+
+_TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels (a decompression bomb?); scale it down first"
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """The centre of an RGB image, its short side scaled to `size`: `uint8[size, size, 3]`."""
+    if image.size != (size, size):
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        # Only the pixels that stay are computed; those outside still count in the filter.
+        image = image.resize(
+            (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+        )
+    return np.asarray(image)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode not in MODES:
+        raise ImageError(f"{name} has mode {image.mode}, not RGB; convert it to RGB first")
+    if image.mode.startswith("I;16"):  # PIL would clip at 255 instead of scaling
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")  # no copy where it is RGB already

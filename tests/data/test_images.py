@@ -1,0 +1,121 @@
+"""Decoding: every kind of file becomes the right pixels, or an error that names it."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_jax.data.images import ImageError, decode_image
+
+
+def encode(image: Image.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """A smooth picture with a different ramp in each channel."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    channels = [x / width, y / height, 0.5 + 0.4 * np.sin(20 * x / width) * np.cos(15 * y / height)]
+    return Image.fromarray((255 * np.stack(channels, -1)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(96, 64), (64, 96), (64, 64), (640, 64)])
+def test_short_side_then_centre_crop(shape):
+    image = photograph(*shape)
+    small = image.resize((shape[0] // 2, shape[1] // 2), Image.Resampling.BICUBIC)
+    left, top = (small.width - 32) // 2, (small.height - 32) // 2
+    expected = np.asarray(small)[top : top + 32, left : left + 32]
+    np.testing.assert_array_equal(decode_image(encode(image, "PNG"), 32), expected)
+
+
+def test_an_image_of_the_stored_size_is_left_as_it_is():
+    image = photograph(40, 40)
+    np.testing.assert_array_equal(decode_image(encode(image, "PNG"), 40), np.asarray(image))
+
+
+def test_fine_detail_is_averaged_not_sampled():
+    board = np.indices((256, 256)).sum(0) % 2 * 255
+    image = Image.fromarray(board.astype(np.uint8)).convert("RGB")
+    assert np.abs(decode_image(encode(image, "PNG"), 32).astype(int) - 127).max() <= 2
+
+
+def test_the_reduced_jpeg_decode_agrees_with_the_full_one():
+    data = encode(photograph(900, 700), "JPEG", quality=95)
+    full = Image.open(io.BytesIO(data)).convert("RGB")
+    expected = decode_image(encode(full, "PNG"), 64).astype(int)
+    assert np.abs(decode_image(data, 64).astype(int) - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "RGBA", "LA", "RGB", "I;16"])
+def test_every_colour_mode_becomes_rgb(mode):
+    """A plain grey of 255 is white in all of them."""
+    white = {"I;16": 65535, "CMYK": (0, 0, 0, 0), "1": 1, "L": 255, "P": 255}
+    image = Image.new(mode, (20, 10), white.get(mode, tuple([255] * len(mode))))
+    if mode == "P":
+        image.putpalette([255] * 768)
+    pixels = decode_image(encode(image, "TIFF" if mode == "CMYK" else "PNG"), 8)
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    assert pixels.min() >= 254
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    image = Image.fromarray(np.full((9, 9), 0x4000, np.uint16))
+    assert set(decode_image(encode(image, "PNG"), 9).ravel()) == {0x40}
+
+
+def test_cmyk_jpeg_keeps_its_colours():
+    image = Image.new("RGB", (64, 64), (200, 60, 30))
+    pixels = decode_image(encode(image.convert("CMYK"), "JPEG", quality=95), 32)
+    assert np.abs(pixels.mean((0, 1)) - (200, 60, 30)).max() < 3
+
+
+def test_transparent_pixels_become_white():
+    hidden = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    assert decode_image(encode(hidden, "PNG"), 16).min() == 255
+
+
+def test_the_format_is_read_from_the_bytes_not_the_name():
+    data = encode(photograph(32, 32), "PNG")
+    np.testing.assert_array_equal(
+        decode_image(data, 32, name="n02105855_2933.JPEG"), np.asarray(photograph(32, 32))
+    )
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG that says it is `width` x `height` and holds next to nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+JPEG = encode(photograph(100, 100), "JPEG")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"not an image", "is none of JPEG, PNG"),
+        (JPEG[: len(JPEG) // 2], "cut off or damaged"),
+        (encode(photograph(64, 64), "PNG")[:-40], "cut off or damaged"),
+        (bomb(10_000, 10_000), "decompression bomb"),
+        (bomb(50_000, 50_000), "decompression bomb"),
+        (encode(Image.new("F", (8, 8)), "TIFF"), "convert it to RGB"),
+    ],
+)
+def test_a_bad_image_is_named_with_the_mend(data, message):
+    with pytest.raises(ImageError, match=message) as error:
+        decode_image(data, 32, name="n01440764/cat.JPEG")
+    assert str(error.value).startswith("n01440764/cat.JPEG")
+    assert "\n" not in str(error.value)
