@@ -28,7 +28,9 @@ def decode_image(data: bytes, size: int, *, name: str = "image") -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height <= MAX_PIXELS:
-            image.draft("RGB", (size, size))  # JPEG: decode at 1/2, 1/4, 1/8 where that suffices
+            # JPEG: decode at 1/2, 1/4 or 1/8 where that suffices; the drafted box is the exact
+            # (fractional) size, of which image.size is the upper whole number.
+            drafted = image.draft("RGB", (size, size))
             image.load()
     except UnidentifiedImageError:
         raise ImageError(
@@ -44,17 +46,23 @@ def decode_image(data: bytes, size: int, *, name: str = "image") -> np.ndarray:
         ) from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{name} of {image.width}x{image.height} {_TOO_LARGE}")
-    return square(_to_rgb(image, name), size)
+    return square(_to_rgb(image, name), size, extent=drafted[1][2:] if drafted else None)
 
 
 _TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels (a decompression bomb?); scale it down first"
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
-    """The centre of an RGB image, its short side scaled to `size`: `uint8[size, size, 3]`."""
-    if image.size != (size, size):
-        side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
+def square(
+    image: Image.Image, size: int, *, extent: tuple[float, float] | None = None
+) -> np.ndarray:
+    """The centre of an RGB image, its short side scaled to `size`: `uint8[size, size, 3]`.
+
+    `extent` is the part from the top left that holds the picture (width, height), default all.
+    """
+    width, height = extent or image.size
+    if (width, height) != (size, size):
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
         # Only the pixels that stay are computed; those outside still count in the filter.
         image = image.resize(
             (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
