@@ -1,0 +1,446 @@
+"""Checkpoints: exact on any mesh, never silently wrong, never lost."""
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from alexnet_jax.checkpoint import Checkpointer, CheckpointError, _digest
+
+
+class State(NamedTuple):
+    step: Any
+    params: Any
+    opt_state: Any
+    key: Any
+
+
+def make_state(seed=0, step=0):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    params = {
+        "conv1": {"kernel": normal(3, 3, 4, 8), "bias": normal(8)},
+        "fc8": {"kernel": normal(64, 10), "bias": normal(10)},
+    }
+    velocity = optax.TraceState(jax.tree.map(lambda leaf: normal(*leaf.shape), params))
+    return State(jnp.int32(step), params, (optax.EmptyState(), velocity), jax.random.key(seed))
+
+
+def place(state, data, model):
+    """The state on a data x model mesh: kernels split over their last axis, fc8 over its first."""
+    if data * model == 1:
+        return jax.device_put(state, SingleDeviceSharding(jax.devices()[0]))
+    mesh = jax.make_mesh(
+        (data, model), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+
+    def spec(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if "fc8" in name:
+            return PartitionSpec("model") if "kernel" in name else PartitionSpec()
+        return PartitionSpec(*[None] * (leaf.ndim - 1), "model") if "conv" in name else None
+
+    shardings = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, spec(path, leaf) or PartitionSpec()), state
+    )
+    return jax.device_put(state, shardings)
+
+
+def abstract(state):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+
+
+def bits(state):
+    return [
+        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        for x in jax.tree.leaves(state)
+    ]
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(bits(left), bits(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+
+
+ARRAYS = {"mean": np.random.default_rng(0).normal(size=(48, 48, 3)).astype(np.float32)}
+METADATA = {"config": {"preset": "paper"}, "schedule": {"drops": 1, "best": 0.25}, "names": ["a"]}
+
+
+def save(checkpointer, step, state=None, metric=None, arrays=ARRAYS):
+    state = make_state(step, step) if state is None else state
+    checkpointer.save(step, state, arrays=arrays, metadata=METADATA, best_metric=metric)
+
+
+def steps(directory):
+    return sorted(int(path.name) for path in Path(directory).iterdir())
+
+
+def test_everything_saved_comes_back(tmp_path):
+    state = make_state(3, 7)
+    with Checkpointer(tmp_path / "new" / "directory") as checkpointer:
+        save(checkpointer, 7, state)
+    with Checkpointer(tmp_path / "new" / "directory", read_only=True) as checkpointer:
+        restored = checkpointer.restore(abstract(state))
+        assert checkpointer.metadata(7) == METADATA
+    assert_same(restored.state, state)
+    assert (restored.metadata, restored.step) == (METADATA, 7)
+    np.testing.assert_array_equal(restored.arrays["mean"], ARRAYS["mean"])
+    assert jax.random.key_impl(restored.state.key) == "threefry2x32"
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored.state))
+
+
+@pytest.mark.parametrize("there", [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)])
+@pytest.mark.parametrize("here", [(1, 1), (1, 2), (2, 1)])
+def test_restores_onto_any_mesh_bit_for_bit(tmp_path, here, there):
+    state = make_state(1)
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1, place(state, *here))
+        template = place(make_state(2), *there)
+        restored = checkpointer.restore(abstract(template)).state
+        assert_same(restored, state)
+        for leaf, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(template), strict=True):
+            assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
+        save(checkpointer, 2, restored)
+        assert_same(checkpointer.restore(place(state, *here)).state, state)
+
+
+def test_a_donated_state_is_saved_as_it_was(tmp_path):
+    state = {"w": jnp.arange(2**21, dtype=jnp.float32)}
+    expected = np.asarray(state["w"]).copy()
+    spoil = jax.jit(lambda s: jax.tree.map(lambda leaf: -leaf, s), donate_argnums=0)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state, arrays={}, metadata={}, best_metric=None)
+        for _ in range(5):
+            state = spoil(state)
+        restored = checkpointer.restore(state)
+    np.testing.assert_array_equal(restored.state["w"], expected)
+
+
+def test_keeps_the_last_and_the_best(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_step is None and checkpointer.best_step is None
+        for step, metric, kept, best in [
+            (1, None, [1], None),
+            (2, 0.5, [2], 2),
+            (3, None, [2, 3], 2),
+            (4, 0.5, [2, 4], 2),  # a tie keeps the earlier
+            (5, float("nan"), [2, 5], 2),
+            (6, 0.25, [6], 6),
+            (7, 0.75, [6, 7], 6),
+            (8, None, [6, 8], 6),
+        ]:
+            save(checkpointer, step, metric=metric)
+            checkpointer.wait()
+            assert steps(tmp_path) == kept
+            assert (checkpointer.latest_step, checkpointer.best_step) == (step, best)
+    with Checkpointer(tmp_path) as checkpointer:  # still known after a restart
+        assert (checkpointer.latest_step, checkpointer.best_step) == (8, 6)
+        assert_same(checkpointer.restore(make_state(), step=6).state, make_state(6, 6))
+        save(checkpointer, 9, metric=0.25)
+    assert steps(tmp_path) == [6, 9]
+
+
+def test_a_step_is_replaced_only_by_one_with_a_metric(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 5, make_state(1))
+        save(checkpointer, 5, make_state(2))
+        assert_same(checkpointer.restore(make_state()).state, make_state(1))
+        save(checkpointer, 5, make_state(3), metric=0.5)
+        assert_same(checkpointer.restore(make_state()).state, make_state(3))
+        assert checkpointer.best_step == 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dtype=st.sampled_from(["float32", "int32", "uint8", "bfloat16", "float16", "uint32"]),
+    position=st.integers(0, 59),
+    bit=st.integers(0, 31),
+)
+def test_any_one_bit_changes_the_digest(dtype, position, bit):
+    array = np.random.default_rng(0).integers(0, 100, (3, 4, 5)).astype(jnp.dtype(dtype))
+    changed = array.copy()
+    words = changed.reshape(-1).view(f"u{array.dtype.itemsize}")
+    words[position] ^= words.dtype.type(1 << bit % (8 * array.dtype.itemsize))
+    assert int(_digest(jnp.asarray(array))) != int(_digest(jnp.asarray(changed)))
+
+
+def test_the_digest_sees_order_and_sign():
+    array = jnp.arange(1.0, 25.0).reshape(4, 6)
+    swapped = array.at[0, 0].set(array[3, 5]).at[3, 5].set(array[0, 0])
+    signs = jnp.ones(64).at[3].set(-1)
+    assert int(_digest(array)) != int(_digest(swapped))
+    assert int(_digest(array)) != int(_digest(-array))
+    assert int(_digest(signs)) != int(_digest(jnp.roll(signs, 1)))
+
+
+def flip_bits_until(directory, damaged, attempts=400):
+    """Flips single bits spread over every file below `directory`; yields what `damaged` says."""
+    rng = np.random.default_rng(0)
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    sizes = np.array([path.stat().st_size for path in files])
+    for _ in range(attempts):
+        path = files[rng.choice(len(files), p=sizes / sizes.sum())]
+        content = path.read_bytes()
+        if not content:
+            continue
+        spoilt = bytearray(content)
+        spoilt[rng.integers(len(spoilt))] ^= 1 << rng.integers(8)
+        path.write_bytes(spoilt)
+        yield damaged(path)
+        path.write_bytes(content)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_flipped_bit_is_noticed_and_names_the_leaf(tmp_path):
+    state = make_state(1)
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1, state, metric=0.5)
+        save(checkpointer, 2, state, metric=0.9)
+
+    def attempt(path):
+        with Checkpointer(tmp_path, read_only=True) as checkpointer:
+            try:
+                assert_same(checkpointer.restore(state, step=2).state, state)
+            except CheckpointError as error:
+                return str(error)
+        return None
+
+    reports = list(flip_bits_until(tmp_path / "2" / "state", attempt, attempts=25))
+    noticed = [report for report in reports if report]
+    assert len(noticed) >= 15  # the rest fell on bytes nobody reads; what came back was exact
+    for report in noticed:
+        assert report.startswith(f"checkpoint {tmp_path / '2'} is damaged: ")
+        assert report.endswith("; delete that directory to resume from checkpoint 1")
+        assert "\n" not in report
+    assert any("params/fc8/kernel is not what was saved" in report for report in noticed)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("item, fact", [("arrays", "mean"), ("manifest", "")])
+def test_damage_beside_the_state_is_noticed(tmp_path, item, fact):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1)
+
+    def attempt(path):
+        with Checkpointer(tmp_path, read_only=True) as checkpointer:
+            try:
+                restored = checkpointer.restore(make_state())
+                np.testing.assert_array_equal(restored.arrays["mean"], ARRAYS["mean"])
+                assert restored.metadata == METADATA
+            except CheckpointError as error:
+                return str(error)
+        return None
+
+    noticed = list(filter(None, flip_bits_until(tmp_path / "1" / item, attempt, attempts=12)))
+    assert len(noticed) >= 6
+    assert all("is damaged" in report and "to start again" in report for report in noticed)
+    assert any(fact in report for report in noticed)
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """The nearest thing to a full disk that needs no root: longer files fail with EFBIG."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_failed_write_is_one_clear_line_and_harms_nothing(tmp_path, capfd):
+    large = {"mean": np.random.default_rng(0).normal(size=200_000)}
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1, metric=0.5)
+        save(checkpointer, 2, metric=0.75)
+        checkpointer.wait()
+        with file_size_limit(100_000):
+            save(checkpointer, 3, metric=0.25, arrays=large)
+            with pytest.raises(CheckpointError) as error:
+                checkpointer.wait()
+        assert str(error.value) == (
+            f"checkpoint 3 could not be written in {tmp_path}: File too large; make room there "
+            "or use another --workdir; checkpoint 2 is intact"
+        )
+        assert steps(tmp_path) == [1, 2]  # no leftovers
+        assert (checkpointer.latest_step, checkpointer.best_step) == (2, 1)
+        assert_same(checkpointer.restore(make_state()).state, make_state(2, 2))
+        save(checkpointer, 4, metric=0.4)  # and the next save is as good as any
+        assert_same(checkpointer.restore(make_state()).state, make_state(4, 4))
+        with file_size_limit(100_000):
+            save(checkpointer, 5, arrays=large)
+            with pytest.raises(CheckpointError, match="checkpoint 5 could not be written"):
+                save(checkpointer, 6)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_close_reports_a_failed_save_and_never_hides_another_error(tmp_path):
+    large = {"mean": np.zeros(200_000) + np.random.default_rng(0).normal(size=200_000)}
+    with file_size_limit(100_000):
+        with (
+            pytest.raises(CheckpointError, match="could not be written"),
+            Checkpointer(tmp_path) as checkpointer,
+        ):
+            save(checkpointer, 1, arrays=large)
+        with pytest.raises(KeyError) as error, Checkpointer(tmp_path) as checkpointer:
+            save(checkpointer, 1, arrays=large)
+            raise KeyError("what ended the run")
+    assert "could not be written" in error.value.__notes__[0]
+
+
+def test_an_unwritable_directory_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot open .*: Not a directory; make .*--workdir"):
+        Checkpointer(tmp_path / "file" / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda params: params["fc8"].update(kernel=jnp.zeros((64, 7))),
+            r"params/fc8/kernel is float32\[64, 10\] in the checkpoint, float32\[64, 7\] in the",
+        ),
+        (
+            lambda params: params["fc8"].update(bias=jnp.zeros(10, jnp.bfloat16)),
+            r"params/fc8/bias is float32\[10\] in the checkpoint, bfloat16\[10\] in the model",
+        ),
+        (
+            lambda params: params.pop("conv1"),
+            r"the model has no params/conv1/bias \(float32\[8\] in the checkpoint\)",
+        ),
+        (
+            lambda params: params.update(conv6={"bias": jnp.zeros(3)}),
+            r"the checkpoint has no params/conv6/bias \(float32\[3\] in the model\)",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_model_names_the_first_difference(tmp_path, change, message):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1)
+        template = make_state()
+        change(template.params)
+        with pytest.raises(CheckpointError, match=message) as error:
+            checkpointer.restore(template)
+    assert str(error.value).endswith("it was saved with, or another --workdir")
+
+
+def test_a_missing_checkpoint_says_what_is_there(tmp_path):
+    with (
+        Checkpointer(tmp_path / "none", read_only=True) as checkpointer,
+        pytest.raises(CheckpointError, match=r"no checkpoint in .*; train first"),
+    ):
+        checkpointer.restore(make_state())
+    assert not (tmp_path / "none").exists()
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 3)
+        with pytest.raises(CheckpointError, match=r"no checkpoint 4 in .*; there: 3"):
+            checkpointer.restore(make_state(), step=4)
+
+
+def test_killed_while_saving_leaves_the_last_finished_checkpoint(tmp_path):
+    program = textwrap.dedent(
+        """
+        import sys, jax.numpy as jnp
+        from alexnet_jax.checkpoint import Checkpointer
+        with Checkpointer(sys.argv[1]) as checkpointer:
+            for step in range(1, 100_000):
+                state = {"w": jnp.full(1_000_000, step), "step": jnp.int32(step)}
+                checkpointer.save(step, state, arrays={}, metadata={}, best_metric=100.0 - step)
+        """
+    )
+    for delay in (0.1, 0.13):
+        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+        while not list(tmp_path.glob("[2-9]")):
+            time.sleep(0.05)
+            assert process.poll() is None
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with Checkpointer(tmp_path) as checkpointer:
+            assert not list(tmp_path.glob("*tmp*"))
+            template = {"w": jnp.zeros(1_000_000, jnp.int32), "step": jnp.int32(0)}
+            restored = checkpointer.restore(template)
+            assert int(restored.state["step"]) == restored.step == checkpointer.latest_step
+            assert int(restored.state["w"].min()) == int(restored.state["w"].max()) == restored.step
+        shutil.rmtree(tmp_path)
+
+
+def test_two_processes_write_one_checkpoint(tmp_path):
+    program = textwrap.dedent(
+        """
+        import sys, jax, jax.numpy as jnp, numpy as np
+        from jax.sharding import NamedSharding, PartitionSpec as P
+        from alexnet_jax.checkpoint import Checkpointer
+        directory, address, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(address, 2, index)
+        mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        whole = np.arange(8.0, dtype=np.float32).reshape(4, 2)
+        def place(array, spec):
+            sharding = NamedSharding(mesh, spec)
+            return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+        state = {"split": place(whole, P("data")), "same": place(whole, P())}
+        arrays = {"mean": np.ones((4, 4), np.float32)}
+        with Checkpointer(directory) as checkpointer:
+            for step in (1, 2, 3):
+                checkpointer.save(
+                    step, state, arrays=arrays, metadata={"step": step}, best_metric=abs(step - 1)
+                )
+            restored = checkpointer.restore(state)
+            assert restored.metadata == {"step": 3} and checkpointer.best_step == 1
+            for name, leaf in restored.state.items():
+                for shard in leaf.addressable_shards:
+                    assert np.array_equal(shard.data, whole[shard.index]), name
+        """
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), address, str(index)],
+            env=dict(os.environ, XLA_FLAGS=""),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    assert steps(tmp_path) == [1, 3]
+    whole = np.arange(8.0, dtype=np.float32).reshape(4, 2)
+    template = {"split": jnp.zeros((4, 2)), "same": jnp.zeros((4, 2))}
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        for leaf in checkpointer.restore(template).state.values():
+            np.testing.assert_array_equal(leaf, whole)
+
+
+def test_importing_the_package_does_not_import_orbax():
+    program = "import sys, alexnet_jax; sys.exit('orbax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
