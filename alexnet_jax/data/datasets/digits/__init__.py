@@ -1,0 +1,1 @@
+"""Handwritten digits: the data set of the default run, in tfds's package convention."""

@@ -1,0 +1,294 @@
+"""Any prepared tfds image set as batches for the step: found, shuffled, decoded (section 5).
+
+The stream is a function of (seed, step) alone. Grain shuffles and batches record numbers; only
+then are the records of a batch read, so no number of processes, threads or workers changes it.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import flags, logging
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from alexnet_jax.data.images import decode_image, square
+
+Batch = dict[str, np.ndarray]
+
+WITHOUT_DOWNLOAD = ("digits",)  # prepared on first use
+
+
+class Records:
+    """Random access to one split: `[i]` is `{"image": uint8[S, S, 3], "label": int}`.
+
+    Raises `ValueError` that names the record where its image or its label cannot be used.
+    """
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: int):
+        features = builder.info.features
+        image, label = features["image"], features["label"]
+        # The bytes are parsed here: tfds's own parser is 5 times slower than PNG decoding.
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._records = builder.as_data_source(split, deserialize_method=raw).data_source
+        self._name = f"{builder.info.full_name} {split}"
+        self._raw_shape = None if isinstance(image, tfds.features.Image) else tuple(image.shape)
+        self._num_classes = label.num_classes
+        self._image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            record = self._records[index]
+        except Exception as error:  # ArrayRecord raises many kinds for a damaged shard
+            raise ValueError(
+                f"record {index} of {self._name} cannot be read ({error}); "
+                "its shard is damaged: delete it and prepare the data set again"
+            ) from error
+        feature = tf_example_pb2.Example.FromString(record).features.feature
+        name = f"record {index} of {self._name}"
+        for key in ("file_name", "id"):
+            if values := feature[key].bytes_list.value:
+                name += f" ({values[0].decode(errors='replace')})"
+                break
+        label = feature["label"].int64_list.value[0]
+        if not 0 <= label < self._num_classes:
+            raise ValueError(
+                f"{name} has label {label}, outside 0 to {self._num_classes - 1}; "
+                "take a split with labels, or prepare the data set again"
+            )
+        return {"image": self._image(feature["image"].bytes_list.value[0], name), "label": label}
+
+    def _image(self, data: bytes, name: str) -> np.ndarray:
+        if self._raw_shape is None:
+            return decode_image(data, self._image_size, name=name)
+        if len(data) != np.prod(self._raw_shape):
+            height, width, channels = self._raw_shape
+            raise ValueError(
+                f"{name} holds {len(data):,} bytes, not {height}x{width}x{channels}; "
+                "prepare the data set again"
+            )
+        pixels = np.frombuffer(data, np.uint8).reshape(self._raw_shape)
+        if pixels.shape[:2] == (self._image_size, self._image_size):
+            return pixels
+        return square(Image.fromarray(pixels), self._image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One split of a prepared data set; `source[i]` is `{"image": uint8[S, S, 3], "label"}`."""
+
+    name: str  # as tfds writes it, with configuration and version
+    split: str
+    source: Records
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_size: int  # S, the side of the stored image, of which the step takes crops
+    path: Path  # the folder that holds the shards
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def open_dataset(
+    name: str, split: str, *, data_dir: str | None = None, stored_size: int = 256
+) -> Dataset:
+    """Open a prepared tfds image-classification set, images scaled to `stored_size`.
+
+    Looked for in `data_dir`, then `ALEXNET_DATA_DIR`, then the user's tfds folder. `name` and
+    `split` are written as tfds does: `cifar10`, `imagenette/160px-v2`, `train[:90%]`.
+    Raises `ValueError` that says what to run where the set is not prepared or not whole.
+    """
+    folders = [
+        folder
+        for folder in (data_dir, os.environ.get("ALEXNET_DATA_DIR"), _user_folder())
+        if folder
+    ]
+    builder = _find(name, folders)
+    if builder is None and name.partition(":")[0] in WITHOUT_DOWNLOAD:
+        _prepare(name.partition(":")[0], _user_folder())
+        builder = _find(name, folders)
+    if builder is None:
+        raise ValueError(
+            f"data set {name!r} is not prepared in {', '.join(folders)} "
+            f"(there: {', '.join(_prepared(folders)) or 'nothing'}); run "
+            f"`python -m alexnet_jax.prepare --dataset={name} --data_dir=DIR`, "
+            "or name the folder that has it with --data_dir"
+        )
+    _check(builder, split)
+    label = builder.info.features["label"]
+    return Dataset(
+        name=builder.info.full_name,
+        split=split,
+        source=Records(builder, split, stored_size),
+        num_classes=label.num_classes,
+        class_names=tuple(label.names),
+        image_size=stored_size,
+        path=Path(builder.data_path),
+    )
+
+
+def train_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    step: int = 0,
+    rows: slice | None = None,
+    threads: int | None = None,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """The endless batches of the global steps `step`, `step + 1`, …, each epoch shuffled anew.
+
+    A batch is `{"image": uint8[B, S, S, 3], "label": int32[B]}`, cut to `rows` where a process
+    loads only its part. What does not fill a batch is left out of that epoch. Read by `threads`
+    (default: one a core) in each of `workers` processes (0: in this one).
+    """
+    batches = batch_indices(len(dataset), batch_size=batch_size, seed=seed)[step:]
+    wanted = rows or slice(None)
+    stream = batches.map(lambda indices: _load(dataset.source, indices[wanted]))
+    return _read(stream, threads, workers)
+
+
+def eval_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    rows: slice | None = None,
+    threads: int | None = None,
+) -> Iterator[Batch]:
+    """Every image once, in the stored order; `mask` (float32[B]) is 0 where the last is padded."""
+    size = len(dataset)
+    wanted = rows or slice(None)
+
+    def load(batch: int) -> Batch:
+        positions = np.arange(batch * batch_size, (batch + 1) * batch_size)[wanted]
+        loaded = _load(dataset.source, np.where(positions < size, positions, size - 1))
+        return {**loaded, "mask": (positions < size).astype(np.float32)}
+
+    return _read(grain.MapDataset.range(-(-size // batch_size)).map(load), threads, 0)
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Whole batches in an epoch."""
+    return len(dataset) // batch_size
+
+
+def batch_indices(size: int, *, batch_size: int, seed: int) -> grain.MapDataset[np.ndarray]:
+    """The record numbers of every global step: `[t]` is `int[B]`, each epoch a new permutation."""
+    if batch_size > size:
+        raise ValueError(
+            f"a batch of {batch_size} is larger than the data set of {size} images; "
+            f"use a batch_size of at most {size}"
+        )
+    # Grain seeds epoch e with seed + e: hashed, so that seeds 0 and 1 share no epoch.
+    (hashed,) = np.random.SeedSequence(seed).generate_state(1)
+    order = grain.MapDataset.range(size).shuffle(seed=int(hashed))
+    return order.batch(batch_size, drop_remainder=True).repeat()
+
+
+def _load(source: Records, indices: np.ndarray) -> Batch:
+    examples = [source[int(index)] for index in indices]
+    return {
+        "image": np.stack([example["image"] for example in examples]),
+        "label": np.array([example["label"] for example in examples], np.int32),
+    }
+
+
+def _read(batches: grain.MapDataset[Batch], threads: int | None, workers: int) -> Iterator[Batch]:
+    threads = threads or len(os.sched_getaffinity(0))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    stream = batches.to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, parsed or not
+            flags.FLAGS.mark_as_parsed()
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(stream)
+
+
+def _user_folder() -> str:
+    return os.path.expanduser(tfds.core.constants.get_default_data_dir())
+
+
+def _find(name: str, folders: Sequence[str]) -> tfds.core.DatasetBuilder | None:
+    try:
+        tfds.core.naming.parse_builder_name_kwargs(name)
+    except ValueError:
+        raise ValueError(
+            f"{name!r} is no data set name; write name, name/configuration or name:version"
+        ) from None
+    for folder in folders:
+        with contextlib.suppress(tfds.core.registered.DatasetNotFoundError):
+            return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
+    return None
+
+
+def _prepared(folders: Sequence[str]) -> list[str]:
+    """The names of the data sets in `folders`."""
+    infos = [info for folder in folders for info in Path(folder).glob("*/**/dataset_info.json")]
+    names = {
+        str(info.parent.parent.relative_to(folder))
+        for folder in folders
+        for info in infos
+        if info.is_relative_to(folder)
+    }
+    return sorted(names)
+
+
+def _prepare(name: str, folder: str) -> None:
+    module = f"alexnet_jax.data.datasets.{name}.{name}_dataset_builder"
+    builder = importlib.import_module(module).Builder(data_dir=folder, file_format="array_record")
+    logging.info("Preparing %s in %s (once)", name, folder)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(num_shards=1, try_download_gcs=False)
+            )
+    except OSError:  # another process has just renamed its copy into place: that one will do
+        if not (Path(builder.data_path) / "dataset_info.json").exists():
+            raise
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _check(builder: tfds.core.DatasetBuilder, split: str) -> None:
+    """Raise `ValueError` unless the split has labelled images in whole ArrayRecord shards."""
+    info = builder.info
+    if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise ValueError(
+            f"{info.full_name} in {builder.data_path} is stored as {info.file_format.value}; run "
+            f"`python -m alexnet_jax.prepare --dataset={info.name}` to write it as array_record"
+        )
+    try:
+        files = info.splits[split].filepaths
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{info.full_name} has no split {split!r}; it has {', '.join(sorted(info.splits))}"
+        ) from None
+    for file in files:
+        if not os.path.exists(file):
+            raise ValueError(f"shard {file} is missing; copy it again or prepare {info.name} again")
+    features = dict(info.features.items())
+    image, label = features.get("image"), features.get("label")
+    if not isinstance(label, tfds.features.ClassLabel):
+        raise ValueError(f"{info.full_name} has no class label; it is no classification set")
+    if isinstance(image, tfds.features.Image):
+        return
+    if not isinstance(image, tfds.features.Tensor) or image.np_dtype != np.uint8:
+        raise ValueError(f"{info.full_name} has no image; it is no image-classification set")
+    if tuple(image.shape)[2:] != (3,):
+        raise ValueError(
+            f"{info.full_name} has images of shape {tuple(image.shape)}, not three channels; "
+            "convert them to RGB and prepare the data set again"
+        )
