@@ -1,0 +1,218 @@
+"""Learning-rate schedules (section 5): pure functions of the step and of a small JSON state.
+
+`schedule.learning_rate(step, state)` is the rate of update `step` (0 is the first);
+`schedule.update(state, validation_error)` follows each validation. The state goes into the
+checkpoint, so a resumed run takes the same rates. Epochs become steps once, when the schedule is
+built. Plain Python: the rate is a number on the host, given to the step as a hyper-parameter.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+State = dict[str, Any]  # numbers, booleans and None only
+
+# Divided by 10 after these epochs of 90: the medians of the authors' logged runs, rounded.
+PAPER_DROPS = (23, 50, 80)
+
+# What the authors changed by hand in the ILSVRC-2012 run of the paper (their log `145`), besides
+# the rate: conv1 slowed to a tenth, then frozen; colour shift off. (epoch, hyper-parameters).
+ORIGINAL_CHANGES: tuple[tuple[float, Mapping[str, Any]], ...] = (
+    (67, {"color_strength": 0.0, "rate_multipliers": {"conv1": 0.1}}),
+    (72, {"rate_multipliers": {"conv1": 0.0}}),
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A constant rate, and what every schedule can do."""
+
+    base: float
+
+    def initial_state(self) -> State:
+        """The state before the first update, of JSON values."""
+        return {}
+
+    def learning_rate(self, step: int, state: State) -> float:
+        """The rate of update `step`; 0 is the first."""
+        return self.base
+
+    def update(self, state: State, validation_error: float) -> State:
+        """The state after a validation. validation_error: a share or a loss, lower is better."""
+        return state
+
+    def finished(self, state: State) -> bool:
+        """Whether the rule asks to end the training."""
+        return False
+
+
+@dataclass(frozen=True)
+class Drops(Schedule):
+    """Divides by `factor` at each of the steps `drops`. Source: AlexNet §5, the rule in hindsight.
+
+    Step `drops[0]` is the first at the lower rate.
+    """
+
+    drops: tuple[int, ...]
+    factor: float = 10.0
+
+    def learning_rate(self, step: int, state: State) -> float:
+        return self.base / self.factor ** sum(step >= drop for drop in self.drops)
+
+
+@dataclass(frozen=True)
+class Dexp(Schedule):
+    """`stages` equal stages from the base rate down to base / `ratio`, in equal factors.
+
+    At 0.01: 0.01, 1.587e-3, 2.52e-4, 4e-5, a quarter of the run each, as in the authors' later
+    runs. Source: their 2012 code, `dexp`, log `170`.
+    """
+
+    num_steps: int
+    stages: int = 4
+    ratio: float = 250.0
+
+    def learning_rate(self, step: int, state: State) -> float:
+        stage = min(step * self.stages // self.num_steps, self.stages - 1)
+        return self.base / self.ratio ** (stage / (self.stages - 1))
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """Divides by `factor` when the validation error stops improving. Source: AlexNet §5.
+
+    It has stopped when `patience` validations in a row were not lower than the best by more than
+    `min_delta`. After `max_drops` divisions (the paper's three) the next such stop ends the
+    training, if `stop` is set. A NaN counts as no improvement.
+    """
+
+    factor: float = 10.0
+    patience: int = 5
+    min_delta: float = 0.0
+    max_drops: int = 3
+    stop: bool = True
+
+    def initial_state(self) -> State:
+        return {"best": None, "stalled": 0, "drops": 0, "finished": False}
+
+    def learning_rate(self, step: int, state: State) -> float:
+        return self.base / self.factor ** state["drops"]
+
+    def update(self, state: State, validation_error: float) -> State:
+        best = state["best"]
+        error = float(validation_error)
+        if error < (float("inf") if best is None else best - self.min_delta):
+            return state | {"best": error, "stalled": 0}
+        if state["stalled"] + 1 < self.patience:
+            return state | {"stalled": state["stalled"] + 1}
+        if state["drops"] < self.max_drops:
+            return state | {"stalled": 0, "drops": state["drops"] + 1}
+        return state | {"stalled": state["stalled"] + 1, "finished": self.stop}
+
+    def finished(self, state: State) -> bool:
+        return state["finished"]
+
+
+@dataclass(frozen=True)
+class WarmUp(Schedule):
+    """Rises in a straight line to the rate of `then` over the first `steps` updates.
+
+    The first update has 1/`steps` of the rate, update number `steps` all of it. Not in the paper.
+    """
+
+    then: Schedule
+    steps: int
+
+    def initial_state(self) -> State:
+        return self.then.initial_state()
+
+    def learning_rate(self, step: int, state: State) -> float:
+        return self.then.learning_rate(step, state) * min(1.0, (step + 1) / self.steps)
+
+    def update(self, state: State, validation_error: float) -> State:
+        return self.then.update(state, validation_error)
+
+    def finished(self, state: State) -> bool:
+        return self.then.finished(state)
+
+
+def make_schedule(
+    name: str,
+    learning_rate: float,
+    *,
+    num_epochs: float,
+    steps_per_epoch: int,
+    drops: Sequence[float] = PAPER_DROPS,
+    factor: float = 10.0,
+    patience: int = 5,
+    min_delta: float = 0.0,
+    max_drops: int = 3,
+    stop: bool = True,
+    warmup_epochs: float = 0.0,
+) -> Schedule:
+    """Builds a schedule by name, all in epochs: `drops`, `plateau`, `dexp` or `constant`.
+
+    drops: epochs after which `drops` divides; those below 1 are shares of `num_epochs`.
+    factor: what `drops` and `plateau` divide by. patience, min_delta (in units of the validation
+    error), max_drops, stop: see `Plateau`. warmup_epochs: linear rise before any of them.
+    Raises ValueError for an unknown name, or drops that are out of order or never come.
+    """
+    epochs = [drop * num_epochs if drop < 1 else drop for drop in drops]
+    num_steps = round(num_epochs * steps_per_epoch)
+    match name:
+        case "constant":
+            schedule = Schedule(learning_rate)
+        case "drops":
+            if epochs != sorted(set(epochs)) or any(not epoch > 0 for epoch in epochs):
+                raise ValueError(
+                    f"drops {tuple(drops)} are not in order; give rising epochs, or shares of the "
+                    "run below 1"
+                )
+            steps = tuple(round(epoch * steps_per_epoch) for epoch in epochs)
+            schedule = Drops(learning_rate, steps, factor)
+        case "dexp":
+            schedule = Dexp(learning_rate, num_steps)
+        case "plateau":
+            schedule = Plateau(learning_rate, factor, patience, min_delta, max_drops, stop)
+        case _:
+            names = ("drops", "plateau", "dexp", "constant")
+            close = difflib.get_close_matches(name, names, n=1)
+            mend = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(names)}"
+            raise ValueError(f'unknown schedule "{name}"; {mend}')
+    if warmup_epochs > 0:
+        schedule = WarmUp(learning_rate, schedule, max(1, round(warmup_epochs * steps_per_epoch)))
+    return schedule
+
+
+def hyperparameters_at(
+    epoch: float,
+    changes: Sequence[tuple[float, Mapping[str, Any]]],
+    *,
+    layers: Sequence[str] = (),
+    learning_rate: float = 1.0,
+    bias_learning_rate: float | None = None,
+) -> dict[str, Any]:
+    """Fields of `Hyperparameters` changed by hand at `epoch`, such as `ORIGINAL_CHANGES` says.
+
+    changes: (epoch, fields); each holds from the end of that many epochs on, the later over the
+    earlier. `rate_multipliers` are by layer. bias_learning_rate: a rate for the biases of `layers`
+    that does not follow `learning_rate`; the authors left theirs at 0.02. The tree is the same at
+    every epoch, so no change compiles again.
+    """
+    fields: dict[str, Any] = {}
+    rates = {layer: 1.0 for layer in layers if bias_learning_rate is not None}
+    for _, change in changes:
+        rates |= dict.fromkeys(change.get("rate_multipliers", {}), 1.0)
+    for start, change in sorted(changes, key=lambda item: item[0]):
+        if epoch >= start:
+            fields |= {field: change[field] for field in change if field != "rate_multipliers"}
+            rates |= change.get("rate_multipliers", {})
+    if bias_learning_rate is not None:
+        bias = bias_learning_rate / learning_rate
+        fields["rate_multipliers"] = {
+            layer: {"kernel": rate, "bias": rate * bias} for layer, rate in rates.items()
+        }
+    elif rates:
+        fields["rate_multipliers"] = rates
+    return fields

@@ -1,0 +1,163 @@
+"""The rates are the paper's and the authors', in epochs, and survive a stop at any moment."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_jax.schedules import (
+    ORIGINAL_CHANGES,
+    Plateau,
+    hyperparameters_at,
+    make_schedule,
+)
+
+STEPS = 10_010  # an epoch of ILSVRC-2012 in batches of 128
+
+
+def rate(schedule, epoch, state=None):
+    state = schedule.initial_state() if state is None else state
+    return schedule.learning_rate(round(epoch * STEPS), state)
+
+
+def test_the_paper_divides_by_ten_after_23_50_and_80_of_90_epochs():
+    schedule = make_schedule("drops", 0.01, num_epochs=90, steps_per_epoch=STEPS)
+    for epoch, expected in [(0, 1e-2), (23, 1e-3), (50, 1e-4), (80, 1e-5), (90, 1e-5)]:
+        assert rate(schedule, epoch) == pytest.approx(expected)
+    for epoch in (23, 50, 80):  # the last step of the epoch still has the rate before
+        before = schedule.learning_rate(epoch * STEPS - 1, {})
+        assert before == pytest.approx(10 * schedule.learning_rate(epoch * STEPS, {}))
+
+
+def test_drops_equal_optax():
+    schedule = make_schedule(
+        "drops", 0.02, num_epochs=10, steps_per_epoch=7, drops=(2, 0.5, 8.5), factor=4
+    )
+    reference = optax.piecewise_constant_schedule(0.02, {14: 0.25, 35: 0.25, 60: 0.25})
+    for step in range(70):
+        # Optax keeps the old rate on the boundary itself.
+        assert schedule.learning_rate(step, {}) == pytest.approx(float(reference(step + 1e-3)))
+
+
+def test_shares_are_of_the_run():
+    shares = make_schedule("drops", 1, num_epochs=60, steps_per_epoch=22, drops=(0.6, 0.85))
+    epochs = make_schedule("drops", 1, num_epochs=60, steps_per_epoch=22, drops=(36, 51))
+    assert shares == epochs
+
+
+def test_dexp_is_the_original_codes_four_quarters():
+    schedule = make_schedule("dexp", 0.01, num_epochs=95, steps_per_epoch=STEPS)
+    for quarter, expected in enumerate([0.01, 1.587e-3, 2.52e-4, 4e-5]):
+        assert rate(schedule, 95 * (quarter + 0.01) / 4) == pytest.approx(expected, rel=1e-3)
+        assert rate(schedule, 95 * (quarter + 0.99) / 4) == pytest.approx(expected, rel=1e-3)
+    assert rate(schedule, 200) == pytest.approx(4e-5)
+
+
+def test_plateau_divides_three_times_and_then_ends_the_run():
+    schedule = Plateau(0.01, patience=2)
+    state = schedule.initial_state()
+    rates = []
+    for error in [0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.6, 0.6, 0.61, 0.6, 0.6]:
+        state = schedule.update(state, error)
+        rates.append(round(schedule.learning_rate(0, state), 8))
+    assert rates == [1e-2] * 3 + [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3
+    assert schedule.finished(state)
+    assert not Plateau(0.01, patience=2, stop=False).finished(state | {"finished": False})
+
+
+REDUCE_ON_PLATEAU = {
+    patience: optax.contrib.reduce_on_plateau(factor=0.1, patience=patience, rtol=0.0, atol=0.125)
+    for patience in (1, 2, 4)
+}
+UPDATE = {patience: jax.jit(rule.update) for patience, rule in REDUCE_ON_PLATEAU.items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 64), max_size=60), st.sampled_from([1, 2, 4]))
+def test_plateau_equals_optax(errors, patience):
+    schedule = Plateau(1.0, patience=patience, max_drops=10**6, min_delta=0.125)
+    state, expected = schedule.initial_state(), REDUCE_ON_PLATEAU[patience].init(None)
+    for error in errors:
+        state = schedule.update(state, error / 64)
+        _, expected = UPDATE[patience](jnp.zeros(()), expected, value=error / 64)
+        assert 0.1 ** state["drops"] == pytest.approx(float(expected.scale), rel=1e-4)
+
+
+@given(
+    st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=40),
+    st.sampled_from(["drops", "plateau", "dexp", "constant"]),
+    st.sampled_from([0, 1.5]),
+)
+def test_a_state_that_went_through_json_gives_the_same_rates(errors, name, warmup):
+    schedule = make_schedule(
+        name, 0.01, num_epochs=90, steps_per_epoch=10, patience=2, warmup_epochs=warmup
+    )
+    kept = reread = schedule.initial_state()
+    previous = float("inf")
+    for epoch, error in enumerate(errors):
+        before = json.dumps(kept)
+        updated = schedule.update(kept, error)
+        assert json.dumps(kept) == before  # states are values
+        kept, reread = updated, json.loads(json.dumps(schedule.update(reread, error)))
+        assert schedule.learning_rate(epoch * 10, kept) == schedule.learning_rate(
+            epoch * 10, reread
+        )
+        assert schedule.finished(kept) == schedule.finished(reread)
+        if epoch >= 2:
+            assert schedule.learning_rate(epoch * 10, kept) <= previous
+            previous = schedule.learning_rate(epoch * 10, kept)
+
+
+def test_warm_up_rises_in_a_line_on_top_of_any_schedule():
+    plain = make_schedule("drops", 0.08, num_epochs=8, steps_per_epoch=4, drops=(4,))
+    warm = make_schedule(
+        "drops", 0.08, num_epochs=8, steps_per_epoch=4, drops=(4,), warmup_epochs=2
+    )
+    assert [warm.learning_rate(step, {}) for step in range(8)] == pytest.approx(
+        [0.01 * (step + 1) for step in range(8)]
+    )
+    for step in range(8, 32):
+        assert warm.learning_rate(step, {}) == plain.learning_rate(step, {})
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("plato", {}, 'unknown schedule "plato"; did you mean "plateau"?'),
+        ("x", {}, 'unknown schedule "x"; there are drops, plateau, dexp, constant'),
+        ("drops", {"drops": (50, 23)}, "drops (50, 23) are not in order; give rising epochs"),
+        ("drops", {"drops": (0, 23)}, "drops (0, 23) are not in order"),
+    ],
+)
+def test_mistakes_are_named(name, options, message):
+    with pytest.raises(ValueError) as error:
+        make_schedule(name, 0.01, num_epochs=90, steps_per_epoch=10, **options)
+    assert str(error.value).startswith(message)
+
+
+def test_the_authors_hand_schedule():
+    assert hyperparameters_at(66, ORIGINAL_CHANGES) == {"rate_multipliers": {"conv1": 1.0}}
+    for epoch, factor in [(67, 0.1), (71, 0.1), (72, 0.0), (90, 0.0)]:
+        assert hyperparameters_at(epoch, ORIGINAL_CHANGES) == {
+            "color_strength": 0.0,
+            "rate_multipliers": {"conv1": factor},
+        }
+    assert hyperparameters_at(90, ()) == {}
+
+
+def test_biases_may_keep_their_rate():
+    for learning_rate in (0.01, 1e-5):
+        fields = hyperparameters_at(
+            70,
+            ORIGINAL_CHANGES,
+            layers=("conv1", "fc8"),
+            learning_rate=learning_rate,
+            bias_learning_rate=0.02,
+        )
+        assert learning_rate * fields["rate_multipliers"]["fc8"]["bias"] == pytest.approx(0.02)
+        assert fields["rate_multipliers"]["fc8"]["kernel"] == 1
+        assert fields["rate_multipliers"]["conv1"]["kernel"] == 0.1
