@@ -1,0 +1,1 @@
+"""Any folder of `class/image` files at 256x256."""

@@ -1,0 +1,1 @@
+"""ImageNet Fall 2011 at 256x256."""

@@ -1,0 +1,46 @@
+"""The whole ImageNet of Fall 2011 at 256x256, for pre-training (section 7, Table 2)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.data.archives import Member, PrepareError, Report, synset_tar
+from alexnet_jax.data.preparation import PreparedBuilder, in_validation
+
+
+class Builder(PreparedBuilder):
+    """A class for every `n01440764.tar` in the folder: 21,841 in the release, 15 million images.
+
+    The release has no validation set: `validation_share` of the images, chosen by a hash of the
+    file name, become one.
+    """
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of synset tars: n01440764.tar, n01443537.tar, ..."
+
+    def __init__(self, *, validation_share: float = 0.02, **kwargs: Any):
+        self._validation_share = validation_share
+        super().__init__(**kwargs)
+        self._original_state |= {"validation_share": validation_share}
+
+    def _inputs(self, manual_dir: Path) -> list[Path]:
+        tars = sorted(manual_dir.glob("n*.tar"))
+        if not tars:
+            raise PrepareError(
+                f"{manual_dir} has no synset tars (n01440764.tar, ...); unpack the release there, "
+                "the tar of each synset left as it is"
+            )
+        return tars
+
+    def _class_names(self, manual_dir: Path) -> list[str]:
+        return [path.stem for path in self._inputs(manual_dir)]
+
+    def _index(
+        self, manual_dir: Path, class_names: list[str], report: Report
+    ) -> dict[str, Iterator[Member]]:
+        def images(validation: bool) -> Iterator[Member]:
+            for label, path in enumerate(self._inputs(manual_dir)):
+                for member in synset_tar(path, label, report):
+                    if in_validation(member.name, self._validation_share) == validation:
+                        yield member
+
+        return {"train": images(False), "validation": images(True)}

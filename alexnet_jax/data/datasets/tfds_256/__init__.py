@@ -1,0 +1,1 @@
+"""Any tfds image classification set at 256x256."""

@@ -1,0 +1,126 @@
+"""Prepare a data set once at 256x256 (section 2): `python -m alexnet_jax.prepare --dataset=...`."""
+
+import os
+import shutil
+import sys
+
+import tensorflow_datasets as tfds
+from absl import app, flags
+from tensorflow_datasets.core.utils.lazy_imports_utils import apache_beam as beam
+from tqdm import tqdm
+
+from alexnet_jax.data.archives import PrepareError
+from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
+from alexnet_jax.data.datasets.imagenet2010_256 import (
+    imagenet2010_256_dataset_builder as imagenet2010,
+)
+from alexnet_jax.data.datasets.imagenet2012_256 import (
+    imagenet2012_256_dataset_builder as imagenet2012,
+)
+from alexnet_jax.data.datasets.imagenet_fall2011_256 import (
+    imagenet_fall2011_256_dataset_builder as imagenet_fall2011,
+)
+from alexnet_jax.data.datasets.tfds_256 import tfds_256_dataset_builder as tfds_256
+from alexnet_jax.data.images import ImageError
+from alexnet_jax.data.preparation import Plan, PreparedBuilder
+
+IMAGENET = {
+    builder.name: builder
+    for builder in (imagenet2012.Builder, imagenet2010.Builder, imagenet_fall2011.Builder)
+}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "dataset", None, f"{', '.join(IMAGENET)}, folder, or a tfds set such as imagenette/160px-v2"
+)
+flags.DEFINE_string("data_dir", None, "tfds data_dir to write to")
+flags.DEFINE_string(
+    "manual_dir", None, "folder of the tar files; for a tfds set its data_dir (default: --data_dir)"
+)
+flags.DEFINE_string("folder", None, "with --dataset=folder: the folder of class/image files")
+flags.DEFINE_string("name", None, "with --dataset=folder or a tfds set: the prepared set's name")
+flags.DEFINE_enum("encoding", "raw", ["raw", "jpeg"], "raw pixels (192 KiB an image) or JPEG q95")
+flags.DEFINE_enum("on_error", "stop", ["stop", "skip"], "at an image that cannot be used")
+flags.DEFINE_float(
+    "validation_share", None, "images set aside where the data have no validation split, 0-1"
+)
+flags.DEFINE_integer(
+    "num_workers", None, "processes (default: one a core; 0: this one)", lower_bound=0
+)
+flags.DEFINE_string("beam_runner", None, "run on Apache Beam: DirectRunner, DataflowRunner, ...")
+flags.DEFINE_list("beam_options", [], "Beam pipeline options, as in project=mine,region=europe")
+
+
+def make_builder(options: flags.FlagValues) -> PreparedBuilder:
+    """The builder that the flags `options` describe. Raises PrepareError where flags do not fit."""
+    kwargs = {
+        "data_dir": options.data_dir,
+        "config": options.encoding,
+        "on_error": options.on_error,
+        "num_workers": options.num_workers,
+    }
+    if options.validation_share is not None:
+        kwargs["validation_share"] = options.validation_share
+    if options.dataset == "folder":
+        if not options.folder or not options.name:
+            raise PrepareError("--dataset=folder needs --folder=DIR and --name=my_photos")
+        return image_folder.Builder(folder=options.folder, name=options.name, **kwargs)
+    if options.dataset in IMAGENET:
+        if not options.manual_dir:
+            raise PrepareError(f"--dataset={options.dataset} needs --manual_dir=TARS")
+        return IMAGENET[options.dataset](**kwargs)
+    return tfds_256.Builder(
+        source=options.dataset, source_dir=options.manual_dir, name=options.name, **kwargs
+    )
+
+
+def describe(plan: Plan, builder: PreparedBuilder) -> str:
+    """What will be written, how large, where, and the space there."""
+    free = shutil.disk_usage(plan.folder).free
+    images = ", ".join(
+        f"{split} {count:,} images in {plan.shards[split]:,} shards"
+        for split, count in plan.images.items()
+    )
+    return (
+        f"{builder.info.full_name}: {images}, {len(plan.class_names):,} classes\n"
+        f"{builder.encoding}, about {tqdm.format_sizeof(plan.bytes, 'B')}, to {builder.data_dir} "
+        f"({tqdm.format_sizeof(free, 'B')} free)"
+    )
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option begins with --")
+    try:
+        builder = make_builder(FLAGS)
+        if os.path.exists(builder.data_dir):
+            print(f"{builder.data_dir} is prepared already")
+            return
+        print(describe(builder.plan(FLAGS.manual_dir), builder), flush=True)
+        config = tfds.download.DownloadConfig(manual_dir=FLAGS.manual_dir)
+        if FLAGS.beam_runner:
+            options = beam.options.pipeline_options.PipelineOptions.from_dictionary(
+                dict(option.split("=", 1) for option in FLAGS.beam_options)
+            )
+            config = config.replace(beam_runner=FLAGS.beam_runner, beam_options=options)
+        builder.download_and_prepare(download_config=config)
+    except (ImageError, PrepareError) as error:
+        sys.exit(f"prepare: {error}")
+    except KeyboardInterrupt:
+        sys.exit("prepare: stopped; the same command continues with the missing shards")
+    skipped = builder.info.metadata["skipped"]
+    if skipped["count"]:
+        first = skipped["files"][0]["problem"]
+        print(f"skipped {skipped['count']:,}, listed in {builder.data_dir}/metadata.json: {first}")
+    splits = builder.info.splits
+    total = sum(split.num_bytes for split in splits.values())
+    print(
+        f"prepared {sum(split.num_examples for split in splits.values()):,} images, "
+        f"{tqdm.format_sizeof(total, 'B')}; train on them with "
+        f"--config.dataset={builder.name}/{builder.encoding} --data_dir={FLAGS.data_dir}"
+    )
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["dataset", "data_dir"])
+    app.run(main)

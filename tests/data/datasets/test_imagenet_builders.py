@@ -1,0 +1,151 @@
+"""The ImageNet builders, from fake archives in the layouts of the real ones to what tfds reads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from fake_imagenet import (
+    TEST_2010,
+    VALIDATION_2010,
+    WNIDS_2010,
+    color_of,
+    image_bytes,
+    make_2010,
+    make_2012,
+    make_synset_tars,
+    make_tar,
+)
+
+from alexnet_jax.data.archives import PrepareError
+from alexnet_jax.data.datasets.imagenet2010_256.imagenet2010_256_dataset_builder import (
+    Builder as Imagenet2010,
+)
+from alexnet_jax.data.datasets.imagenet2012_256.imagenet2012_256_dataset_builder import (
+    Builder as Imagenet2012,
+)
+from alexnet_jax.data.datasets.imagenet_fall2011_256.imagenet_fall2011_256_dataset_builder import (
+    Builder as ImagenetFall2011,
+)
+
+TFDS = Path(tfds.core.tfds_path("datasets/imagenet2012"))
+NAMES_2012 = (TFDS / "labels.txt").read_text().split()
+VALIDATION_2012 = (TFDS / "validation_labels.txt").read_text().split()
+
+
+def prepare(builder, manual_dir):
+    """Prepares and opens the set as one who does not have our code would."""
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    builder.download_and_prepare(download_config=config)
+    return tfds.builder_from_directory(builder.data_dir)
+
+
+def by_name(opened, split):
+    source = opened.as_data_source(split=split)
+    return {example["file_name"].decode(): example for example in source}
+
+
+def assert_color(example, color):
+    assert example["image"].shape == (256, 256, 3) and example["image"].dtype == np.uint8
+    np.testing.assert_allclose(example["image"].mean((0, 1)), color, atol=3)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_imagenet2012_straight_from_its_tars(tmp_path, encoding):
+    wnids = [NAMES_2012[i] for i in (0, 7, 999)]
+    make_2012(tmp_path / "tars", wnids, validation=[1, 2, 5, 50_000], test=3)
+    builder = Imagenet2012(data_dir=tmp_path, config=encoding, num_workers=0)
+    opened = prepare(builder, tmp_path / "tars")
+    assert opened.info.features["label"].names == NAMES_2012
+
+    train = by_name(opened, "train")
+    assert len(train) == 6
+    for number, (wnid, label) in enumerate(zip(wnids, (0, 7, 999), strict=True)):
+        for image in range(2):
+            example = train[f"{wnid}_{image}.JPEG"]
+            assert example["label"] == label
+            assert_color(example, color_of(number))
+    for name, example in by_name(opened, "test").items():
+        assert example["label"] == -1 and name.startswith("ILSVRC2012_test_")
+
+
+def test_imagenet2012_missing_validation_image_shifts_no_label(tmp_path):
+    make_2012(tmp_path / "tars", NAMES_2012[:1], validation=[1, 2, 5, 50_000])
+    opened = prepare(Imagenet2012(data_dir=tmp_path, num_workers=0), tmp_path / "tars")
+    validation = by_name(opened, "validation")
+    assert set(opened.info.splits) == {"train", "validation"}
+    assert len(validation) == 4
+    for number in (1, 2, 5, 50_000):
+        example = validation[f"ILSVRC2012_val_{number:08d}.JPEG"]
+        assert NAMES_2012[example["label"]] == VALIDATION_2012[number - 1]
+        assert_color(example, color_of(number))
+
+
+def test_cmyk_grey_and_png_in_disguise_become_rgb(tmp_path):
+    tars = tmp_path / "tars"
+    make_2012(tars, NAMES_2012[:1], validation=[1])
+    odd = {
+        "cmyk_1.JPEG": image_bytes((0, 255, 255, 0), mode="CMYK"),  # red
+        "grey_1.JPEG": image_bytes((90,), mode="L"),
+        "png_1.JPEG": image_bytes((10, 200, 30), format="PNG"),
+    }
+    inner = make_tar(tmp_path / "inner.tar", odd)
+    make_tar(tars / "ILSVRC2012_img_train.tar", {f"{NAMES_2012[3]}.tar": inner})
+    train = by_name(prepare(Imagenet2012(data_dir=tmp_path, num_workers=0), tars), "train")
+    for name, color in zip(odd, [(255, 0, 0), (90, 90, 90), (10, 200, 30)], strict=True):
+        assert_color(train[name], color)
+
+
+def test_imagenet2010_with_public_test_labels(tmp_path):
+    make_2010(tmp_path / "tars")
+    opened = prepare(Imagenet2010(data_dir=tmp_path, num_workers=0), tmp_path / "tars")
+    assert opened.info.features["label"].names == WNIDS_2010
+    train = by_name(opened, "train")
+    assert {name: example["label"] for name, example in train.items()} == {
+        f"{wnid}_{i}.JPEG": label for label, wnid in enumerate(WNIDS_2010) for i in range(2)
+    }
+    for split, short, truth in (
+        ("validation", "val", VALIDATION_2010),
+        ("test", "test", TEST_2010),
+    ):
+        examples = by_name(opened, split)
+        assert len(examples) == len(truth)
+        for number, identity in enumerate(truth, start=1):
+            example = examples[f"ILSVRC2010_{short}_{number:08d}.JPEG"]
+            assert example["label"] == identity - 1
+            assert_color(example, color_of(identity - 1))
+
+
+def test_fall2011_takes_any_number_of_synset_tars(tmp_path):
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    wnids = [f"n{number:08d}" for number in (5, 17, 20_001, 30_000, 40_000)]
+    make_synset_tars(tars, wnids, 20)
+    builder = ImagenetFall2011(data_dir=tmp_path, validation_share=0.2, num_workers=0)
+    opened = prepare(builder, tars)
+    train, validation = by_name(opened, "train"), by_name(opened, "validation")
+    assert opened.info.features["label"].names == wnids
+    assert not set(train) & set(validation) and len(train) + len(validation) == 100
+    assert 5 <= len(validation) <= 40  # 20 expected
+    for name, example in (train | validation).items():
+        assert wnids[example["label"]] == name.split("_")[0]
+
+
+def test_missing_tar_is_named_with_the_mend(tmp_path):
+    tars = tmp_path / "tars"
+    make_2012(tars, NAMES_2012[:1], validation=[1])
+    (tars / "ILSVRC2012_img_val.tar").unlink()
+    with pytest.raises(PrepareError, match=r"lacks ILSVRC2012_img_val.tar; register at image-net"):
+        prepare(Imagenet2012(data_dir=tmp_path), tars)
+
+
+def test_damaged_devkit_and_foreign_labels_are_named(tmp_path):
+    tars = tmp_path / "tars"
+    make_2010(tars)
+    (tars / "ILSVRC2010_test_ground_truth.txt").write_text("1\n4\n2")
+    with pytest.raises(PrepareError, match=r"test_ground_truth.txt has labels outside 1 to 3"):
+        prepare(Imagenet2010(data_dir=tmp_path), tars)
+    devkit = tars / "devkit-1.0.tar.gz"
+    devkit.write_bytes(devkit.read_bytes()[:100])
+    with pytest.raises(PrepareError, match=r"devkit-1.0.tar.gz is damaged"):
+        prepare(Imagenet2010(data_dir=tmp_path), tars)

@@ -1,0 +1,122 @@
+"""The index of tars and folders finds every image, and names what is damaged."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from fake_imagenet import make_folder, make_tar
+
+from alexnet_jax.data.archives import (
+    Member,
+    PrepareError,
+    folder_images,
+    numbered_tar,
+    read_member,
+    synset_tars,
+    tar_files,
+)
+
+
+class Reports(list):
+    def __call__(self, file, problem):
+        self.append((file, problem))
+
+
+def stop(file, problem):
+    raise PrepareError(f"{file}: {problem}")
+
+
+@pytest.fixture
+def nested(tmp_path):
+    """A tar of two class tars, and the bytes of each image."""
+    contents, inner = {}, {}
+    for wnid in ("n01", "n02"):
+        files = {f"{wnid}_{i}.JPEG": np.random.default_rng(i).bytes(700 * i) for i in range(4)}
+        contents |= files
+        inner[f"{wnid}.tar"] = make_tar(tmp_path / "inner.tar", files)
+    make_tar(tmp_path / "outer.tar", inner)
+    return tmp_path / "outer.tar", contents
+
+
+def test_images_of_a_tar_of_tars_are_read_where_they_lie(nested):
+    path, contents = nested
+    members = list(synset_tars(path, {"n01": 0, "n02": 1}, stop))
+    assert {member.name: read_member(member) for member in members} == contents
+    assert [member.label for member in members] == [0] * 4 + [1] * 4
+
+
+def test_unknown_class_is_reported(nested):
+    reports = Reports()
+    members = list(synset_tars(nested[0], {"n01": 0}, reports))
+    assert len(members) == 4
+    ((file, problem),) = reports
+    assert file.endswith("outer.tar: n02.tar") and "unknown class" in problem
+
+
+@pytest.mark.parametrize("cut", [700, 5_000, -2048 * 5, -10_240])
+def test_cut_off_tar_is_reported(nested, cut):
+    path, _ = nested
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(PrepareError, match=r"outer\.tar: not a whole tar file .* again"):
+        list(synset_tars(path, {"n01": 0, "n02": 1}, stop))
+
+
+def test_damaged_header_is_reported(tmp_path):
+    path = tmp_path / "a.tar"
+    content = bytearray(make_tar(path, {"a": b"1", "b": b"2"}))
+    content[1024] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(PrepareError, match="not a whole tar"):
+        list(tar_files(path, stop))
+
+
+def test_member_that_points_outside_is_reported(tmp_path):
+    path = tmp_path / "evil.tar"
+    link = tarfile.TarInfo("link.JPEG")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(path, "w") as tar:
+        for name in ("/etc/cron.d/x.JPEG", "../x.JPEG", "good.JPEG"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 3
+            tar.addfile(entry, io.BytesIO(b"abc"))
+        tar.addfile(link)
+    reports = Reports()
+    assert [name for name, *_ in tar_files(path, reports)] == ["good.JPEG"]
+    assert [file.split(": ")[1] for file, _ in reports] == [
+        "/etc/cron.d/x.JPEG",
+        "../x.JPEG",
+        "link.JPEG",
+    ]
+    assert all("points outside" in problem for _, problem in reports)
+
+
+def test_label_goes_by_the_number_in_the_name(tmp_path):
+    make_tar(
+        tmp_path / "val.tar", {f"val/X_{n:08d}.JPEG": b"x" for n in (3, 1)} | {"odd.JPEG": b""}
+    )
+    reports = Reports()
+    members = list(numbered_tar(tmp_path / "val.tar", [10, 11, 12], reports))
+    assert [(member.name, member.label) for member in members] == [
+        ("X_00000003.JPEG", 12),
+        ("X_00000001.JPEG", 10),
+    ]
+    assert len(reports) == 1 and "no number from 1 to 3" in reports[0][1]
+
+
+def test_folder_images_are_named_by_class_and_file(tmp_path):
+    make_folder(tmp_path, ["cat", "dog"], 2)
+    (tmp_path / "cat" / "notes.txt").write_text("not an image")
+    members = list(folder_images(tmp_path, {"cat": 0, "dog": 1}))
+    assert [member.name for member in members] == [
+        "cat/0.jpg",
+        "cat/1.jpg",
+        "dog/0.jpg",
+        "dog/1.jpg",
+    ]
+    assert [member.label for member in members] == [0, 0, 1, 1]
+
+
+def test_vanished_file_is_named():
+    with pytest.raises(PrepareError, match=r"/nowhere/a\.jpg is gone"):
+        read_member(Member("a.jpg", 0, "/nowhere/a.jpg", 0, 10))

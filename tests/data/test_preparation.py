@@ -1,0 +1,277 @@
+"""Preparing: what is written is what was decoded, shards mix classes, nothing half is whole."""
+
+import hashlib
+import json
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+from fake_imagenet import image_bytes, make_folder
+
+from alexnet_jax.data import preparation
+from alexnet_jax.data.archives import Member, PrepareError
+from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
+from alexnet_jax.data.images import ImageError, decode_image
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """60 + 60 noisy images of two classes."""
+    folder = tmp_path / "photos"
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for number in range(60):
+            content = image_bytes((100 * label + number, number, 255 - number), size=(20, 16))
+            (folder / name / f"{number:02d}.jpg").write_bytes(content)
+    return folder
+
+
+def make_builder(photos, **kwargs):
+    return Builder(
+        **dict(folder=photos, name="photos", data_dir=photos.parent / "out", num_workers=0) | kwargs
+    )
+
+
+def examples(builder, split="train"):
+    return list(tfds.builder_from_directory(builder.data_dir).as_data_source(split=split))
+
+
+def manifest(builder):
+    return json.loads((builder.data_path / "manifest.json").read_text())
+
+
+def test_raw_records_are_the_decoded_pixels(photos):
+    builder = make_builder(photos)
+    builder.download_and_prepare()
+    every = examples(builder) + examples(builder, "validation")
+    names = [example["file_name"].decode() for example in every]
+    assert sorted(names) == sorted(str(p.relative_to(photos)) for p in photos.rglob("*.jpg"))
+    for example in every:
+        path = photos / example["file_name"].decode()
+        np.testing.assert_array_equal(example["image"], decode_image(path.read_bytes(), 256))
+        assert ["cat", "dog"][example["label"]] == path.parent.name
+
+
+def test_jpeg_records_are_close_to_the_decoded_pixels(photos):
+    builder = make_builder(photos, config="jpeg")
+    builder.download_and_prepare()
+    for example in examples(builder)[:10]:
+        pixels = decode_image((photos / example["file_name"].decode()).read_bytes(), 256)
+        assert np.abs(example["image"].astype(int) - pixels).mean() < 2
+
+
+def test_set_is_opened_by_its_name_alone(photos):
+    builder = make_builder(photos, config="jpeg")
+    builder.download_and_prepare()
+    source = tfds.data_source("photos", data_dir=photos.parent / "out", split="validation")
+    assert len(source) == builder.info.splits["validation"].num_examples
+    make_builder(photos).download_and_prepare()  # raw is the default once it exists
+    opened = tfds.builder("photos", data_dir=photos.parent / "out")
+    assert opened.info.config_name == "raw"
+
+
+def test_shards_mix_classes_and_do_not_depend_on_workers(photos):
+    alone = make_builder(photos)
+    alone.download_and_prepare()
+    pool = make_builder(photos, data_dir=photos.parent / "pool", num_workers=2)
+    pool.download_and_prepare()
+    assert manifest(alone) == manifest(pool)
+    labels = [example["label"] for example in examples(alone)]
+    changes = np.count_nonzero(np.diff(labels))
+    assert len(alone.info.splits["train"].shard_lengths) == 2
+    assert changes > len(labels) / 4  # sorted by class there would be one
+
+
+def test_manifest_has_the_digests_of_the_shards(photos):
+    builder = make_builder(photos)
+    builder.download_and_prepare()
+    shards = {path.name: path for path in builder.data_path.glob("*array_record*")}
+    entries = manifest(builder)
+    assert set(entries) == set(shards)
+    for name, entry in entries.items():
+        content = (builder.data_path / name).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        assert entry["bytes"] == len(content)
+        assert entry["records"] == ArrayRecordReader(str(shards[name])).num_records()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", image_bytes((1, 2, 3), size=(90, 90))[:-200]]
+)
+def test_bad_image_stops_or_is_skipped_and_listed(photos, content):
+    bad = photos / "dog" / "07.jpg"
+    bad.write_bytes(content)
+    with pytest.raises(ImageError, match=r"dog/07\.jpg .*"):
+        make_builder(photos).download_and_prepare()
+
+    builder = make_builder(photos, on_error="skip")  # continues what stopped
+    builder.download_and_prepare()
+    opened = tfds.builder_from_directory(builder.data_dir)
+    assert sum(split.num_examples for split in opened.info.splits.values()) == 119
+    skipped = opened.info.metadata["skipped"]
+    assert skipped["count"] == 1
+    assert skipped["files"][0]["file"] == "dog/07.jpg"
+    assert "dog/07.jpg" in skipped["files"][0]["problem"]
+
+
+def test_first_error_of_a_worker_process_is_raised(photos):
+    (photos / "cat" / "03.jpg").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"cat/03\.jpg is empty"):
+        make_builder(photos, num_workers=2).download_and_prepare()
+
+
+def test_interrupted_preparation_keeps_whole_shards(photos, monkeypatch):
+    whole = make_builder(photos, data_dir=photos.parent / "whole")
+    whole.download_and_prepare()
+
+    builder = make_builder(photos)
+    reads = 0
+
+    def read(member):
+        nonlocal reads
+        reads += 1
+        if reads == 70:  # in the second shard
+            raise KeyboardInterrupt
+        return preparation.read_member(member)
+
+    monkeypatch.setattr(builder, "_read", lambda: read)
+    with pytest.raises(KeyboardInterrupt):
+        builder.download_and_prepare()
+    assert not builder.data_path.exists()  # nothing half-written is taken for the set
+    partial = builder.data_path.with_name("1.0.0.partial")
+    assert len(list(partial.glob("photos-*.array_record-?????-of-?????"))) == 1
+    assert not list(partial.glob("incomplete*"))
+
+    reads = 1000
+    builder.download_and_prepare()
+    assert reads - 1000 < 120  # the first shard was not read again
+    assert manifest(builder) == manifest(whole)
+    assert not partial.exists()
+    assert {path.name for path in builder.data_path.iterdir()} == {
+        path.name for path in whole.data_path.iterdir()
+    }
+
+
+def test_shard_cut_off_behind_our_back_is_written_again(photos, monkeypatch):
+    builder = make_builder(photos)
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "_finish", lambda plan: None)
+        builder.download_and_prepare()
+    shard = next(builder.data_path.with_name("1.0.0.partial").glob("*array_record-00000-of-00002"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    builder.download_and_prepare()
+    assert (builder.data_path / shard.name).read_bytes() == whole
+
+
+def test_too_little_space_is_told_before_the_first_shard(photos, monkeypatch):
+    usage = preparation.shutil.disk_usage("/")._replace(free=1_000_000)
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage)
+    builder = make_builder(photos)
+    with pytest.raises(PrepareError, match=r"has 1.00MB free, the rest .* takes about 23.6MB"):
+        builder.download_and_prepare()
+    assert not list(photos.parent.rglob("*array_record*"))
+
+
+def test_full_disk_keeps_what_is_written(photos, monkeypatch):
+    class FullDisk:
+        written = 0
+
+        def __init__(self, path, options):
+            self.writer = ArrayRecordWriter(path, options)
+
+        def write(self, record):
+            FullDisk.written += 1
+            if FullDisk.written == 70:  # as ArrayRecord says it
+                raise RuntimeError("write() failed: No space left on device; writing x; at byte 9")
+            self.writer.write(record)
+
+        def close(self):
+            self.writer.close()
+
+    ArrayRecordWriter = preparation.ArrayRecordWriter
+    builder = make_builder(photos)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "ArrayRecordWriter", FullDisk)
+        with pytest.raises(PrepareError, match=r"is full; free space .* are kept"):
+            builder.download_and_prepare()
+    partial = builder.data_path.with_name("1.0.0.partial")
+    assert len(list(partial.glob("photos-*.array_record-?????-of-?????"))) == 1
+    builder.download_and_prepare()
+    assert len(examples(builder)) + len(examples(builder, "validation")) == 120
+
+
+def test_changed_archive_is_refused_on_continuing(photos, monkeypatch):
+    archive = photos.parent / "a.tar"
+    archive.write_bytes(b"1")
+    monkeypatch.setattr(Builder, "_inputs", lambda self, manual_dir: [archive])
+    make_builder(photos).plan()
+    archive.write_bytes(b"22")
+    with pytest.raises(PrepareError, match=r"a.tar is not the file of the interrupted preparation"):
+        make_builder(photos).plan()
+
+
+def test_second_process_on_the_same_set_is_refused(photos):
+    builder = make_builder(photos)
+    with (
+        preparation._locked(builder.data_path.parent),
+        pytest.raises(PrepareError, match="another process is preparing"),
+    ):
+        builder.download_and_prepare()
+
+
+def test_plan_deals_every_image_to_one_shard(tmp_path):
+    names = [f"{i}.jpg" for i in range(5000)]
+    images, shards = preparation.write_split_plan(
+        tmp_path, "train", (Member(name, 0, "x.tar", 0, 1) for name in names)
+    )
+    assert (images, shards) == (5000, 16)
+    dealt = [preparation._read_plan(str(path)) for path in sorted(tmp_path.iterdir())]
+    assert len(dealt) == 16 and all(200 < len(members) < 440 for members in dealt)
+    assert sorted(member.name for members in dealt for member in members) == sorted(names)
+
+
+def test_plan_does_not_depend_on_the_order_of_the_index(tmp_path):
+    members = [Member(f"{i}.jpg", i, "x.tar", i, 1) for i in range(300)]
+    for folder, order in ((tmp_path / "a", members), (tmp_path / "b", members[::-1])):
+        folder.mkdir()
+        preparation.write_split_plan(folder, "train", order)
+    for path in (tmp_path / "a").iterdir():
+        other = tmp_path / "b" / path.name
+        assert preparation._read_plan(str(path)) == preparation._read_plan(str(other))
+
+
+def test_validation_share_is_kept():
+    kept = sum(preparation.in_validation(f"n01_{i}.JPEG", 0.1) for i in range(10_000))
+    assert 850 < kept < 1150
+
+
+def test_builder_survives_pickling(photos):
+    builder = make_builder(photos, on_error="skip")
+    assert pickle.loads(pickle.dumps(builder)).data_dir == builder.data_dir
+
+
+def test_folder_with_splits_keeps_them(tmp_path):
+    for split, images in (("train", 3), ("val", 2)):
+        make_folder(tmp_path / "photos" / split, ["ant", "bee"], images)
+    builder = make_builder(tmp_path / "photos")
+    builder.download_and_prepare()
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        "train": 6,
+        "validation": 4,
+    }
+
+
+def test_unknown_class_in_a_folder_is_named(tmp_path):
+    make_folder(tmp_path / "photos" / "train", ["ant", "bee"], 1)
+    make_folder(tmp_path / "photos" / "val", ["ant", "cow"], 1)
+    with pytest.raises(PrepareError, match=r"val/cow: unknown class"):
+        make_builder(tmp_path / "photos").plan()
+
+
+def test_empty_split_is_named(tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    with pytest.raises(PrepareError, match=r"split train .* has no images"):
+        make_builder(tmp_path / "photos").plan()
