@@ -1,0 +1,198 @@
+"""Data augmentation: crop, flip, colour, and the ten views of testing (sections 2, 4.1).
+
+All of it is a pure function of the stored image and of a key that is derived from the run's key,
+the step and the image's position in the global batch: the same pixels on any mesh and any host.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# ILSVRC-2012's training images, RGB 0-255. Source: cuda-convnet2's data meta file.
+IMAGENET_MEAN = np.array([127.305, 119.715, 104.913], np.float32)
+IMAGENET_DEVIATIONS = np.array([19.72083, 37.09389, 121.78006], np.float32)
+IMAGENET_EIGENVECTORS = np.array(  # one a column, in the order of the deviations
+    [
+        [0.41796, -0.71258, -0.56351],
+        [-0.81698, -0.02354, -0.57618],
+        [0.39731, 0.70120, -0.59200],
+    ],
+    np.float32,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Augmentation:
+    """What is done to the stored images [B, S, S, 3] before the network sees them.
+
+    Fields:
+      crop: in training, "random" (any offset), "center", or "ten" (one of the ten test views).
+      flip: mirror half of the training images.
+      color: "std" (shifts along each principal axis by N(0, strength) standard deviations),
+        "eigenvalue" (the formula as printed: by variances, of pixels in 0-1) or "none".
+      mean: float32 [S, S, 3] or [3], subtracted, pixels 0-255.
+      mean_at: "crop" subtracts the mean image before cropping; "center" subtracts its centre from
+        every crop, as the authors' code does.
+      deviations: float32 [3], standard deviation along each principal axis, pixels 0-255.
+      eigenvectors: float32 [3, 3], the axes of RGB space, one a column.
+      scale: factor on training images after the colour; the authors' code has 1 / 1.1.
+
+    Raises:
+      ValueError: an unknown choice, or a constant of the wrong shape.
+
+    Source: AlexNet §4.1.
+    """
+
+    crop: str = "random"
+    flip: bool = True
+    color: str = "std"
+    mean: np.ndarray = dataclasses.field(default_factory=lambda: IMAGENET_MEAN)
+    mean_at: str = "crop"
+    deviations: np.ndarray = dataclasses.field(default_factory=lambda: IMAGENET_DEVIATIONS)
+    eigenvectors: np.ndarray = dataclasses.field(default_factory=lambda: IMAGENET_EIGENVECTORS)
+    scale: float = 1.0
+
+    def __post_init__(self):
+        for field, allowed in (
+            ("crop", ("random", "center", "ten")),
+            ("color", ("std", "eigenvalue", "none")),
+            ("mean_at", ("crop", "center")),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field}={getattr(self, field)!r}; use one of {allowed}")
+        mean = np.shape(self.mean)
+        if mean != (3,) and not (len(mean) == 3 and mean[0] == mean[1] and mean[2] == 3):
+            raise ValueError(f"mean has shape {mean}; it is [S, S, 3] or [3]")
+        if np.shape(self.deviations) != (3,) or np.shape(self.eigenvectors) != (3, 3):
+            raise ValueError(
+                f"deviations {np.shape(self.deviations)} and eigenvectors "
+                f"{np.shape(self.eigenvectors)} are [3] and [3, 3]"
+            )
+
+
+def example_keys(key: jax.Array, step: jax.Array | int, positions: jax.Array) -> jax.Array:
+    """Keys [B] of the images that stand at `positions` of step `step`'s global batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), positions)
+
+
+def augment(
+    images: jax.Array,
+    keys: jax.Array,
+    augmentation: Augmentation,
+    image_size: int,
+    color_strength: jax.Array | float = 0.1,
+) -> jax.Array:
+    """Training images as the network sees them.
+
+    Args:
+      images: uint8 [B, S, S, 3], RGB.
+      keys: [B] PRNG keys, one an image.
+      augmentation: what to do.
+      image_size: s, the side of the crop in pixels.
+      color_strength: standard deviation of the colour shift, in the units of `color`.
+
+    Returns:
+      float32 [B, s, s, 3], 0-255 scale, mean subtracted.
+
+    Source: AlexNet §4.1.
+    """
+    _check_size(images, augmentation, image_size)
+    margin = images.shape[1] - image_size
+    views = jnp.asarray(view_offsets(margin))
+
+    def one(image, key):
+        offset_key, flip_key, color_key = jax.random.split(jax.random.fold_in(key, 0), 3)
+        flip = jax.random.bernoulli(flip_key)
+        if augmentation.crop == "random":
+            offset = jax.random.randint(offset_key, (2,), 0, margin + 1)
+        elif augmentation.crop == "ten":
+            offset = views[jax.random.randint(offset_key, (), 0, len(views))]
+        else:
+            offset = views[2]
+        x = _crop(image, offset, augmentation, image_size)
+        if augmentation.flip:
+            x = jnp.where(flip, x[:, ::-1], x)
+        if augmentation.color != "none":
+            x += _color_shift(color_key, augmentation, color_strength)
+        return x * augmentation.scale
+
+    return jax.vmap(one)(images, keys)
+
+
+def center_view(images: jax.Array, augmentation: Augmentation, image_size: int) -> jax.Array:
+    """The centre crops float32 [1, B, s, s, 3] of uint8 [B, S, S, 3], mean subtracted."""
+    return _views(images, augmentation, image_size, slice(2, 3), mirrored=False)
+
+
+def ten_views(images: jax.Array, augmentation: Augmentation, image_size: int) -> jax.Array:
+    """The ten test views float32 [10, B, s, s, 3] of uint8 [B, S, S, 3], mean subtracted.
+
+    Order: top left, top right, centre, bottom left, bottom right, then the same five mirrored.
+
+    Source: AlexNet §4.1; the order is the authors' code's.
+    """
+    return _views(images, augmentation, image_size, slice(0, 5), mirrored=True)
+
+
+def view_offsets(margin: int) -> np.ndarray:
+    """int32 [5, 2]: (y, x) of the five test crops where `margin` pixels are to spare."""
+    m, c = margin, margin // 2
+    return np.array([(0, 0), (0, m), (c, c), (m, 0), (m, m)], np.int32)
+
+
+def _views(images, augmentation, image_size, which, mirrored):
+    _check_size(images, augmentation, image_size)
+    offsets = view_offsets(images.shape[1] - image_size)[which]
+    crops = [
+        jax.vmap(lambda image, at=offset: _crop(image, at, augmentation, image_size))(images)
+        for offset in offsets
+    ]
+    if mirrored:
+        crops += [crop[:, :, ::-1] for crop in crops]
+    return jnp.stack(crops)
+
+
+def _crop(image, offset, augmentation, size):
+    """The crop of one image at `offset` (y, x), float32, its mean subtracted."""
+    window = (size, size, 3)
+    start = (offset[0], offset[1], 0)
+    mean = jnp.asarray(augmentation.mean, jnp.float32)
+    if mean.ndim == 3 and augmentation.mean_at == "crop":
+        mean = jax.lax.dynamic_slice(mean, start, window)
+    elif mean.ndim == 3:
+        at = (mean.shape[0] - size) // 2
+        mean = mean[at : at + size, at : at + size]
+    return jax.lax.dynamic_slice(image, start, window).astype(jnp.float32) - mean
+
+
+def _color_shift(key, augmentation, strength):
+    """float32 [3]: what is added to every pixel of one image."""
+    deviations = jnp.asarray(augmentation.deviations, jnp.float32)
+    if augmentation.color == "eigenvalue":
+        deviations = deviations**2 / 255  # (deviation / 255)² on pixels in 0-1, back to 0-255
+    along_axes = strength * deviations * jax.random.normal(key, (3,), jnp.float32)
+    return (jnp.asarray(augmentation.eigenvectors, jnp.float32) * along_axes).sum(axis=1)
+
+
+def _check_size(images, augmentation, image_size):
+    if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2]:
+        raise ValueError(
+            f"images of shape {images.shape} where [B, S, S, 3] is wanted; convert them to square "
+            "RGB (alexnet_jax.data.images does)"
+        )
+    if images.dtype != jnp.uint8:
+        raise ValueError(f"images are {images.dtype}; the stored pixels are uint8, 0-255")
+    stored = images.shape[1]
+    if stored < image_size:
+        raise ValueError(
+            f"stored images of {stored} pixels are smaller than image_size={image_size}; store "
+            "them larger or set a smaller image_size"
+        )
+    mean = np.shape(augmentation.mean)
+    if len(mean) == 3 and mean[0] != stored:
+        raise ValueError(
+            f"the mean image has {mean[0]} pixels a side and the stored images {stored}; compute "
+            "the statistics of this data set at this size"
+        )

@@ -1,0 +1,304 @@
+"""The pure operations of AlexNet: convolution, LRN, pooling, dropout (sections 3.1-3.4, 4.2).
+
+Each is an ordinary function of arrays. Those whose automatic gradient XLA compiles badly carry a
+hand-written one; the mathematics is the same, and the tests hold both against NumPy.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Section 3.1; `tanh` and `sigmoid` are the saturating units that figure 1 compares with.
+ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
+
+
+def convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """Cross-correlates `x` with `kernel`, each group of outputs seeing its own group of inputs.
+
+    Groups are written as convolutions side by side: XLA:CPU has no fast path for
+    `feature_group_count`.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [kh, kw, C / groups, F], the outputs of group 0 first.
+      stride: step of the window in pixels.
+      padding: zeros (low, high) on H and on W.
+      groups: 2 where each tower reads its own maps.
+      precision: of the products.
+
+    Returns:
+      [B, H', W', F].
+
+    Source: AlexNet §3.5.
+    """
+    convolve = partial(
+        lax.conv_general_dilated,
+        window_strides=(stride, stride),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+    return _by_group(convolve, x, kernel, groups)
+
+
+def dense(
+    x: jax.Array, kernel: jax.Array, *, groups: int = 1, precision: lax.PrecisionLike = None
+) -> jax.Array:
+    """Multiplies `x` [B, I] by `kernel` [I / groups, O], group by group, to [B, O]."""
+    return _by_group(partial(jnp.matmul, precision=precision), x, kernel, groups)
+
+
+def _by_group(operation, x, kernel, groups):
+    pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+    return jnp.concatenate([operation(*pair) for pair in pairs], axis=-1)
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds `bias` [C] to `x` [..., C].
+
+    The gradient of the bias is a product with ones: as a plain sum, XLA:CPU fuses the whole
+    backward pass into one slow reduction.
+    """
+    return x + bias
+
+
+def _add_bias_forward(x, bias):
+    return x + bias, None
+
+
+def _add_bias_backward(_, g):
+    rows = g.reshape(-1, g.shape[-1])
+    ones = jnp.ones(len(rows), g.dtype)
+    # The sum runs over up to a million rows, so it is kept in float32 or better.
+    total = jnp.matmul(
+        ones,
+        rows,
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=jnp.promote_types(g.dtype, jnp.float32),
+    )
+    return g, total.astype(g.dtype)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def local_response_norm(
+    x: jax.Array,
+    size: int = 5,
+    k: float = 2.0,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    towers: int = 1,
+) -> jax.Array:
+    """Divides each channel by (k + alpha Σ a²)^beta, the sum over `size` adjacent channels.
+
+    The window of channel i is i - size//2 … i - size//2 + size - 1, clipped to the channels of
+    i's own tower. `alpha` is used as it stands, not divided by `size`. Computed in float32 (or
+    float64 for a float64 input) and returned in the dtype of `x`.
+
+    Args:
+      x: [..., C].
+      size: n of the paper, in channels.
+      k: the constant in the denominator.
+      alpha: factor of the sum of squares.
+      beta: the exponent.
+      towers: number of equal blocks of channels that no window crosses.
+
+    Source: AlexNet §3.3.
+    """
+    return _lrn_forward(x, size, k, alpha, beta, towers)[0]
+
+
+def _lrn_forward(x, size, k, alpha, beta, towers):
+    a = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    d = k + alpha * _window_sum(a * a, size, towers)
+    return (a * _inverse_power(d, beta)).astype(x.dtype), (x, d)
+
+
+def _lrn_backward(size, k, alpha, beta, towers, residuals, g):
+    # b_i = a_i d_i^-β and ∂d_i/∂a_j = 2α a_j for j in the window of i, so
+    # ∂L/∂a_j = g_j d_j^-β - 2αβ a_j Σ_{i: j in window of i} g_i a_i d_i^(-β-1).
+    del k
+    x, d = residuals
+    a, g = x.astype(d.dtype), g.astype(d.dtype)
+    scaled = g * _inverse_power(d, beta)
+    spread = _window_sum(scaled * a / d, size, towers, transpose=True)
+    return ((scaled - (2 * alpha * beta) * a * spread).astype(x.dtype),)
+
+
+local_response_norm.defvjp(_lrn_forward, _lrn_backward)
+
+
+def _window_sum(x, size, towers, transpose=False):
+    """Sums over the channel window of each channel, as a product with a 0/1 band matrix."""
+    channels = x.shape[-1] // towers
+    j, i = np.arange(channels)[:, None], np.arange(channels)[None, :]
+    band = (i - size // 2 <= j) & (j < i - size // 2 + size)  # [j, i]: j is in the window of i
+    band = jnp.asarray(band.T if transpose else band, x.dtype)
+    sums = [
+        jnp.matmul(part, band, precision=lax.Precision.HIGHEST) for part in jnp.split(x, towers, -1)
+    ]
+    return jnp.concatenate(sums, axis=-1)
+
+
+def _inverse_power(d, beta):
+    """d ** -beta; for the paper's 0.75 by two square roots, which is much faster."""
+    if beta == 0.75:
+        r = lax.rsqrt(d)
+        return r * jnp.sqrt(r)
+    return d**-beta
+
+
+def within_map_norm(
+    x: jax.Array, size: int = 5, alpha: float = 0.001 / 25, beta: float = 0.75
+) -> jax.Array:
+    """Divides each value by (1 + alpha Σ a²)^beta, the sum over size x size of its own map.
+
+    The authors' code has it after the LRN of the second layer; the paper does not mention it.
+    `alpha` is used as it stands (theirs is 0.001, divided by the area of the window).
+
+    Args:
+      x: [B, H, W, C].
+      size: side of the neighbourhood in pixels, clipped at the map's edge.
+      alpha: factor of the sum of squares.
+      beta: the exponent.
+
+    Source: the authors' `layer-params`, rnorm "cnorm2".
+    """
+    a = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    before = size // 2
+    margin = (before, size - 1 - before)
+    squares = lax.reduce_window(
+        a * a, 0.0, lax.add, (1, size, size, 1), (1, 1, 1, 1), ((0, 0), margin, margin, (0, 0))
+    )
+    return (a * _inverse_power(1 + alpha * squares, beta)).astype(x.dtype)
+
+
+def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
+    """Maximum over window x window pixels, every `stride` pixels, without padding.
+
+    The gradient goes to the first maximum of a window in reading order. A window larger than its
+    stride overlaps its neighbour.
+
+    Args:
+      x: [B, H, W, C].
+      window: z of the paper, in pixels.
+      stride: s of the paper, in pixels.
+
+    Returns:
+      [B, (H - window) // stride + 1, (W - window) // stride + 1, C].
+
+    Source: AlexNet §3.4.
+    """
+    # Columns first, so that the first row wins and, within it, the first column.
+    return _max_pool_axis(_max_pool_axis(x, window, stride, 2), window, stride, 1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool_axis(x, window, stride, axis):
+    taps = _taps(x, window, stride, axis)
+    pooled = taps[0]
+    for tap in taps[1:]:
+        pooled = jnp.maximum(pooled, tap)
+    return pooled
+
+
+def _taps(x, window, stride, axis):
+    """For each offset k < window, the k-th element of every window along `axis`."""
+    span = (x.shape[axis] - window) // stride * stride + 1
+    return [lax.slice_in_dim(x, k, k + span, stride, axis) for k in range(window)]
+
+
+def _max_pool_axis_forward(x, window, stride, axis):
+    pooled = _max_pool_axis(x, window, stride, axis)
+    return pooled, (x, pooled)
+
+
+def _max_pool_axis_backward(window, stride, axis, residuals, g):
+    x, pooled = residuals
+    length = x.shape[axis]
+    unclaimed = jnp.ones_like(pooled, bool)
+    routed = []
+    for tap in _taps(x, window, stride, axis):
+        first = (tap == pooled) & unclaimed
+        unclaimed &= ~first
+        routed.append(jnp.where(first, g, 0))
+    # Position stride * i + r is offset r + stride * m of window i - m. Each residue r is summed
+    # apart, then the residues are interleaved: no scatter, no interior padding.
+    rows = -(-length // stride)
+    residues = [
+        sum(_shift(routed[k], k // stride, rows, axis) for k in range(r, window, stride))
+        if r < window
+        else jnp.zeros_like(_shift(g, 0, rows, axis))
+        for r in range(stride)
+    ]
+    shape = (*x.shape[:axis], rows * stride, *x.shape[axis + 1 :])
+    interleaved = jnp.stack(residues, axis + 1).reshape(shape)
+    return (lax.slice_in_dim(interleaved, 0, length, axis=axis),)
+
+
+def _shift(x, by, length, axis):
+    """Moves `x` by `by` places along `axis` within `length` places, filled with zeros."""
+    after = length - by - x.shape[axis]
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (by, after, 0)  # a negative margin crops
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+_max_pool_axis.defvjp(_max_pool_axis_forward, _max_pool_axis_backward)
+
+
+def dropout_mask(keys: jax.Array, towers: jax.Array, features: int, rate: float) -> jax.Array:
+    """Draws which units stay: bool [B, len(towers) * features], each kept with 1 - rate.
+
+    A unit's draw depends on its image's key and its tower alone, so every split of the batch or
+    of the towers over devices draws the same mask.
+
+    Args:
+      keys: [B] PRNG keys, one an image.
+      towers: int32 [T], the numbers of the towers held here.
+      features: units of one tower.
+      rate: share of units dropped.
+    """
+
+    def draw(key, tower):
+        return jax.random.bernoulli(jax.random.fold_in(key, tower), 1 - rate, (features,))
+
+    mask = jax.vmap(lambda key: jax.vmap(partial(draw, key))(towers))(keys)
+    return mask.reshape(len(keys), -1)
+
+
+def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "paper") -> jax.Array:
+    """Applies a drawn mask in training, or the expectation at test (`mask=None`).
+
+    `paper` zeroes in training and multiplies by 1 - rate at test; `inverted` divides by 1 - rate
+    in training and does nothing at test. They are different optimisation problems at equal
+    initialisation, rate and decay.
+
+    Args:
+      x: [B, F].
+      mask: bool [B, F] of the units that stay, or None at test.
+      rate: share of units dropped.
+      style: "paper" or "inverted".
+
+    Source: AlexNet §4.2.
+    """
+    keep = 1 - rate
+    if mask is None:
+        return x * keep if style == "paper" else x
+    kept = jnp.where(mask, x, 0)
+    return kept if style == "paper" else kept / keep

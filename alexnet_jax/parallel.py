@@ -1,0 +1,164 @@
+"""The two-GPU scheme: the mesh, what lies where, and where the towers talk (section 3.2).
+
+The mesh has two axes. `data` splits the batch. `model` splits the kernels: with size 2 each
+device holds one tower, the paper's figure 2. With size 1 a device holds both.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
+    """Lays the devices out as `data` x `model`.
+
+    Args:
+      data: number of parts of the batch; None takes all the devices there are.
+      model: 1, or 2 for one tower a device.
+
+    Raises:
+      ValueError: `model` is neither 1 nor 2, or there are too few devices.
+    """
+    if model not in (1, 2):
+        raise ValueError(f"model={model}: the net has two towers, so the model axis is 1 or 2")
+    available = jax.device_count()
+    data = available // model if data is None else data
+    if data < 1 or data * model > available:
+        raise ValueError(
+            f"a mesh of data={data} x model={model} needs {max(data, 1) * model} devices and there "
+            f"are {available}; ask for a smaller mesh (or simulate devices on CPU with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={max(data, 1) * model})"
+        )
+    return jax.make_mesh(
+        (data, model),
+        ("data", "model"),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=jax.devices()[: data * model],
+    )
+
+
+def gather_towers(x: jax.Array, axis: str | None) -> jax.Array:
+    """Both towers' channels [..., C] from this tower's [..., C / 2]; identity on one device."""
+    return x if axis is None else lax.all_gather(x, axis, axis=-1, tiled=True)
+
+
+def sum_towers(x: jax.Array, axis: str | None) -> jax.Array:
+    """The sum of both towers' partial products; identity on one device."""
+    return x if axis is None else lax.psum(x, axis)
+
+
+def tower_numbers(towers: int, axis: str | None) -> jax.Array:
+    """int32 numbers of the towers this device holds."""
+    return jnp.arange(towers) if axis is None else lax.axis_index(axis)[None]
+
+
+class Axes(NamedTuple):
+    """The mesh axes a step runs over, seen from one device; None where nothing is split."""
+
+    data: str | None = None
+    towers: str | None = None
+
+    def positions(self, images: int) -> jax.Array:
+        """int32 [images]: where this device's images stand in the global batch."""
+        shard = 0 if self.data is None else lax.axis_index(self.data)
+        return shard * images + jnp.arange(images)
+
+    def replicate(self, params):
+        """Marks parameters as used by every data shard, so that their gradients are summed."""
+        if self.data is None:
+            return params
+        return jax.tree.map(lambda p: lax.pcast(p, self.data, to="varying"), params)
+
+    def sum(self, tree):
+        """Sums a tree of equally shaped scalars over the data shards, in one collective."""
+        if self.data is None:
+            return tree
+        leaves, structure = jax.tree.flatten(tree)
+        return jax.tree.unflatten(structure, list(lax.psum(jnp.stack(leaves), self.data)))
+
+    @property
+    def shards(self) -> int:
+        """Number of parts of the global batch."""
+        return 1 if self.data is None else lax.axis_size(self.data)
+
+
+def axes_of(mesh: Mesh | None) -> Axes:
+    """The axes a step on `mesh` runs over."""
+    if mesh is None:
+        return Axes()
+    return Axes(data="data", towers="model" if mesh.shape["model"] == 2 else None)
+
+
+def check_mesh(model, mesh: Mesh | None) -> None:
+    """Raises ValueError where `model` cannot be split over `mesh`."""
+    if mesh is None or mesh.shape["model"] == 1:
+        return
+    if model.towers != 2:
+        raise ValueError(
+            f"a net of {model.towers} tower cannot be split over model=2; use model=1 or a preset "
+            "with two towers"
+        )
+    if model.lrn and model.lrn_scope == "all":
+        raise ValueError(
+            "lrn_scope='all' normalises across both towers and they are on different devices; use "
+            "lrn_scope='tower' or model=1"
+        )
+
+
+def check_batch(batch, mesh: Mesh | None) -> None:
+    """Raises ValueError where the images of `batch` do not divide over the mesh."""
+    shards = 1 if mesh is None else mesh.shape["data"]
+    images = batch["image"].shape[0]
+    if images % shards:
+        raise ValueError(
+            f"a batch of {images} does not divide over data={shards}; use a multiple of {shards}"
+        )
+
+
+def partition_specs(tree, model, mesh: Mesh):
+    """How each leaf of a train state (or of its parameters) lies on `mesh`.
+
+    Outputs are split, tower 0's first: the last axis of every kernel and bias. The last layer is
+    split over its inputs instead and its bias is on every device, as are step and key.
+    """
+    split = mesh.shape["model"] == 2
+    summed = {layer.name for layer in model.layers if layer.meets == "sum"}
+
+    def spec(path, leaf):
+        names = [getattr(entry, "key", None) for entry in path]
+        if not split or names[-1] not in ("kernel", "bias"):
+            return P()
+        if names[-2] in summed:
+            return P("model") if names[-1] == "kernel" else P()
+        return P(*(None,) * (leaf.ndim - 1), "model")
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def shardings(tree, model, mesh: Mesh):
+    """`partition_specs` as shardings."""
+    specs = partition_specs(tree, model, mesh)
+    return jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P))
+
+
+def local_rows(mesh: Mesh | None, batch_size: int) -> slice:
+    """The rows of the global batch that this process loads (its devices' shares, contiguous)."""
+    if mesh is None or jax.process_count() == 1:
+        return slice(0, batch_size)
+    sharding = NamedSharding(mesh, P("data"))
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    starts, stops = zip(*(index[0].indices(batch_size)[:2] for index in indices), strict=True)
+    return slice(min(starts), max(stops))
+
+
+def place_batch(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
+    """Puts this process's rows of a batch on its devices, as parts of one global batch."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, batch)
+    sharding = NamedSharding(mesh, P("data"))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

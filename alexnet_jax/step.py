@@ -1,0 +1,305 @@
+"""The train and evaluation steps: the library's public heart (sections 3.2, 4, 5).
+
+Everything is state in, state out. The mesh decides where the arrays lie; model and step are the
+same on one device, on two towers, on many hosts.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax import augment, parallel
+from alexnet_jax.augment import Augmentation
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.optimizer import update_rule
+
+Batch = Mapping[str, Any]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that changes in training; every leaf is a `jax.Array`.
+
+    Fields:
+      step: int32 number of updates done.
+      params: layer -> {"kernel", "bias"}, float32.
+      opt_state: the velocity, shaped as the parameters.
+      key: the run's PRNG key, never changed: draws fold in the step.
+    """
+
+    step: jax.Array
+    params: dict[str, dict[str, jax.Array]]
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hyperparameters:
+    """What a sweep varies without compiling again; the defaults are the paper's.
+
+    However a number is written (Python, NumPy or JAX, integer or float), it becomes a float32
+    `jax.Array`. `jax.vmap(Hyperparameters)(rates)` is a stack of them, one a rate, to `vmap` over.
+
+    Fields:
+      learning_rate: ε.
+      momentum: 0.9.
+      weight_decay: 0.0005, of kernels.
+      color_strength: standard deviation of the colour shift.
+      rate_multipliers: factors on the rate, a tree with the parameters' names or a part of it,
+        such as `{"conv1": 0.1, "fc8": {"bias": 2.0}}`; 0 freezes. A tree of another structure
+        compiles again, other values do not.
+      decay_multipliers: the same for the decay, which biases have none of by default.
+    """
+
+    learning_rate: Any = 0.01
+    momentum: Any = 0.9
+    weight_decay: Any = 5e-4
+    color_strength: Any = 0.1
+    rate_multipliers: Any = None
+    decay_multipliers: Any = None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+
+    def replace(self, **changes: Any) -> "Hyperparameters":
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def tree_flatten_with_keys(self):
+        """For jax: fields are the children."""
+        names = [field.name for field in dataclasses.fields(self)]
+        keys = map(jax.tree_util.GetAttrKey, names)
+        return [(key, getattr(self, name)) for key, name in zip(keys, names, strict=True)], names
+
+    @classmethod
+    def tree_unflatten(cls, names, children):
+        """For jax: takes any children as they are, since jax puts placeholders into trees."""
+        self = object.__new__(cls)
+        for name, child in zip(names, children, strict=True):
+            object.__setattr__(self, name, child)
+        return self
+
+
+def create_train_state(model: AlexNet, key: jax.Array, *, mesh: Mesh | None = None) -> TrainState:
+    """Initialises parameters and velocity, the same on every mesh, and places them.
+
+    Args:
+      model: the network.
+      key: PRNG key of the run; initialisation and all later draws come from it.
+      mesh: where to place the state; None is the default device.
+
+    Raises:
+      ValueError: the model cannot be split over the mesh.
+    """
+    parallel.check_mesh(model, mesh)
+
+    def create(key):
+        images = jnp.zeros((1, model.image_size, model.image_size, 3))
+        init_key, run_key = jax.random.split(key)
+        params = model.init(init_key, images)["params"]
+        opt_state = update_rule(learning_rate=0.0).init(params)
+        return TrainState(jnp.int32(0), params, opt_state, run_key)
+
+    if mesh is None:
+        return jax.jit(create)(key)
+    placed = parallel.shardings(jax.eval_shape(create, key), model, mesh)
+    return jax.jit(create, out_shardings=placed)(key)
+
+
+def make_train_step(
+    model: AlexNet, augmentation: Augmentation | None = None, *, mesh: Mesh | None = None
+):
+    """Builds the jitted step `(state, batch, hparams) -> (state, metrics)`; the state is donated.
+
+    `batch` is {"image": uint8 [B, S, S, 3], "label": int32 [B]}, NumPy or JAX. The metrics are
+    the batch's mean "loss" (nats) and "top1_error" and "top5_error" (shares), float32 scalars of
+    the augmented images before the update.
+
+    Args:
+      model: the network.
+      augmentation: what is done to the images; None takes ImageNet's constants.
+      mesh: devices to run on, from `make_mesh`; None is one device.
+
+    Raises:
+      ValueError: the model cannot be split over the mesh; or, at a call, the images do not have
+        three channels, are too small, or do not divide over the mesh.
+    """
+    parallel.check_mesh(model, mesh)
+    augmentation = augmentation or Augmentation()
+    axes = parallel.axes_of(mesh)
+    net = model.clone(tower_axis=axes.towers)
+
+    def local_step(state: TrainState, batch: Batch, hparams: Hyperparameters):
+        labels = batch["label"]
+        count = len(labels) * axes.shards
+        keys = augment.example_keys(state.key, state.step, axes.positions(len(labels)))
+        images = augment.augment(
+            batch["image"], keys, augmentation, model.image_size, hparams.color_strength
+        )
+
+        def mean_loss(params):
+            variables = {"params": axes.replicate(params)}
+            logits = net.apply(variables, images, train=True, dropout_keys=keys)
+            losses = _scores(jax.nn.log_softmax(logits), labels)
+            return losses["loss"].sum() / count, losses
+
+        gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
+        rule = update_rule(
+            hparams.learning_rate,
+            hparams.momentum,
+            hparams.weight_decay,
+            hparams.rate_multipliers,
+            hparams.decay_multipliers,
+        )
+        updates, opt_state = rule.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
+        return TrainState(state.step + 1, params, opt_state, state.key), metrics
+
+    def train_step(state, batch, hparams):
+        return _on_mesh(local_step, model, mesh)(state, batch, hparams)
+
+    return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
+
+
+def make_eval_step(
+    model: AlexNet,
+    augmentation: Augmentation | None = None,
+    *,
+    views: str = "center",
+    mesh: Mesh | None = None,
+):
+    """Builds the jitted `(state, batch) -> sums` over the images of a batch.
+
+    The sums are "loss" (nats), "top1_error", "top5_error" and "count", float32 scalars.
+    `batch["mask"]` (float or bool [B], optional) says which images count.
+
+    Args:
+      model: the network.
+      augmentation: its mean is subtracted; None takes ImageNet's.
+      views: "center" crop, or "ten" views whose probabilities are averaged.
+      mesh: as in `make_train_step`.
+
+    Raises:
+      ValueError: as in `make_train_step`, or for unknown views.
+
+    Source: AlexNet §4.1; ties are scored as the authors' code does.
+    """
+    predict = _predictor(model, augmentation, views, mesh)
+    axes = parallel.axes_of(mesh)
+
+    def local_step(state: TrainState, batch: Batch):
+        scores = _scores(predict(state.params, batch["image"]), batch["label"])
+        scores["count"] = jnp.ones_like(scores["loss"])
+        mask = batch.get("mask", scores["count"])
+        return axes.sum({name: jnp.where(mask, score, 0).sum() for name, score in scores.items()})
+
+    def eval_step(state, batch):
+        return _on_mesh(local_step, model, mesh)(state, batch)
+
+    return jax.jit(eval_step, compiler_options=compiler_options())
+
+
+def make_predict_step(
+    model: AlexNet,
+    augmentation: Augmentation | None = None,
+    *,
+    views: str = "center",
+    mesh: Mesh | None = None,
+):
+    """Builds the jitted `(state, batch) -> log-probabilities` float32 [B, num_classes].
+
+    Arguments as in `make_eval_step`; only `batch["image"]` is read.
+    """
+    predict = _predictor(model, augmentation, views, mesh)
+
+    def local_step(state: TrainState, batch: Batch):
+        return predict(state.params, batch["image"])
+
+    def predict_step(state, batch):
+        images = {"image": batch["image"]}
+        return _on_mesh(local_step, model, mesh, out_specs=P("data"))(state, images)
+
+    return jax.jit(predict_step, compiler_options=compiler_options())
+
+
+def _predictor(model, augmentation, views, mesh):
+    """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
+    parallel.check_mesh(model, mesh)
+    augmentation = augmentation or Augmentation()
+    net = model.clone(tower_axis=parallel.axes_of(mesh).towers)
+    cut = {"center": augment.center_view, "ten": augment.ten_views}
+    if views not in cut:
+        raise ValueError(f"views={views!r}; use 'center' or 'ten'")
+
+    def predict(params, images):
+        crops = cut[views](images, augmentation, model.image_size)
+        logits = net.apply({"params": params}, crops.reshape(-1, *crops.shape[2:]))
+        log_probs = jax.nn.log_softmax(logits).reshape(*crops.shape[:2], -1)
+        return jax.nn.logsumexp(log_probs, axis=0) - np.log(len(crops))
+
+    return predict
+
+
+def _on_mesh(step, model, mesh, out_specs=None):
+    """`step` itself, or mapped over the mesh: the state by its specs, the batch by its rows."""
+    if mesh is None:
+
+        def checked(state, batch, *rest):
+            parallel.check_batch(batch, mesh)
+            return step(state, batch, *rest)
+
+        return checked
+
+    def mapped(state, batch, *rest):
+        parallel.check_batch(batch, mesh)
+        specs = parallel.partition_specs(state, model, mesh)
+        out = out_specs if out_specs is not None else ((specs, P()) if rest else P())
+        over = (specs, P("data"), *(P() for _ in rest))
+        return jax.shard_map(step, mesh=mesh, in_specs=over, out_specs=out)(state, batch, *rest)
+
+    return mapped
+
+
+def _scores(log_probs, labels):
+    """Loss and top-1 and top-5 errors of each image, float32 [B] each."""
+    own = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)
+    above = (log_probs > own).sum(-1)
+    tied = (log_probs == own).sum(-1)
+    return {
+        "loss": -own[:, 0],
+        **{f"top{k}_error": 1 - jnp.clip((k - above) / tied, 0, 1) for k in (1, 5)},
+    }
+
+
+@cache
+def compiler_options() -> dict[str, Any] | None:
+    """XLA options that make the step faster on CPU, where this jaxlib knows them; else None.
+
+    Convolutions are left to Eigen, which uses all cores for few channels, and products to
+    YNNPACK. The names are experimental, so each is tried on a trivial program first.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    known = {}
+    for name, value in (
+        ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"),
+        ("xla_cpu_copy_insertion_use_region_analysis", True),
+    ):
+        try:
+            jax.jit(jnp.negative, compiler_options={name: value}).lower(0.0).compile()
+            known[name] = value
+        except Exception:  # jaxlib has raised several types for an unknown option
+            continue
+    return known or None
