@@ -104,7 +104,9 @@ def main(argv: list[str]) -> None:
             )
             config = config.replace(beam_runner=FLAGS.beam_runner, beam_options=options)
         builder.download_and_prepare(download_config=config)
-    except (ImageError, PrepareError) as error:
+    except ImageError as error:
+        sys.exit(f"prepare: {error}; or leave out all such images with --on_error=skip")
+    except PrepareError as error:
         sys.exit(f"prepare: {error}")
     except KeyboardInterrupt:
         sys.exit("prepare: stopped; the same command continues with the missing shards")

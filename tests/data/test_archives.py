@@ -5,7 +5,6 @@ import tarfile
 
 import numpy as np
 import pytest
-from fake_imagenet import make_folder, make_tar
 
 from alexnet_jax.data.archives import (
     Member,
@@ -16,6 +15,7 @@ from alexnet_jax.data.archives import (
     synset_tars,
     tar_files,
 )
+from tests.fake_imagenet import make_folder, make_tar
 
 
 class Reports(list):

@@ -5,17 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from fake_imagenet import (
-    TEST_2010,
-    VALIDATION_2010,
-    WNIDS_2010,
-    color_of,
-    image_bytes,
-    make_2010,
-    make_2012,
-    make_synset_tars,
-    make_tar,
-)
 
 from alexnet_jax.data.archives import PrepareError
 from alexnet_jax.data.datasets.imagenet2010_256.imagenet2010_256_dataset_builder import (
@@ -26,6 +15,17 @@ from alexnet_jax.data.datasets.imagenet2012_256.imagenet2012_256_dataset_builder
 )
 from alexnet_jax.data.datasets.imagenet_fall2011_256.imagenet_fall2011_256_dataset_builder import (
     Builder as ImagenetFall2011,
+)
+from tests.fake_imagenet import (
+    TEST_2010,
+    VALIDATION_2010,
+    WNIDS_2010,
+    color_of,
+    image_bytes,
+    make_2010,
+    make_2012,
+    make_synset_tars,
+    make_tar,
 )
 
 TFDS = Path(tfds.core.tfds_path("datasets/imagenet2012"))

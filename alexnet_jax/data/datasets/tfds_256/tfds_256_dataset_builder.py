@@ -62,7 +62,7 @@ class Source:
                 f"{self.name} does not lie in {builder.data_dir} as ArrayRecord; write it there "
                 f"first: tfds build {self.name} --file_format=array_record"
             )
-        features = builder.info.features
+        features = dict(builder.info.features.items())
         if not isinstance(features.get("image"), tfds.features.Image) or not isinstance(
             features.get("label"), tfds.features.ClassLabel
         ):
