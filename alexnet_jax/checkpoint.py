@@ -61,8 +61,16 @@ class Checkpointer:
             read_only=read_only,
             create=not read_only,
         )
+        handlers = {
+            # Weights hardly compress: without, writing takes 3/4 and reading 1/2 of the time.
+            "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+            "arrays": ocp.StandardCheckpointHandler(),
+            "manifest": ocp.JsonCheckpointHandler(),
+        }
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = ocp.CheckpointManager(
+                self.directory, options=options, item_handlers=handlers
+            )
         except Exception as error:
             raise CheckpointError(
                 f"cannot open the checkpoints in {self.directory}: {_reason(error)}; make the "
@@ -127,7 +135,7 @@ class Checkpointer:
         }
         text = json.dumps(content, sort_keys=True)
         items = {
-            "state": ocp.args.StandardSave(
+            "state": ocp.args.PyTreeSave(
                 unflatten_dict({path: _bits(leaf) for path, leaf in leaves.items()}, sep="/")
             ),
             "manifest": ocp.args.JsonSave({"crc32": _crc(text.encode()), "content": text}),
@@ -183,11 +191,9 @@ class Checkpointer:
                 f"checkpoint {self._path(step)} does not fit the model: {difference}; use the "
                 "configuration it was saved with, or another --workdir"
             )
-        items = {
-            "state": ocp.args.StandardRestore(
-                unflatten_dict({path: _abstract_bits(x) for path, x in leaves.items()}, sep="/")
-            )
-        }
+        abstract = unflatten_dict({path: _abstract_bits(x) for path, x in leaves.items()}, sep="/")
+        placement = ocp.checkpoint_utils.construct_restore_args(abstract)
+        items = {"state": ocp.args.PyTreeRestore(abstract, restore_args=placement)}
         arrays = {name: _zeros(signature) for name, signature in manifest["arrays"].items()}
         if arrays:
             items["arrays"] = ocp.args.StandardRestore(arrays)

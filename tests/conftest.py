@@ -1,6 +1,11 @@
-"""Eight simulated devices for every test; set before jax starts."""
+"""Eight simulated devices for every test, and one compilation cache; set before jax starts."""
 
 import os
+import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests, their worker processes and the commands they start compile the same few programs.
+cache = os.path.join(tempfile.gettempdir(), f"alexnet_jax_tests_{os.getuid()}")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

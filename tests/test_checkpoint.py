@@ -3,8 +3,6 @@
 import contextlib
 import os
 import resource
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -113,8 +111,10 @@ def test_everything_saved_comes_back(tmp_path):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored.state))
 
 
-@pytest.mark.parametrize("there", [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)])
-@pytest.mark.parametrize("here", [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize(
+    "here, there",
+    [((1, 2), (2, 1)), ((1, 2), (1, 1)), ((1, 1), (2, 2)), ((2, 1), (1, 2)), ((4, 2), (1, 2))],
+)
 def test_restores_onto_any_mesh_bit_for_bit(tmp_path, here, there):
     state = make_state(1)
     with Checkpointer(tmp_path) as checkpointer:
@@ -373,21 +373,20 @@ def test_killed_while_saving_leaves_the_last_finished_checkpoint(tmp_path):
                 checkpointer.save(step, state, arrays={}, metadata={}, best_metric=100.0 - step)
         """
     )
-    for delay in (0.1, 0.13):
-        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-        while not list(tmp_path.glob("[2-9]")):
-            time.sleep(0.05)
-            assert process.poll() is None
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with Checkpointer(tmp_path) as checkpointer:
-            assert not list(tmp_path.glob("*tmp*"))
-            template = {"w": jnp.zeros(1_000_000, jnp.int32), "step": jnp.int32(0)}
-            restored = checkpointer.restore(template)
-            assert int(restored.state["step"]) == restored.step == checkpointer.latest_step
-            assert int(restored.state["w"].min()) == int(restored.state["w"].max()) == restored.step
-        shutil.rmtree(tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    while not list(tmp_path.glob("[2-9]")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    (tmp_path / "99.orbax-checkpoint-tmp").mkdir(exist_ok=True)
+    with Checkpointer(tmp_path) as checkpointer:
+        assert not list(tmp_path.glob("*tmp*"))
+        template = {"w": jnp.zeros(1_000_000, jnp.int32), "step": jnp.int32(0)}
+        restored = checkpointer.restore(template)
+        assert int(restored.state["step"]) == restored.step == checkpointer.latest_step
+        assert int(restored.state["w"].min()) == int(restored.state["w"].max()) == restored.step
 
 
 def test_two_processes_write_one_checkpoint(tmp_path):

@@ -9,9 +9,9 @@ import dataclasses
 import importlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -22,13 +22,29 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data.images import decode_image, square
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # of arrays
 
 WITHOUT_DOWNLOAD = ("digits",)  # prepared on first use
 
 
+class Source(Protocol):
+    """Random access to the images of one split."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`{"image": uint8[S, S, 3], "label": int}`."""
+        ...
+
+    def read(self, indices: np.ndarray) -> Batch:
+        """`{"image": uint8[B, S, S, 3], "label": int32[B]}` of the images `indices` int[B]."""
+        ...
+
+
 class Records:
-    """Random access to one split: `[i]` is `{"image": uint8[S, S, 3], "label": int}`.
+    """A split on disk.
 
     Raises `ValueError` that names the record where its image or its label cannot be used.
     """
@@ -69,6 +85,16 @@ class Records:
             )
         return {"image": self._image(feature["image"].bytes_list.value[0], name), "label": label}
 
+    def read(self, indices: np.ndarray) -> Batch:
+        """The images `indices`, as `Source.read`."""
+        size = self._image_size
+        images = np.empty((len(indices), size, size, 3), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        for position, index in enumerate(indices):
+            example = self[int(index)]
+            images[position], labels[position] = example["image"], example["label"]
+        return {"image": images, "label": labels}
+
     def _image(self, data: bytes, name: str) -> np.ndarray:
         if self._raw_shape is None:
             return decode_image(data, self._image_size, name=name)
@@ -90,7 +116,7 @@ class Dataset:
 
     name: str  # as tfds writes it, with configuration and version
     split: str
-    source: Records
+    source: Source
     num_classes: int
     class_names: tuple[str, ...]
     image_size: int  # S, the side of the stored image, of which the step takes crops
@@ -147,17 +173,19 @@ def train_batches(
     rows: slice | None = None,
     threads: int | None = None,
     workers: int = 0,
+    place: Callable[[Batch], Batch] | None = None,
 ) -> Iterator[Batch]:
     """The endless batches of the global steps `step`, `step + 1`, …, each epoch shuffled anew.
 
     A batch is `{"image": uint8[B, S, S, 3], "label": int32[B]}`, cut to `rows` where a process
     loads only its part. What does not fill a batch is left out of that epoch. Read by `threads`
-    (default: one a core) in each of `workers` processes (0: in this one).
+    (default: one a core) in each of `workers` processes (0: in this one). `place` puts a batch on
+    the devices; it is called in a thread, two batches ahead, so that the copy overlaps the step.
     """
     batches = batch_indices(len(dataset), batch_size=batch_size, seed=seed)[step:]
     wanted = rows or slice(None)
-    stream = batches.map(lambda indices: _load(dataset.source, indices[wanted]))
-    return _read(stream, threads, workers)
+    stream = batches.map(lambda indices: dataset.source.read(indices[wanted]))
+    return _read(stream, threads, workers, place)
 
 
 def eval_batches(
@@ -166,6 +194,7 @@ def eval_batches(
     batch_size: int,
     rows: slice | None = None,
     threads: int | None = None,
+    place: Callable[[Batch], Batch] | None = None,
 ) -> Iterator[Batch]:
     """Every image once, in the stored order; `mask` (float32[B]) is 0 where the last is padded."""
     size = len(dataset)
@@ -173,10 +202,10 @@ def eval_batches(
 
     def load(batch: int) -> Batch:
         positions = np.arange(batch * batch_size, (batch + 1) * batch_size)[wanted]
-        loaded = _load(dataset.source, np.where(positions < size, positions, size - 1))
+        loaded = dataset.source.read(np.minimum(positions, size - 1))
         return {**loaded, "mask": (positions < size).astype(np.float32)}
 
-    return _read(grain.MapDataset.range(-(-size // batch_size)).map(load), threads, 0)
+    return _read(grain.MapDataset.range(-(-size // batch_size)).map(load), threads, 0, place)
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -197,15 +226,12 @@ def batch_indices(size: int, *, batch_size: int, seed: int) -> grain.MapDataset[
     return order.batch(batch_size, drop_remainder=True).repeat()
 
 
-def _load(source: Records, indices: np.ndarray) -> Batch:
-    examples = [source[int(index)] for index in indices]
-    return {
-        "image": np.stack([example["image"] for example in examples]),
-        "label": np.array([example["label"] for example in examples], np.int32),
-    }
-
-
-def _read(batches: grain.MapDataset[Batch], threads: int | None, workers: int) -> Iterator[Batch]:
+def _read(
+    batches: grain.MapDataset[Batch],
+    threads: int | None,
+    workers: int,
+    place: Callable[[Batch], Batch] | None,
+) -> Iterator[Batch]:
     threads = threads or len(os.sched_getaffinity(0))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = batches.to_iter_dataset(options)
@@ -213,6 +239,10 @@ def _read(batches: grain.MapDataset[Batch], threads: int | None, workers: int) -
         if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, parsed or not
             flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    if place is not None:
+        stream = grain.experimental.ThreadPrefetchIterDataset(
+            stream.map(place), prefetch_buffer_size=2
+        )
     return iter(stream)
 
 
