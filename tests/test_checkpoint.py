@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from alexnet_jax import alexnet, create_train_state, make_mesh, parallel
 from alexnet_jax.checkpoint import Checkpointer, CheckpointError, _digest
 
 
@@ -126,6 +127,27 @@ def test_restores_onto_any_mesh_bit_for_bit(tmp_path, here, there):
             assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
         save(checkpointer, 2, restored)
         assert_same(checkpointer.restore(place(state, *here)).state, state)
+
+
+def test_the_train_state_moves_from_two_towers_to_two_batches_and_back(tmp_path):
+    model = alexnet("paper", num_classes=10, image_size=64, conv_features=(8,) * 5)
+    template = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    numbers = template.replace(step=jnp.zeros(()), key=jnp.zeros(()))
+    numbers = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), numbers)
+    state = numbers.replace(step=jnp.int32(5), key=jax.random.key(3))
+    states = [
+        jax.device_put(state, parallel.shardings(template, model, mesh))
+        for mesh in (make_mesh(1, 2), make_mesh(2, 1))
+    ]
+    assert states[0].params["conv1"]["kernel"].sharding.spec[-1] == "model"
+    with Checkpointer(tmp_path) as checkpointer:
+        for step, (here, there) in enumerate([states, states[::-1]]):
+            save(checkpointer, step, here)
+            moved = checkpointer.restore(abstract(there)).state
+            assert_same(moved, state)
+            for leaf, wanted in zip(jax.tree.leaves(moved), jax.tree.leaves(there), strict=True):
+                assert leaf.sharding == wanted.sharding
 
 
 def test_a_donated_state_is_saved_as_it_was(tmp_path):
