@@ -1,6 +1,8 @@
 """Data sets for the tests: the digits in a folder of their own, and small ones written by hand."""
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,23 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
+
+ALEXNET_DATA_DIR = os.environ.get("ALEXNET_DATA_DIR")  # as it was before the fixture below
+
+
+@pytest.fixture
+def beside_data() -> Callable[[str], Path]:
+    """Gives a file or folder that lies beside `ALEXNET_DATA_DIR`, or skips the test."""
+
+    def find(name: str) -> Path:
+        if not ALEXNET_DATA_DIR:
+            pytest.skip("ALEXNET_DATA_DIR is not set")
+        path = Path(ALEXNET_DATA_DIR).parent / name
+        if not path.exists():
+            pytest.skip(f"there is no {path}")
+        return path
+
+    return find
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,118 @@
+"""Mean image and colour axes: exact, the same in any order, never those of another data set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_jax.augment import IMAGENET_DEVIATIONS, IMAGENET_EIGENVECTORS, Augmentation
+from alexnet_jax.data import statistics
+from alexnet_jax.data.images import decode_image
+from alexnet_jax.data.pipeline import open_dataset
+from alexnet_jax.data.statistics import derive, load_statistics, moments
+from tests.data.conftest import png, write_dataset
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (70, 6, 6, 3), np.uint8)
+PIXELS[..., 1] = PIXELS[..., 0] // 2 + PIXELS[..., 1] // 3  # channels that go together
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def write(data_dir, pixels=PIXELS):
+    return write_dataset(data_dir, "photos", [png(p) for p in pixels], [0] * len(pixels), shards=2)
+
+
+def open_train(data_dir):
+    return open_dataset("photos", "train", data_dir=str(data_dir), stored_size=6)
+
+
+def test_statistics_equal_numpys(tmp_path):
+    write(tmp_path)
+    found = load_statistics(open_train(tmp_path))
+    np.testing.assert_array_equal(found.mean, PIXELS.mean(0, dtype=np.float64).astype(np.float32))
+    covariance = np.cov(PIXELS.reshape(-1, 3).T.astype(np.float64), bias=True)
+    axes, deviations = found.eigenvectors.astype(np.float64), found.deviations.astype(np.float64)
+    np.testing.assert_allclose(axes * deviations**2 @ axes.T, covariance, rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
+    assert (np.diff(deviations) >= 0).all()
+    assert all(array.dtype == np.float32 for array in found)
+
+
+def test_covariance_of_nearly_equal_pixels_is_exact():
+    """In float32, or as E[x²] - E[x]², nothing would be left of a variance of 3e-6."""
+    images = np.full((300, 32, 32, 3), 255, np.uint8)
+    images[0, 0, 0] = 254
+    deviation = derive(moments(images)).deviations
+    np.testing.assert_allclose(
+        deviation[2], np.sqrt(3 * (300 * 1024 - 1)) / (300 * 1024), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [35], [10, 33, 64]])
+def test_sums_do_not_depend_on_order_or_parts(cuts):
+    shuffled = np.random.default_rng(1).permutation(PIXELS)
+    first, *rest = (moments(part) for part in np.split(shuffled, cuts))
+    for part in rest:
+        first += part
+    whole = moments(PIXELS)
+    assert first.count == whole.count == 70
+    np.testing.assert_array_equal(first.pixels, whole.pixels)
+    np.testing.assert_array_equal(first.products, whole.products)
+
+
+def test_a_second_call_reads_what_the_first_kept(tmp_path, monkeypatch):
+    path = write(tmp_path)
+    first = load_statistics(open_train(tmp_path))
+    assert (path / "statistics-train-6.npz").exists()
+    monkeypatch.setattr(statistics, "compute_moments", None)
+    for mine, kept in zip(load_statistics(open_train(tmp_path)), first, strict=True):
+        np.testing.assert_array_equal(mine, kept)
+
+
+def test_statistics_of_another_state_of_the_set_are_not_taken(tmp_path):
+    path = write(tmp_path / "a")
+    load_statistics(open_train(tmp_path / "a"))
+    other = write(tmp_path / "b", PIXELS[:50])
+    file = "statistics-train-6.npz"
+    (other / file).write_bytes((path / file).read_bytes())
+    found = load_statistics(open_train(tmp_path / "b"))
+    expected = PIXELS[:50].mean(0, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(found.mean, expected)
+
+
+def test_a_damaged_file_is_computed_anew(tmp_path):
+    path = write(tmp_path)
+    first = load_statistics(open_train(tmp_path))
+    (path / "statistics-train-6.npz").write_bytes(b"PK\x03\x04 nothing")
+    np.testing.assert_array_equal(load_statistics(open_train(tmp_path)).mean, first.mean)
+
+
+def test_a_read_only_set_keeps_them_in_the_users_cache(tmp_path, monkeypatch, cache_home):
+    path = write(tmp_path)
+    monkeypatch.setenv("ALEXNET_DATA_DIR", str(tmp_path))
+    before = sorted(path.iterdir())
+    load_statistics(open_train(tmp_path))
+    assert sorted(path.iterdir()) == before
+    assert (cache_home / "alexnet_jax/photos/1.0.0/statistics-train-6.npz").exists()
+
+
+def test_they_fit_the_augmentation(tmp_path):
+    write(tmp_path)
+    augmentation = Augmentation(**load_statistics(open_train(tmp_path))._asdict())
+    assert augmentation.mean.shape == (6, 6, 3)
+
+
+def test_imagenet_photographs_have_imagenets_statistics(beside_data):
+    """150 photographs against the mean image and the colour axes of all 1.2 million."""
+    files = sorted(beside_data("imagenet_samples").glob("*/*"))
+    images = np.stack([decode_image(file.read_bytes(), 64) for file in files])
+    found = derive(moments(images))
+    mean = np.load(beside_data("ilsvrc_2012_mean_rgb.npy"))
+    assert np.abs(found.mean.mean((0, 1)) - mean.mean((0, 1))).max() < 10
+    cosines = np.abs((found.eigenvectors * IMAGENET_EIGENVECTORS).sum(0))
+    assert (cosines > 0.98).all()
+    np.testing.assert_allclose(found.deviations, IMAGENET_DEVIATIONS, rtol=0.25)
