@@ -21,6 +21,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data.images import decode_image, square
+from alexnet_jax.data.shards import check_shards
 
 Batch = dict[str, Any]  # of arrays
 
@@ -127,12 +128,18 @@ class Dataset:
 
 
 def open_dataset(
-    name: str, split: str, *, data_dir: str | None = None, stored_size: int = 256
+    name: str,
+    split: str,
+    *,
+    data_dir: str | None = None,
+    stored_size: int = 256,
+    verify: bool = False,
 ) -> Dataset:
     """Open a prepared tfds image-classification set, images scaled to `stored_size`.
 
     Looked for in `data_dir`, then `ALEXNET_DATA_DIR`, then the user's tfds folder. `name` and
     `split` are written as tfds does: `cifar10`, `imagenette/160px-v2`, `train[:90%]`.
+    `verify` reads all shards once and compares their digests with the manifest.
     Raises `ValueError` that says what to run where the set is not prepared or not whole.
     """
     folders = [
@@ -151,7 +158,7 @@ def open_dataset(
             f"`python -m alexnet_jax.prepare --dataset={name} --data_dir=DIR`, "
             "or name the folder that has it with --data_dir"
         )
-    _check(builder, split)
+    _check(builder, split, verify)
     label = builder.info.features["label"]
     return Dataset(
         name=builder.info.full_name,
@@ -292,7 +299,7 @@ def _prepare(name: str, folder: str) -> None:
         tfds.enable_progress_bar()
 
 
-def _check(builder: tfds.core.DatasetBuilder, split: str) -> None:
+def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
     """Raise `ValueError` unless the split has labelled images in whole ArrayRecord shards."""
     info = builder.info
     if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -306,9 +313,7 @@ def _check(builder: tfds.core.DatasetBuilder, split: str) -> None:
         raise ValueError(
             f"{info.full_name} has no split {split!r}; it has {', '.join(sorted(info.splits))}"
         ) from None
-    for file in files:
-        if not os.path.exists(file):
-            raise ValueError(f"shard {file} is missing; copy it again or prepare {info.name} again")
+    check_shards([Path(file) for file in files], verify=verify)
     features = dict(info.features.items())
     image, label = features.get("image"), features.get("label")
     if not isinstance(label, tfds.features.ClassLabel):
