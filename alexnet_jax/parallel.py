@@ -152,8 +152,8 @@ def local_rows(mesh: Mesh | None, batch_size: int) -> slice:
         return slice(0, batch_size)
     sharding = NamedSharding(mesh, P("data"))
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()
-    starts, stops = zip(*(index[0].indices(batch_size)[:2] for index in indices), strict=True)
-    return slice(min(starts), max(stops))
+    bounds = [index[0].indices(batch_size) for index in indices if index is not None]
+    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,11 @@ def create_train_state(model: AlexNet, key: jax.Array, *, mesh: Mesh | None = No
 
 
 def make_train_step(
-    model: AlexNet, augmentation: Augmentation | None = None, *, mesh: Mesh | None = None
+    model: AlexNet,
+    augmentation: Augmentation | None = None,
+    *,
+    mesh: Mesh | None = None,
+    max_traces: int | None = None,
 ):
     """Builds the jitted step `(state, batch, hparams) -> (state, metrics)`; the state is donated.
 
@@ -130,6 +135,7 @@ def make_train_step(
       model: the network.
       augmentation: what is done to the images; None takes ImageNet's constants.
       mesh: devices to run on, from `make_mesh`; None is one device.
+      max_traces: raise AssertionError where the step is compiled more often than this.
 
     Raises:
       ValueError: the model cannot be split over the mesh; or, at a call, the images do not have
@@ -170,6 +176,8 @@ def make_train_step(
     def train_step(state, batch, hparams):
         return _on_mesh(local_step, model, mesh)(state, batch, hparams)
 
+    if max_traces is not None:
+        train_step = chex.assert_max_traces(train_step, n=max_traces)
     return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
 
 

@@ -54,7 +54,7 @@ class AlexNet(nn.Module):
 
     Fields:
       num_classes: outputs of fc8.
-      image_size: S in pixels; by default the geometry's own.
+      image_size: S in pixels; 0 is the geometry's own, 224 or 227.
       geometry: "ceil224" (the authors': 55-27-13-6), "valid224" (54-26-12-5), "caffe227".
       towers: 2, or 1 for the one-GPU net.
       conv_features: kernels of conv1 to conv5, both towers together.
@@ -82,7 +82,7 @@ class AlexNet(nn.Module):
     """
 
     num_classes: int = 1000
-    image_size: int | None = None
+    image_size: int = 0
     geometry: str = "ceil224"
     towers: int = 2
     conv_features: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256)
@@ -110,7 +110,7 @@ class AlexNet(nn.Module):
     tower_axis: str | None = None
 
     def __post_init__(self):
-        if self.image_size is None and self.geometry in GEOMETRIES:
+        if not self.image_size and self.geometry in GEOMETRIES:
             object.__setattr__(self, "image_size", GEOMETRIES[self.geometry][1])
         _check(self)
         super().__post_init__()
@@ -392,5 +392,8 @@ def alexnet(preset: str = "paper", **overrides: Any) -> AlexNet:
     for name in overrides:
         if name not in fields:
             raise ValueError(f"AlexNet has no field {name!r}; {suggestion(name, fields)}")
-    values = {**PRESETS[preset], **overrides}
-    return AlexNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in {**PRESETS[preset], **overrides}.items()
+    }
+    return AlexNet(**values)

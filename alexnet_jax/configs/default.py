@@ -1,0 +1,80 @@
+"""Every field of a run with the paper's value; the other recipes change what differs."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from alexnet_jax.models.alexnet import AlexNet
+
+
+def get_config() -> ConfigDict:
+    """The paper's recipe, without a data set."""
+    config = ConfigDict()
+    config.seed = 0
+
+    # The network: a preset and what differs from it (None keeps the preset's).
+    config.preset = "paper"
+    config.model = ConfigDict(
+        {
+            field.name: placeholder(type(field.default))
+            for field in dataclasses.fields(AlexNet)
+            if field.name not in ("num_classes", "tower_axis", "parent", "name")
+        }
+    )
+
+    # The data: any prepared tfds set by name, images stored with this side in pixels.
+    config.dataset = ""
+    config.data_dir = placeholder(str)
+    config.train_split = "train"
+    config.validation_split = "validation"  # what the schedule and the best checkpoint see
+    config.test_split = placeholder(str)  # evaluated once, at the end
+    config.stored_size = 256
+    config.cache = "none"  # or "host", "device": keep the decoded images there
+    config.augment = "device"  # or "host": the paper's way, on the CPU while the GPU trains
+
+    # Section 4.1. The constants are the training split's own, or ImageNet's.
+    config.augmentation = ConfigDict(
+        {
+            "crop": "random",
+            "flip": True,
+            "color": "std",
+            "mean_at": "crop",
+            "scale": 1.0,
+            "statistics": "dataset",
+        }
+    )
+
+    # Section 5.
+    config.batch_size = 128
+    config.num_epochs = 90
+    config.learning_rate = 0.01
+    config.bias_learning_rate = placeholder(float)  # a rate of their own that never drops
+    config.momentum = 0.9
+    config.weight_decay = 5e-4
+    config.color_strength = 0.1
+    config.rate_multipliers = ConfigDict()  # layer -> factor on the rate
+    config.hand_changes = ()  # ((epoch, {field of Hyperparameters: value}), …)
+    config.schedule = ConfigDict(
+        {
+            "name": "drops",  # or "plateau", "dexp", "constant"
+            "drops": (23.0, 50.0, 80.0),  # epochs, or shares of the run below 1
+            "factor": 10.0,
+            "patience": 5,
+            "min_delta": 0.0,
+            "max_drops": 3,
+            "stop": True,
+            "warmup_epochs": 0.0,
+        }
+    )
+
+    # The machine: the towers over `model` devices, the batch over `data` (None: all there are).
+    config.mesh = ConfigDict({"data": placeholder(int), "model": 1})
+
+    config.eval_batch_size = 256
+    config.validate_every_epochs = 1
+    config.best_metric = "top1_error"  # of the validation, or "loss"
+    config.log_every_steps = 100
+    config.checkpoint_every_steps = placeholder(int)  # besides after each validation
+    config.final_views = ("center", "ten")
+    return config

@@ -1,0 +1,113 @@
+"""Trains: `python -m alexnet_jax.main --workdir runs/ --config=digits --config.seed=1`."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from alexnet_jax.models.alexnet import suggestion
+
+_CONFIGS = resources.files("alexnet_jax.configs")
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for logs and checkpoints; a run that is there is resumed."
+)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    str(_CONFIGS / "digits.py"),
+    "Name of a shipped config (digits, imagenette, …) or path to a file with get_config(). "
+    "Any field is overridden by --config.FIELD=VALUE.",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared tfds data sets; then ALEXNET_DATA_DIR, then tfds's own."
+)
+
+
+def with_config_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments with the name of a shipped config replaced by its path.
+
+    Raises ValueError for a name that is neither shipped nor a file.
+    """
+    known = sorted(
+        path.name.removesuffix(".py")
+        for path in _CONFIGS.iterdir()
+        if path.name.endswith(".py") and path.name not in ("__init__.py", "default.py")
+    )
+
+    def resolve(value: str) -> str:
+        if value in known:
+            return str(_CONFIGS / f"{value}.py")
+        if not Path(value.partition(":")[0]).is_file():
+            raise ValueError(
+                f"no config {value!r}: {suggestion(value, known)}, or the path of a file"
+            )
+        return value
+
+    resolved, takes_value = [], False
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        if takes_value:
+            argument = resolve(argument)
+        elif equals and flag in ("--config", "-config"):
+            argument = f"{flag}={resolve(value)}"
+        takes_value = not equals and flag in ("--config", "-config")
+        resolved.append(argument)
+    return resolved
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the training that the flags describe."""
+    # Only now: loading jax, tfds and Orbax takes seconds, and --help should not.
+    from alexnet_jax import train  # noqa: PLC0415
+
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    if not _WORKDIR.value:
+        raise app.UsageError("--workdir is missing: the folder for logs and checkpoints")
+    config = _CONFIG.value
+    if _DATA_DIR.value:
+        config.data_dir = _DATA_DIR.value
+    train.train(config, Path(_WORKDIR.value))
+
+
+def run(main, argv: Sequence[str] | None = None) -> None:
+    """Runs a command: what its user can mend ends in one line and exit status 1."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    logging.use_absl_handler()
+    try:
+        app.run(guarded(main), with_config_paths(sys.argv if argv is None else argv))
+    except ValueError as error:  # raised by with_config_paths, before absl takes over
+        _fail(error)
+
+
+def guarded(main):
+    """`main` with its expected errors turned into one line each."""
+
+    def guarded_main(argv):
+        from alexnet_jax.checkpoint import CheckpointError  # noqa: PLC0415
+
+        try:
+            main(argv)
+        except (ValueError, CheckpointError, OSError, FloatingPointError) as error:
+            if logging.vlog_is_on(1):
+                raise
+            _fail(error)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+
+    return guarded_main
+
+
+def _fail(error: Exception) -> None:
+    print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    run(main)
