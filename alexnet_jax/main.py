@@ -1,11 +1,13 @@
 """Trains: `python -m alexnet_jax.main --workdir runs/ --config=digits --config.seed=1`."""
 
+import itertools
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -19,7 +21,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    str(_CONFIGS / "digits.py"),
+    None,  # digits: `with_config_paths` fills it in, a default here would be parsed on import
     "Name of a shipped config (digits, imagenette, …) or path to a file with get_config(). "
     "Any field is overridden by --config.FIELD=VALUE.",
 )
@@ -29,7 +31,7 @@ _DATA_DIR = flags.DEFINE_string(
 
 
 def with_config_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments with the name of a shipped config replaced by its path.
+    """The arguments with the name of a shipped config replaced by its path; digits by default.
 
     Raises ValueError for a name that is neither shipped nor a file.
     """
@@ -48,14 +50,13 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
             )
         return value
 
-    resolved, takes_value = [], False
-    for argument in argv:
+    resolved = [argv[0], f"--config={resolve('digits')}"]  # the last one counts
+    for previous, argument in itertools.pairwise(argv):
         flag, equals, value = argument.partition("=")
-        if takes_value:
+        if previous in ("--config", "-config"):
             argument = resolve(argument)
         elif equals and flag in ("--config", "-config"):
             argument = f"{flag}={resolve(value)}"
-        takes_value = not equals and flag in ("--config", "-config")
         resolved.append(argument)
     return resolved
 
@@ -80,10 +81,18 @@ def run(main, argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()
+    app.run(guarded(main), sys.argv if argv is None else argv, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        app.run(guarded(main), with_config_paths(sys.argv if argv is None else argv))
-    except ValueError as error:  # raised by with_config_paths, before absl takes over
-        _fail(error)
+        return flags.FLAGS(with_config_paths(argv))
+    except (flags.Error, ValueError, AttributeError, KeyError, TypeError) as error:
+        while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
+            error = error.args[0]
+        message = str(error.args[0] if isinstance(error, KeyError) else error)
+        prefix = "unknown config field " if isinstance(error, KeyError) else ""
+        _fail(prefix + " ".join(message.split()))
 
 
 def guarded(main):
@@ -104,7 +113,7 @@ def guarded(main):
     return guarded_main
 
 
-def _fail(error: Exception) -> None:
+def _fail(error: Exception | str) -> NoReturn:
     print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
     sys.exit(1)
 

@@ -170,9 +170,7 @@ class Training:
         stored = _open(config, "train")
         self.validation = _open(config, "validation")
         self.model = build_model(config, stored.num_classes)
-        self.augmentation = build_augmentation(config, constants(config, stored))
-        self.data = cached(stored, config.cache, mesh=self.mesh)
-        self.epoch_steps = steps_per_epoch(self.data, config.batch_size)
+        self.epoch_steps = steps_per_epoch(stored, config.batch_size)
         self.num_steps = round(config.num_epochs * self.epoch_steps)
         self.schedule = schedules.make_schedule(
             **config.schedule,
@@ -180,6 +178,8 @@ class Training:
             num_epochs=config.num_epochs,
             steps_per_epoch=self.epoch_steps,
         )
+        self.augmentation = build_augmentation(config, constants(config, stored))
+        self.data = cached(stored, config.cache, mesh=self.mesh)
         self.train_step = make_train_step(
             self.model, self.augmentation, mesh=self.mesh, max_traces=1
         )
@@ -382,7 +382,7 @@ class Training:
             unit=" img",
             unit_scale=True,
             dynamic_ncols=True,
-            disable=not (self.first and sys.stderr.isatty()),
+            disable=None if self.first else True,  # None: where stderr is no terminal
         )
 
 

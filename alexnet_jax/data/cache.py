@@ -93,7 +93,9 @@ def _decode(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     images = np.empty((size, side, side, 3), np.uint8)
     labels = np.empty(size, np.int32)
     batch_size = 64
-    with tqdm(total=size, desc=f"Loading {dataset.name} {dataset.split}", unit=" img") as bar:
+    with tqdm(
+        total=size, desc=f"Loading {dataset.name} {dataset.split}", unit=" img", disable=None
+    ) as bar:
         for number, batch in enumerate(eval_batches(dataset, batch_size=batch_size)):
             rows = slice(number * batch_size, min((number + 1) * batch_size, size))
             count = rows.stop - rows.start

@@ -118,7 +118,7 @@ def compute_moments(dataset: Dataset) -> Moments:
     )
     side = dataset.image_size
     sums = Moments(0, np.zeros((side, side, 3), np.int64), np.zeros((3, 3), np.int64))
-    with tqdm(total=size, desc=f"Mean image of {dataset.name}", unit=" img") as bar:
+    with tqdm(total=size, desc=f"Mean image of {dataset.name}", unit=" img", disable=None) as bar:
         for part in parts:
             sums += part
             bar.update(part.count)
