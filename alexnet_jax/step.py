@@ -127,7 +127,8 @@ def make_train_step(
 ):
     """Builds the jitted step `(state, batch, hparams) -> (state, metrics)`; the state is donated.
 
-    `batch` is {"image": uint8 [B, S, S, 3], "label": int32 [B]}, NumPy or JAX. The metrics are
+    `batch` is {"image": uint8 [B, S, S, 3], "label": int32 [B]}, NumPy or JAX; float32 images
+    [B, s, s, 3] are taken as augmented already (by `data.host.host_augment`). The metrics are
     the batch's mean "loss" (nats) and "top1_error" and "top5_error" (shares), float32 scalars of
     the augmented images before the update.
 
@@ -150,9 +151,11 @@ def make_train_step(
         labels = batch["label"]
         count = len(labels) * axes.shards
         keys = augment.example_keys(state.key, state.step, axes.positions(len(labels)))
-        images = augment.augment(
-            batch["image"], keys, augmentation, model.image_size, hparams.color_strength
-        )
+        images = batch["image"]
+        if images.dtype != jnp.float32:  # float32: the host has augmented them
+            images = augment.augment(
+                images, keys, augmentation, model.image_size, hparams.color_strength
+            )
 
         def mean_loss(params):
             variables = {"params": axes.replicate(params)}

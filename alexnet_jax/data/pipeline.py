@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,18 +181,25 @@ def train_batches(
     rows: slice | None = None,
     threads: int | None = None,
     workers: int = 0,
+    transform: Callable[[int, Batch], Batch] | None = None,
     place: Callable[[Batch], Batch] | None = None,
 ) -> Iterator[Batch]:
     """The endless batches of the global steps `step`, `step + 1`, …, each epoch shuffled anew.
 
     A batch is `{"image": uint8[B, S, S, 3], "label": int32[B]}`, cut to `rows` where a process
     loads only its part. What does not fill a batch is left out of that epoch. Read by `threads`
-    (default: one a core) in each of `workers` processes (0: in this one). `place` puts a batch on
-    the devices; it is called in a thread, two batches ahead, so that the copy overlaps the step.
+    (default: one a core) in each of `workers` processes (0: in this one), where
+    `transform(step, batch)` is applied too (`host_augment` makes one). `place` puts a batch on the
+    devices; it is called in a thread, two batches ahead, so that the copy overlaps the step.
     """
-    batches = batch_indices(len(dataset), batch_size=batch_size, seed=seed)[step:]
+    order = batch_indices(len(dataset), batch_size=batch_size, seed=seed)
     wanted = rows or slice(None)
-    stream = batches.map(lambda indices: dataset.source.read(indices[wanted]))
+
+    def load(step: int) -> Batch:
+        batch = dataset.source.read(order[step][wanted])
+        return batch if transform is None else transform(step, batch)
+
+    stream = grain.MapDataset.range(step, sys.maxsize).map(load)
     return _read(stream, threads, workers, place)
 
 
@@ -313,6 +321,8 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
         raise ValueError(
             f"{info.full_name} has no split {split!r}; it has {', '.join(sorted(info.splits))}"
         ) from None
+    if not files:
+        raise ValueError(f"split {split!r} of {info.full_name} is empty; take a larger part")
     check_shards([Path(file) for file in files], verify=verify)
     features = dict(info.features.items())
     image, label = features.get("image"), features.get("label")

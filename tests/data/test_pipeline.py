@@ -119,16 +119,11 @@ def test_order_is_the_same_for_any_number_of_threads(digits, threads):
     assert_same(take(train_batches(digits, batch_size=64, seed=1, threads=threads), 24), expected)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
 def test_order_is_the_same_for_any_number_of_workers(digits, workers):
     expected = take(train_batches(digits, batch_size=64, seed=1, step=19), 5)
     stream = train_batches(digits, batch_size=64, seed=1, step=19, workers=workers)
     assert_same(take(stream, 5), expected)
-
-
-@pytest.mark.slow
-def test_order_is_the_same_for_eight_workers(digits):
-    test_order_is_the_same_for_any_number_of_workers(digits, 8)
 
 
 @pytest.mark.parametrize("rows", [None, slice(0, 25), slice(25, 50)])
@@ -230,8 +225,9 @@ def test_a_batch_larger_than_the_set_is_refused():
         train_batches(test, batch_size=256, seed=0)
 
 
-@pytest.mark.parametrize("label", [-1, 3])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("label", "workers"), [(-1, 0), (3, 0), pytest.param(-1, 1, marks=pytest.mark.slow)]
+)
 def test_a_label_outside_the_classes_names_the_record(tmp_path, label, workers):
     write_dataset(tmp_path, "bad", grey(), [0, 1, label, 2])
     dataset = open_dataset("bad", "train", data_dir=str(tmp_path), stored_size=4)

@@ -1,0 +1,42 @@
+"""Augmentation on the host while the devices train: the paper's own way (section 4.1)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alexnet_jax.augment import Augmentation, augment, example_keys
+from alexnet_jax.data.pipeline import Batch
+
+
+def host_augment(
+    augmentation: Augmentation,
+    key: jax.Array,
+    *,
+    image_size: int,
+    color_strength: float = 0.1,
+    rows: slice | None = None,
+) -> Callable[[int, Batch], Batch]:
+    """A `transform` for `train_batches` that does on the CPU what the train step would do.
+
+    It takes (step, batch) to `{"image": float32[B, s, s, 3], "label": int32[B]}`: the pixels that
+    the step makes of that batch with the run's `key` (`TrainState.key`), which it then takes as
+    they are. `rows` are the rows of the global batch that this process loads. Runs on the host's
+    cores, in the threads that read.
+    """
+    cpu = jax.local_devices(backend="cpu")[0]
+    first = 0 if rows is None or rows.start is None else rows.start
+    key = jax.device_put(key, cpu)
+
+    @jax.jit
+    def augmented(key, step, images):
+        keys = example_keys(key, step, first + jnp.arange(len(images)))
+        return augment(images, keys, augmentation, image_size, color_strength)
+
+    def transform(step: int, batch: Batch) -> Batch:
+        with jax.default_device(cpu):
+            images = augmented(key, np.int32(step), jax.device_put(batch["image"], cpu))
+        return {**batch, "image": np.asarray(images)}
+
+    return transform

@@ -1,0 +1,81 @@
+"""Augmentation on the host gives the pixels, hence the run, that the step's own gives."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
+from alexnet_jax.augment import Augmentation, augment, example_keys
+from alexnet_jax.data.host import host_augment
+from alexnet_jax.data.pipeline import open_dataset, train_batches
+
+KEY = jax.random.key(7)
+SETTINGS = [{}, {"crop": "ten", "flip": False, "mean": np.full((24, 24, 3), 100, np.float32)}]
+
+
+def batches(step=0, **options):
+    dataset = open_dataset("digits", "train", stored_size=24)
+    return train_batches(dataset, batch_size=16, seed=0, step=step, **options)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_pixels_are_those_of_the_step(settings):
+    augmentation = Augmentation(**settings)
+    transform = host_augment(augmentation, KEY, image_size=20)
+
+    @jax.jit
+    def in_step(images, step):
+        keys = example_keys(KEY, step, jnp.arange(16))
+        return augment(images, keys, augmentation, 20, 0.1)
+
+    for start in (0, 83):  # the last step of the first epoch, and the second epoch
+        found = itertools.islice(batches(start, transform=transform), 2)
+        for step, (batch, stored) in enumerate(zip(found, batches(start), strict=False), start):
+            assert batch["image"].dtype == np.float32
+            expected = in_step(stored["image"], np.int32(step))
+            np.testing.assert_array_equal(batch["image"], expected)
+            np.testing.assert_array_equal(batch["label"], stored["label"])
+
+
+def test_each_process_augments_its_rows_as_the_whole_batch():
+    augmentation = Augmentation()
+    whole = next(batches(5, transform=host_augment(augmentation, KEY, image_size=20)))
+    for rows in (slice(0, 8), slice(8, 16)):
+        transform = host_augment(augmentation, KEY, image_size=20, rows=rows)
+        part = next(batches(5, rows=rows, transform=transform))
+        np.testing.assert_array_equal(part["image"], whole["image"][rows])
+
+
+def small_run(augmentation):
+    narrow = {"conv_features": (8,) * 5, "fc_features": (16, 16)}
+    model = alexnet("original", num_classes=10, image_size=64, **narrow)
+    return create_train_state(model, jax.random.key(0)), make_train_step(model, augmentation)
+
+
+def test_the_step_takes_augmented_images_as_they_are():
+    state, train_step = small_run(Augmentation())
+    batch = {"image": jnp.zeros((8, 64, 64, 3)), "label": jnp.zeros(8, jnp.int32)}
+    _, metrics = jax.eval_shape(train_step, state, batch, Hyperparameters())
+    assert metrics["loss"].shape == ()
+    with pytest.raises(ValueError, match="uint8"):
+        jax.eval_shape(
+            train_step, state, batch | {"image": batch["image"].astype(int)}, Hyperparameters()
+        )
+
+
+@pytest.mark.slow
+def test_training_is_the_same_with_either():
+    dataset = open_dataset("digits", "train", stored_size=72)
+    augmentation = Augmentation(flip=False)
+    losses = []
+    for on_host in (False, True):
+        state, train_step = small_run(augmentation)
+        transform = host_augment(augmentation, state.key, image_size=64) if on_host else None
+        stream = train_batches(dataset, batch_size=8, seed=0, transform=transform)
+        for batch in itertools.islice(stream, 3):
+            state, metrics = train_step(state, batch, Hyperparameters(learning_rate=0.01))
+        losses.append(float(metrics["loss"]))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
