@@ -1,0 +1,276 @@
+"""The operations against the NumPy reference: values, gradients, edges (§3.1-3.4, 4.2)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_jax import ops
+from tests.reference import alexnet_numpy as reference
+
+FEW = settings(max_examples=10, deadline=None, derandomize=True)
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+both_precisions = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return np.random.default_rng(seed).normal(0, scale, shape)
+
+
+def close(found, expected, dtype):
+    # Not a quotient: a gradient of nothing but zeros has no relative error.
+    return np.linalg.norm(np.asarray(found) - expected) <= TOLERANCE[dtype] * np.linalg.norm(expected)
+
+
+def check(operation, expected, inputs, dtype="float64"):
+    """Value and gradients of `operation(*inputs)` equal those of the reference.
+
+    `expected` returns (value, function from the gradient of the value to those of the inputs).
+    """
+    value, backward = expected(*inputs)
+    g = normal(*value.shape, seed=99)
+
+    @jax.jit
+    def evaluate(inputs, g):
+        found, vjp = jax.vjp(operation, *inputs)
+        return found, vjp(g)
+
+    with jax.enable_x64(dtype == "float64"):
+        inputs, g_cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), (inputs, g))
+        found, gradients = evaluate(inputs, g_cast)
+    assert found.dtype == dtype
+    assert found.shape == value.shape
+    assert close(found, value, dtype)
+    for ours, theirs in zip(gradients, backward(g), strict=True):
+        assert ours.dtype == dtype
+        assert close(ours, theirs, dtype)
+
+
+# --- convolution and full connection ------------------------------------------------------------
+
+
+@both_precisions
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("taps", "stride", "pad"), [(11, 4, (0, 3)), (11, 4, (0, 0)), (5, 1, (2, 2)), (3, 1, (1, 1))]
+)
+def test_convolution_equals_sum_over_taps(taps, stride, pad, groups, dtype):
+    x = normal(2, 20, 20, 4)
+    kernel = normal(taps, taps, 4 // groups, 6, seed=1)
+
+    def expected(x, kernel):
+        y, back = reference.convolution(x, kernel, np.zeros(6), stride, pad, groups)
+
+        def backward(g):
+            d_x, d_kernel = back(g)
+            return d_x, d_kernel["kernel"]
+
+        return y, backward
+
+    def convolution(x, kernel):
+        return ops.convolution(
+            x, kernel, stride=stride, padding=(pad, pad), groups=groups, precision="highest"
+        )
+
+    check(convolution, expected, (x, kernel), dtype)
+
+
+@both_precisions
+@pytest.mark.parametrize("groups", [1, 2])
+def test_dense_reads_its_own_towers(groups, dtype):
+    def expected(x, kernel):
+        y, back = reference.dense(x, kernel, np.zeros(kernel.shape[1]), groups)
+
+        def backward(g):
+            d_x, d_kernel = back(g)
+            return d_x, d_kernel["kernel"]
+
+        return y, backward
+
+    def dense(x, kernel):
+        return ops.dense(x, kernel, groups=groups, precision="highest")
+
+    check(dense, expected, (normal(3, 8), normal(8 // groups, 6, seed=1)), dtype)
+
+
+@both_precisions
+def test_bias_gradient_is_the_sum_over_images_and_positions(dtype):
+    def expected(x, bias):
+        return x + bias, lambda g: (g, g.sum((0, 1, 2)))
+
+    check(ops.add_bias, expected, (normal(3, 5, 5, 7), normal(7, seed=1)), dtype)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
+@both_precisions
+def test_activations_and_their_slopes(name, dtype):
+    def expected(x):
+        y, back = reference.activation(x, name)
+        return y, lambda g: (back(g),)
+
+    check(ops.ACTIVATIONS[name], expected, (normal(100, scale=3),), dtype)
+
+
+def test_relu_passes_no_gradient_at_zero():
+    assert jax.grad(ops.ACTIVATIONS["relu"])(0.0) == 0.0
+
+
+# --- local response normalisation ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("k", "alpha", "expected"),
+    [
+        (2, 1e-4, [12.5, 14.865089, 14.461559, 13.465396, 12.486180, 15.766808, 20.332207]),
+        (2, 2e-5, [30.836784, 42.044821, 43.819129, 42.294851, 40.010272, 50.376104, 64.556445]),
+        (1, 2e-5, [36.741959, 46.473616, 46.530243, 43.953634, 41.077261, 51.811395, 66.650308]),
+    ],
+    ids=["paper", "original", "caffe"],
+)
+def test_local_response_norm_equals_figures_of_paper_and_codes(k, alpha, expected):
+    x = jnp.arange(100.0, 800.0, 100.0)[None]
+    np.testing.assert_allclose(
+        ops.local_response_norm(x, 5, k, alpha, 0.75)[0], expected, rtol=2e-7, atol=5e-7
+    )
+
+
+def lrn_equals_reference(channels, towers, size, k, alpha, beta, dtype="float64"):
+    def expected(x):
+        y, back = reference.local_response_norm(x, k, size, alpha, beta, towers)
+        return y, lambda g: (back(g),)
+
+    def norm(x):
+        return ops.local_response_norm(x, size, k, alpha, beta, towers)
+
+    check(norm, expected, (normal(2, 3, 3, channels * towers, scale=100),), dtype)
+
+
+@both_precisions
+@pytest.mark.parametrize("towers", [1, 2])
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_local_response_norm_equals_windows_one_by_one(towers, beta, dtype):
+    lrn_equals_reference(48, towers, 5, 2.0, 1e-4, beta, dtype)
+
+
+@FEW
+@given(
+    channels=st.integers(1, 9),
+    towers=st.integers(1, 3),
+    size=st.integers(1, 12),
+    k=st.sampled_from([1.0, 2.0]),
+)
+def test_local_response_norm_clips_any_window(channels, towers, size, k):
+    """Odd, even, and larger than the tower."""
+    lrn_equals_reference(channels, towers, size, k, 1e-4, 0.75)
+
+
+def test_local_response_norm_of_bfloat16_is_computed_in_float32():
+    x = jnp.asarray(normal(2, 3, 3, 16, scale=100), jnp.bfloat16)
+    exact = ops.local_response_norm(x.astype(jnp.float32))
+    found = ops.local_response_norm(x)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
+
+
+@both_precisions
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 7), (6, 9)])
+def test_within_map_norm_equals_neighbourhoods_one_by_one(height, width, dtype):
+    def expected(x):
+        y, back = reference.within_map_norm(x)
+        return y, lambda g: (back(g),)
+
+    check(ops.within_map_norm, expected, (normal(2, height, width, 3, scale=100),), dtype)
+
+
+# --- pooling ------------------------------------------------------------------------------------
+
+
+def pool_equals_reference(x, window, stride, dtype="float64"):
+    def expected(x):
+        y, back = reference.max_pool(x, window, stride)
+        return y, lambda g: (back(g),)
+
+    check(lambda x: ops.max_pool(x, window, stride), expected, (x,), dtype)
+
+
+@both_precisions
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 2)])
+@pytest.mark.parametrize("side", [14, 13])
+def test_max_pool_without_ties(side, window, stride, dtype):
+    pool_equals_reference(normal(1, side, side, 2), window, stride, dtype)
+
+
+@both_precisions
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 2)])
+def test_max_pool_with_ties_sends_the_gradient_to_the_first(window, stride, dtype):
+    """ReLU leaves windows of zeros; flat backgrounds leave windows of one value."""
+    ties = np.random.default_rng(0).integers(0, 3, (2, 13, 13, 4)).astype(float)
+    pool_equals_reference(ties, window, stride, dtype)
+    pool_equals_reference(np.zeros((1, 7, 7, 1)), window, stride, dtype)
+
+
+@FEW
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    window=st.integers(1, 4),
+    stride=st.integers(1, 4),
+    values=st.sampled_from([2, 1000]),
+)
+def test_max_pool_of_any_size(height, width, window, stride, values):
+    """With many ties (2 values) and few; strides below, at and above the window."""
+    height, width = max(height, window), max(width, window)
+    x = np.random.default_rng(height).integers(0, values, (2, height, width, 2)).astype(float)
+    pool_equals_reference(x, window, stride)
+
+
+# --- dropout ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["paper", "inverted"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("rate", [0.5, 0.2])
+def test_dropout_equals_reference(style, training, rate):
+    mask = np.random.default_rng(0).integers(0, 2, (4, 10)).astype(bool) if training else None
+
+    def expected(x):
+        y, back = reference.dropout(x, 1 - rate, style, mask)
+        return y, lambda g: (back(g),)
+
+    check(lambda x: ops.dropout(x, mask, rate, style), expected, (normal(4, 10),))
+
+
+draw_mask = jax.jit(ops.dropout_mask, static_argnums=(2, 3))
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.2])
+def test_dropout_keeps_each_unit_with_its_probability(rate):
+    mask = np.asarray(draw_mask(keys(64), jnp.arange(2), 512, rate))
+    assert mask.shape == (64, 1024)
+    assert mask.dtype == bool
+    keep, six_sigma = 1 - rate, 6 * np.sqrt(rate * (1 - rate))
+    assert abs(mask.mean() - keep) < six_sigma / np.sqrt(mask.size)
+    assert np.abs(mask.mean(0) - keep).max() < six_sigma / np.sqrt(64)  # every unit
+    assert np.abs(mask.mean(1) - keep).max() < six_sigma / np.sqrt(1024)  # every image
+
+
+def test_dropout_draws_each_tower_and_image_independently():
+    mask = np.asarray(draw_mask(keys(32), jnp.arange(2), 512, 0.5)) * 2.0 - 1
+    towers = (mask[:, :512] * mask[:, 512:]).mean()
+    images = (mask[:-1] * mask[1:]).mean()
+    neighbours = (mask[:, :-1] * mask[:, 1:]).mean()
+    assert np.abs([towers, images, neighbours]).max() < 6 / np.sqrt(32 * 512)
+
+
+def test_dropout_mask_does_not_depend_on_how_batch_and_towers_are_split():
+    whole = np.asarray(draw_mask(keys(6), jnp.arange(2), 8, 0.5))
+    rows = [draw_mask(k, jnp.arange(2), 8, 0.5) for k in (keys(6)[:3], keys(6)[3:])]
+    np.testing.assert_array_equal(whole, np.concatenate(rows))
+    towers = [draw_mask(keys(6), jnp.array([t]), 8, 0.5) for t in (0, 1)]
+    np.testing.assert_array_equal(whole, np.concatenate(towers, axis=1))
