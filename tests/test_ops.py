@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from alexnet_jax import ops
 from tests.reference import alexnet_numpy as reference
+from tests.reference.cases import quick_jit
 
-FEW = settings(max_examples=10, deadline=None, derandomize=True)
+FEW = settings(max_examples=8, deadline=None, derandomize=True)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 both_precisions = pytest.mark.parametrize("dtype", TOLERANCE)
 
@@ -21,7 +22,9 @@ def normal(*shape, seed=0, scale=1.0):
 
 def close(found, expected, dtype):
     # Not a quotient: a gradient of nothing but zeros has no relative error.
-    return np.linalg.norm(np.asarray(found) - expected) <= TOLERANCE[dtype] * np.linalg.norm(expected)
+    return np.linalg.norm(np.asarray(found) - expected) <= TOLERANCE[dtype] * np.linalg.norm(
+        expected
+    )
 
 
 def check(operation, expected, inputs, dtype="float64"):
@@ -32,7 +35,7 @@ def check(operation, expected, inputs, dtype="float64"):
     value, backward = expected(*inputs)
     g = normal(*value.shape, seed=99)
 
-    @jax.jit
+    @quick_jit
     def evaluate(inputs, g):
         found, vjp = jax.vjp(operation, *inputs)
         return found, vjp(g)
@@ -242,7 +245,7 @@ def test_dropout_equals_reference(style, training, rate):
     check(lambda x: ops.dropout(x, mask, rate, style), expected, (normal(4, 10),))
 
 
-draw_mask = jax.jit(ops.dropout_mask, static_argnums=(2, 3))
+draw_mask = quick_jit(ops.dropout_mask, static_argnums=(2, 3))
 
 
 def keys(count, seed=0):

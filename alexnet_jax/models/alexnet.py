@@ -154,7 +154,7 @@ class AlexNet(nn.Module):
     ) -> jax.Array:
         """Logits [B, num_classes] in float32 of images [B, S, S, 3]; see the class.
 
-        Every layer's output is sown under "intermediates" by its name.
+        Every layer's output is sown under "intermediates": `conv1_output`, `fc6_output` …
         """
         if images.shape[1:] != (self.image_size, self.image_size, 3):
             raise ValueError(
@@ -170,7 +170,7 @@ class AlexNet(nn.Module):
             x = self._product(layer)(x)
             for operation in layer.then:
                 x = self._apply(operation, x, layer, dropout_keys if train else None)
-            self.sow("intermediates", layer.name, x)
+            self.sow("intermediates", f"{layer.name}_output", x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     def _product(self, layer: Layer) -> "Product":

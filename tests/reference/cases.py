@@ -1,11 +1,16 @@
 """The networks the tests compare: every preset and its variants, a few channels wide."""
 
 from dataclasses import replace
+from functools import partial
 
+import jax
 import numpy as np
 
 from tests.reference import alexnet_numpy as reference
 from tests.reference.alexnet_numpy import PRESETS
+
+# Compiling costs far more than the few multiplications of these networks.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SMALL = {"conv": (8, 12, 16, 12, 8), "fc": (12, 8), "num_classes": 6}
 
@@ -23,13 +28,18 @@ NETS = {name: small(name) for name in PRESETS} | {
     "sigmoid": small("paper", activation="sigmoid"),
     "no_lrn": small("original", lrn=None),
     "no_exchange": small("paper", exchange=("fc8",)),
+    "exchange_everywhere": small(
+        "paper", exchange=("conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    ),
     "never_meets": small("paper", exchange=()),
     "without_conv3": small("paper", remove=("conv3",)),
     "without_conv4": small("paper", remove=("conv4",)),
     "without_conv5": small("paper", remove=("conv5",)),
     "norm_after_pool": small("caffe", stage1=("act", "pool", "norm")),
+    "plain_pool": small("paper", pool=(2, 2)),
+    "even_window": small("paper", lrn=(2.0, 4, 1e-4, 0.75)),
     "merged_map": replace(small("paper"), image_size=96, conv=(4, 4, 4, 4, 4)),
-    "split_map": replace(small("paper", exchange=()), image_size=96, conv=(4, 4, 4, 4, 4)),
+    "split_map": replace(small("paper", exchange=("fc8",)), image_size=96, conv=(4, 4, 4, 4, 4)),
 }
 
 
