@@ -31,9 +31,10 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from PIL import Image
-from tensorflow_datasets.core import example_serializer, utils
+from tensorflow_datasets.core import utils
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tensorflow_datasets.core.utils.lazy_imports_utils import apache_beam as beam
+from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from alexnet_jax.data.archives import Member, PrepareError, Report, read_member
@@ -68,7 +69,7 @@ class Plan(NamedTuple):
     bytes: int  # estimate, all shards
 
 
-def make_features(encoding: str, *, num_classes: int | None = None) -> tfds.features.FeaturesDict:
+def make_features(encoding: str) -> tfds.features.FeaturesDict:
     """The features of a prepared set; `encoding` is "raw" or "jpeg"."""
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     image = (
@@ -80,19 +81,30 @@ def make_features(encoding: str, *, num_classes: int | None = None) -> tfds.feat
     return tfds.features.FeaturesDict(
         {
             "image": image,
-            "label": tfds.features.ClassLabel(num_classes=num_classes),
+            "label": tfds.features.ClassLabel(),
             "file_name": tfds.features.Text(),
         }
     )
 
 
-def encode_image(image: np.ndarray, encoding: str) -> np.ndarray | bytes:
-    """The `image` feature of a record: `uint8[S, S, 3]` itself, or its JPEG file."""
+def encode_image(image: np.ndarray, encoding: str) -> bytes:
+    """The stored bytes of `uint8[S, S, 3]`: its pixels, or a JPEG file."""
     if encoding == "raw":
-        return image
+        return image.tobytes()
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
+
+
+def serialize(image: bytes, label: int, file_name: str) -> bytes:
+    """One record, as tfds would write it for `make_features`, in a third of the time."""
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(image)
+    feature["label"].int64_list.value.append(label)
+    feature["file_name"].bytes_list.value.append(file_name.encode())
+    # The same bytes, so the same digests, from every process.
+    return example.SerializeToString(deterministic=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +112,6 @@ class WriteShard:
     """Writes one shard; picklable, so that any process of any machine can call it."""
 
     encoding: str
-    num_classes: int
     skip: bool  # bad images; else they raise
     read: Callable[[Member], bytes]
 
@@ -111,8 +122,6 @@ class WriteShard:
         used, PrepareError where the disk is full.
         """
         path = Path(task.path)
-        features = make_features(self.encoding, num_classes=self.num_classes)
-        serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
         skipped = []
         with utils.incomplete_file(epath.Path(task.path)) as temporary:
             try:
@@ -125,14 +134,8 @@ class WriteShard:
                             raise type(error)(f"{error} ({member.path})") from error
                         skipped.append({"file": member.name, "problem": str(error)})
                     else:
-                        example = {
-                            "image": encode_image(image, self.encoding),
-                            "label": member.label,
-                            "file_name": member.name,
-                        }
-                        record = serializer.get_tf_example(features.encode_example(example))
-                        # The same bytes, so the same digests, from every process.
-                        writer.write(record.SerializeToString(deterministic=True))
+                        data = encode_image(image, self.encoding)
+                        writer.write(serialize(data, member.label, member.name))
                     advance(1)
                 writer.close()
                 report = _describe_shard(Path(temporary)) | {"skipped": skipped}
@@ -460,9 +463,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
                 f"set takes about {tqdm.format_sizeof(plan.bytes - finished_bytes, 'B')}; "
                 "free space or choose another --data_dir"
             )
-        write = WriteShard(
-            self.encoding, len(plan.class_names), self._on_error == "skip", self._read()
-        )
+        write = WriteShard(self.encoding, self._on_error == "skip", self._read())
         if not tasks:
             return
         if config.beam_runner or config.beam_options:

@@ -1,0 +1,163 @@
+"""Preparing runs at the speed of decoding and resizing, in memory that does not grow (section 2).
+
+    python experiments/prepare_speed.py [--photographs=DIR]
+
+One core; each round times every contender on the same photographs, in turn. The contenders: decode
+and resize alone (and encode, for JPEG), and the whole preparation of a shard (read, decode, resize,
+encode, serialise, write, digest). Then the command itself on archives of more and more images, for
+its peak memory. Writes results/prepare_speed.json and .png beside this file.
+"""
+
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from absl import app, flags
+from PIL import Image
+
+from alexnet_jax.data.archives import Member, read_member
+from alexnet_jax.data.images import decode_image
+from alexnet_jax.data.preparation import IMAGE_SIZE, ShardTask, WriteShard, encode_image
+
+RESULTS = Path(__file__).parent / "results"
+TARGET = 0.85
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "photographs", None, "folder of JPEG files (default: imagenet_samples beside ALEXNET_DATA_DIR)"
+)
+flags.DEFINE_integer("rounds", 11, "timed rounds")
+flags.DEFINE_list("images", ["500", "5000", "50000"], "archive sizes for the peak memory")
+
+
+def time_contenders(members: list[Member], folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Images/s of every contender in each round, on one core."""
+    plan = folder / "plan.jsonl"
+    plan.write_text("".join(json.dumps(member) + "\n" for member in members))
+
+    def alone(encoding: str) -> Callable[[], None]:
+        def run() -> None:
+            for member in members:
+                encode_image(decode_image(read_member(member), IMAGE_SIZE), encoding)
+
+        return run
+
+    def prepare(encoding: str) -> Callable[[], None]:
+        write = WriteShard(encoding, skip=False, read=read_member)
+        return lambda: write(ShardTask(str(plan), str(folder / f"{encoding}.array_record")))
+
+    contenders = {
+        "decode + resize": alone("raw"),
+        "prepare raw": prepare("raw"),
+        "decode + resize + encode": alone("jpeg"),
+        "prepare jpeg": prepare("jpeg"),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    for _ in range(rounds + 1):
+        for name, run in contenders.items():
+            for shard in folder.glob("*array_record*"):  # a preparation overwrites nothing
+                shard.unlink()
+            start = time.perf_counter()
+            run()
+            rates[name].append(len(members) / (time.perf_counter() - start))
+    return {name: values[1:] for name, values in rates.items()}  # the first round warms up
+
+
+def peak_memory(images: int, folder: Path) -> dict[str, float]:
+    """Peak resident MB of the command and of its one worker, for an archive of `images` images."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(file, "JPEG")
+    with tarfile.open(folder / "n00000001.tar", "w") as tar:
+        for number in range(images):
+            entry = tarfile.TarInfo(f"n00000001_{number}.JPEG")
+            entry.size = len(file.getvalue())
+            tar.addfile(entry, io.BytesIO(file.getvalue()))
+    code = (
+        "import resource, sys; from absl import app; from alexnet_jax import prepare\n"
+        "try: app.run(prepare.main)\n"
+        "finally: print(*(resource.getrusage(who).ru_maxrss for who in "
+        "(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
+    )
+    command = [sys.executable, "-c", code, "--dataset=imagenet_fall2011_256", "--encoding=jpeg"]
+    command += [f"--manual_dir={folder}", f"--data_dir={folder}/out", "--num_workers=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    own, worker = map(int, done.stdout.splitlines()[-1].split())
+    return {"images": images, "main": own / 1024, "worker": worker / 1024}
+
+
+def draw(result: dict, path: Path) -> None:
+    """Bars of the speeds, a line of the memory."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[3, 2])
+    names, rates = zip(*result["images_per_second"].items(), strict=True)
+    bars = left.barh(names, rates, color=["#bbbbbb", "#c44e52"] * 2)
+    left.bar_label(bars, [f"{rate:.0f}" for rate in rates], padding=3)
+    left.invert_yaxis()
+    left.margins(x=0.12)
+    left.set_xlabel("images/s on one core")
+    left.set_title(", ".join(f"{key}: {ratio:.0%}" for key, ratio in result["ratio"].items()))
+    images = [row["images"] for row in result["peak_memory_mb"]]
+    for process in ("main", "worker"):
+        memory = [row[process] for row in result["peak_memory_mb"]]
+        right.plot(images, memory, "o-", label=f"{process} process")
+    right.set(xscale="log", ylim=(0, None), xlabel="images in the set", ylabel="peak memory, MB")
+    right.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    folder = FLAGS.photographs
+    if folder is None and "ALEXNET_DATA_DIR" in os.environ:
+        folder = Path(os.environ["ALEXNET_DATA_DIR"]).parent / "imagenet_samples"
+    paths = sorted(Path(folder).rglob("*.JPEG")) if folder else []
+    if not paths:
+        sys.exit("no photographs: give --photographs=DIR or set ALEXNET_DATA_DIR")
+    members = [Member(path.name, 0, str(path), 0, path.stat().st_size) for path in paths]
+    memory = []
+    for images in map(int, FLAGS.images):
+        with tempfile.TemporaryDirectory() as scratch:
+            memory.append(peak_memory(images, Path(scratch)))
+    with tempfile.TemporaryDirectory() as scratch:
+        rates = time_contenders(members, Path(scratch), FLAGS.rounds)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    pairs = {"raw": "decode + resize", "jpeg": "decode + resize + encode"}
+    ratio = {
+        encoding: statistics.median(
+            prepared / alone
+            for prepared, alone in zip(rates[f"prepare {encoding}"], rates[name], strict=True)
+        )
+        for encoding, name in pairs.items()
+    }
+    result = {
+        "photographs": len(paths),
+        "rounds": FLAGS.rounds,
+        "images_per_second": medians,
+        "ratio": ratio,
+        "target": TARGET,
+        "peak_memory_mb": memory,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, Pillow {Image.__version__}",
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "prepare_speed.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(result, RESULTS / "prepare_speed.png")
+    print(json.dumps(result, indent=1))
+    for encoding, value in ratio.items():
+        verdict = "met" if value >= TARGET else "missed"
+        print(f"prepare {encoding}: {value:.0%} of {pairs[encoding]} alone; target {verdict}")
+
+
+if __name__ == "__main__":
+    app.run(main)
