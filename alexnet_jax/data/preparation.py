@@ -48,7 +48,7 @@ RECORD_BYTES = 150  # label, file name and framing of one record
 ARRAY_RECORD_OPTIONS = "group_size:1,uncompressed"
 IMAGES_PER_SHARD = 1024
 SMALL_SET_SHARDS = 16  # a small set is cut finer, so that every core has work
-LINES_IN_MEMORY = 100_000  # of the plan, while it is made
+LINES_IN_MEMORY = 20_000  # of the plan, while it is made
 
 
 class ShardTask(NamedTuple):
@@ -300,10 +300,28 @@ def _exit_with_parent() -> None:
 
 
 def write_with_beam(write: WriteShard, tasks: list[ShardTask], runner: Any, options: Any) -> None:
-    """Writes `tasks` on Apache Beam; every worker must see the folders of the tars and the set."""
+    """Writes `tasks` on Apache Beam; every worker must see the folders of the images and the set.
+
+    Raises PrepareError with the first failure once every other shard is written.
+    """
     with beam.Pipeline(runner=runner, options=options) as pipeline:
         shards = pipeline | beam.Create(tasks) | beam.Reshuffle()
-        shards | beam.Map(write)
+        shards | beam.Map(functools.partial(_attempt, write))
+    failures = [Path(f"{task.path}.failure") for task in tasks]
+    failures = [path for path in failures if path.exists()]
+    messages = [path.read_text() for path in failures]
+    for path in failures:
+        path.unlink()
+    if messages:
+        raise PrepareError(messages[0])
+
+
+def _attempt(write: WriteShard, task: ShardTask) -> None:
+    """Beam would bury the message under its own, and try again: leave it in a file."""
+    try:
+        write(task)
+    except (ImageError, PrepareError) as error:
+        Path(f"{task.path}.failure").write_text(str(error))
 
 
 class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
