@@ -1,5 +1,6 @@
 """Prepare a data set once at 256x256 (section 2): `python -m alexnet_jax.prepare --dataset=...`."""
 
+import logging
 import os
 import shutil
 import sys
@@ -99,8 +100,10 @@ def main(argv: list[str]) -> None:
         print(describe(builder.plan(FLAGS.manual_dir), builder), flush=True)
         config = tfds.download.DownloadConfig(manual_dir=FLAGS.manual_dir)
         if FLAGS.beam_runner:
+            logging.getLogger("apache_beam").setLevel(logging.WARNING)
             options = beam.options.pipeline_options.PipelineOptions.from_dictionary(
-                dict(option.split("=", 1) for option in FLAGS.beam_options)
+                {"default_sdk_harness_log_level": "WARNING"}
+                | dict(option.split("=", 1) for option in FLAGS.beam_options)
             )
             config = config.replace(beam_runner=FLAGS.beam_runner, beam_options=options)
         builder.download_and_prepare(download_config=config)

@@ -26,7 +26,7 @@ class Member(NamedTuple):
     label: int  # -1: no label
     path: str  # the file that holds the bytes
     offset: int  # where they begin, bytes
-    size: int  # bytes
+    size: int  # bytes; -1: to the end of the file
 
 
 def read_member(member: Member) -> bytes:
@@ -127,7 +127,7 @@ def folder_images(folder: Path, classes: dict[str, int]) -> Iterator[Member]:
         for path in sorted((folder / name).rglob("*")):
             if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 relative = path.relative_to(folder).as_posix()
-                yield Member(relative, label, str(path), 0, path.stat().st_size)
+                yield Member(relative, label, str(path), 0, -1)
 
 
 def require(manual_dir: Path, names: list[str], mend: str) -> list[Path]:

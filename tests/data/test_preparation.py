@@ -130,6 +130,18 @@ def test_bad_image_stops_or_is_skipped_and_listed(photos, content):
     assert "dog/07.jpg" in skipped["files"][0]["problem"]
 
 
+def test_mended_image_is_read_again_on_continuing(photos):
+    bad = photos / "dog" / "07.jpg"
+    good = bad.read_bytes()
+    bad.write_bytes(b"")
+    with pytest.raises(ImageError):
+        make_builder(photos).download_and_prepare()
+    bad.write_bytes(good)
+    builder = make_builder(photos)
+    builder.download_and_prepare()
+    assert sum(split.num_examples for split in builder.info.splits.values()) == 120
+
+
 def test_first_error_of_a_worker_process_is_raised(photos):
     (photos / "cat" / "03.jpg").write_bytes(b"")
     with pytest.raises(ImageError, match=r"cat/03\.jpg is empty"):
