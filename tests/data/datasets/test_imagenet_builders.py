@@ -1,5 +1,6 @@
 """The ImageNet builders, from fake archives in the layouts of the real ones to what tfds reads."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,25 @@ def test_imagenet2010_with_public_test_labels(tmp_path):
             example = examples[f"ILSVRC2010_{short}_{number:08d}.JPEG"]
             assert example["label"] == identity - 1
             assert_color(example, color_of(identity - 1))
+
+
+def test_imagenet2010_patches_blank_images_and_opens_gzipped_ones(tmp_path):
+    tars = tmp_path / "tars"
+    make_2010(tars)
+    (tars / "devkit-1.0.tar.gz").rename(tars / "ILSVRC2010_devkit-1.0.tar.gz")
+    make_tar(
+        tars / "patch_images.tar",
+        {"patch_images/test/ILSVRC2010_test_00000002.JPEG": image_bytes((10, 20, 200))},
+    )
+    zipped = gzip.compress(image_bytes((200, 20, 10)))
+    inner = make_tar(tmp_path / "inner.tar", {f"{WNIDS_2010[1]}_1.JPEG": zipped})
+    make_tar(tars / "ILSVRC2010_images_train.tar", {f"{WNIDS_2010[1]}.tar": inner})
+    opened = prepare(Imagenet2010(data_dir=tmp_path, num_workers=0), tars)
+    test = by_name(opened, "test")
+    assert len(test) == len(TEST_2010)
+    assert_color(test["ILSVRC2010_test_00000002.JPEG"], (10, 20, 200))
+    assert test["ILSVRC2010_test_00000002.JPEG"]["label"] == TEST_2010[1] - 1
+    assert_color(by_name(opened, "train")[f"{WNIDS_2010[1]}_1.JPEG"], (200, 20, 10))
 
 
 def test_fall2011_takes_any_number_of_synset_tars(tmp_path):

@@ -1,8 +1,11 @@
 """ILSVRC-2010 at 256x256, with its public test labels: the data of Table 1 (section 2)."""
 
+import contextlib
+import gzip
 import io
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import scipy.io
@@ -12,17 +15,20 @@ from alexnet_jax.data.archives import (
     PrepareError,
     Report,
     numbered_tar,
+    read_member,
     require,
     synset_tars,
+    tar_files,
 )
 from alexnet_jax.data.preparation import PreparedBuilder
 
 TRAIN = "ILSVRC2010_images_train.tar"
 VALIDATION = "ILSVRC2010_images_val.tar"
 TEST = "ILSVRC2010_images_test.tar"
-DEVKIT = "devkit-1.0.tar.gz"
+DEVKIT = "devkit-1.0.tar.gz"  # some copies begin with ILSVRC2010_
 VALIDATION_LABELS = "ILSVRC2010_validation_ground_truth.txt"  # in the devkit
 TEST_LABELS = "ILSVRC2010_test_ground_truth.txt"  # beside the tars
+PATCH = "patch_images.tar"  # images that are blank in the other tars, in train/, val/ and test/
 FILES = [TRAIN, VALIDATION, TEST, DEVKIT, TEST_LABELS]
 
 
@@ -32,19 +38,19 @@ class Builder(PreparedBuilder):
     A label is the official ILSVRC2010_ID less one; the class names are wnids in that order.
     """
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"{', '.join(FILES)}; register at image-net.org to fetch them"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"{', '.join(FILES)} and, if there, {PATCH}; register at image-net.org to fetch them"
+    )
 
     def _inputs(self, manual_dir: Path) -> list[Path]:
+        prefix = "ILSVRC2010_" if (manual_dir / f"ILSVRC2010_{DEVKIT}").exists() else ""
+        names = [prefix + name if name == DEVKIT else name for name in FILES]
         mend = "register at image-net.org, download them and give their folder as --manual_dir"
-        return require(manual_dir, FILES, mend)
+        return require(manual_dir, names, mend) + sorted(manual_dir.glob(PATCH))
 
     def _class_names(self, manual_dir: Path) -> list[str]:
-        self._inputs(manual_dir)
-        meta = scipy.io.loadmat(
-            io.BytesIO(_devkit_file(manual_dir, "meta.mat")),
-            squeeze_me=True,
-            struct_as_record=False,
-        )
+        file = io.BytesIO(_devkit_file(self._inputs(manual_dir)[3], "meta.mat"))
+        meta = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=False)
         # The inner nodes of the hierarchy are listed too, behind the classes.
         leaves = [synset for synset in meta["synsets"] if synset.num_children == 0]
         return [str(leaf.WNID) for leaf in sorted(leaves, key=lambda leaf: int(leaf.ILSVRC2010_ID))]
@@ -52,10 +58,10 @@ class Builder(PreparedBuilder):
     def _index(
         self, manual_dir: Path, class_names: list[str], report: Report
     ) -> dict[str, Iterator[Member]]:
-        train, validation, test, _, test_labels = self._inputs(manual_dir)
+        train, validation, test, devkit, test_labels, *patch = self._inputs(manual_dir)
         classes = {name: label for label, name in enumerate(class_names)}
         truth = {
-            VALIDATION_LABELS: _devkit_file(manual_dir, VALIDATION_LABELS),
+            VALIDATION_LABELS: _devkit_file(devkit, VALIDATION_LABELS),
             TEST_LABELS: test_labels.read_bytes(),
         }
         labels = {}
@@ -63,20 +69,45 @@ class Builder(PreparedBuilder):
             labels[name] = [int(line) - 1 for line in content.split()]
             if not all(0 <= label < len(classes) for label in labels[name]):
                 raise PrepareError(f"{name} has labels outside 1 to {len(classes)}; fetch it again")
-        return {
+        index = {
             "train": synset_tars(train, classes, report),
             "validation": numbered_tar(validation, labels[VALIDATION_LABELS], report),
             "test": numbered_tar(test, labels[TEST_LABELS], report),
         }
+        patches = {
+            Path(name).name: (str(path), offset, size)
+            for path in patch
+            for name, offset, size in tar_files(path, report)
+        }
+        return {split: _patched(members, patches) for split, members in index.items()}
+
+    def _read(self) -> Callable[[Member], bytes]:
+        return _read_member
 
 
-def _devkit_file(manual_dir: Path, name: str) -> bytes:
-    path = manual_dir / DEVKIT
+def _patched(
+    members: Iterator[Member], patches: dict[str, tuple[str, int, int]]
+) -> Iterator[Member]:
+    for member in members:
+        if where := patches.get(member.name):
+            member = Member(member.name, member.label, *where)
+        yield member
+
+
+def _read_member(member: Member) -> bytes:
+    data = read_member(member)
+    if data.startswith(b"\x1f\x8b"):  # some images of this release are gzip files
+        with contextlib.suppress(OSError, EOFError, zlib.error):  # decoding it names the damage
+            return gzip.decompress(data)
+    return data
+
+
+def _devkit_file(devkit: Path, name: str) -> bytes:
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(devkit) as tar:
             for entry in tar:
                 if Path(entry.name).name == name and (file := tar.extractfile(entry)):
                     return file.read()
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise PrepareError(f"{path} is damaged ({error}); download it again") from error
-    raise PrepareError(f"{path} has no {name}; download the ILSVRC-2010 development kit again")
+        raise PrepareError(f"{devkit} is damaged ({error}); download it again") from error
+    raise PrepareError(f"{devkit} has no {name}; download the ILSVRC-2010 development kit again")
