@@ -1,17 +1,14 @@
 """Trains: `python -m alexnet_jax.main --workdir runs/ --config=digits --config.seed=1`."""
 
 import itertools
-import os
-import signal
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
+from alexnet_jax.command import run
 from alexnet_jax.models.alexnet import suggestion
 
 _CONFIGS = resources.files("alexnet_jax.configs")
@@ -76,47 +73,5 @@ def main(argv: Sequence[str]) -> None:
     train.train(config, Path(_WORKDIR.value))
 
 
-def run(main, argv: Sequence[str] | None = None) -> None:
-    """Runs a command: what its user can mend ends in one line and exit status 1."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.WARNING)
-    logging.use_absl_handler()
-    app.run(guarded(main), sys.argv if argv is None else argv, flags_parser=_parse)
-
-
-def _parse(argv: Sequence[str]) -> list[str]:
-    try:
-        return flags.FLAGS(with_config_paths(argv))
-    except (flags.Error, ValueError, AttributeError, KeyError, TypeError) as error:
-        while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
-            error = error.args[0]
-        message = str(error.args[0] if isinstance(error, KeyError) else error)
-        prefix = "unknown config field " if isinstance(error, KeyError) else ""
-        _fail(prefix + " ".join(message.split()))
-
-
-def guarded(main):
-    """`main` with its expected errors turned into one line each."""
-
-    def guarded_main(argv):
-        from alexnet_jax.checkpoint import CheckpointError  # noqa: PLC0415
-
-        try:
-            main(argv)
-        except (ValueError, CheckpointError, OSError, FloatingPointError) as error:
-            if logging.vlog_is_on(1):
-                raise
-            _fail(error)
-        except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
-
-    return guarded_main
-
-
-def _fail(error: Exception | str) -> NoReturn:
-    print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
-    sys.exit(1)
-
-
 if __name__ == "__main__":
-    run(main)
+    run(main, rewrite=with_config_paths)

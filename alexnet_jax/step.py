@@ -160,7 +160,7 @@ def make_train_step(
         def mean_loss(params):
             variables = {"params": axes.replicate(params)}
             logits = net.apply(variables, images, train=True, dropout_keys=keys)
-            losses = _scores(jax.nn.log_softmax(logits), labels)
+            losses = image_scores(jax.nn.log_softmax(logits), labels)
             return losses["loss"].sum() / count, losses
 
         gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
@@ -211,7 +211,7 @@ def make_eval_step(
     axes = parallel.axes_of(mesh)
 
     def local_step(state: TrainState, batch: Batch):
-        scores = _scores(predict(state.params, batch["image"]), batch["label"])
+        scores = image_scores(predict(state.params, batch["image"]), batch["label"])
         scores["count"] = jnp.ones_like(scores["loss"])
         mask = batch.get("mask", scores["count"])
         return axes.sum({name: jnp.where(mask, score, 0).sum() for name, score in scores.items()})
@@ -283,14 +283,24 @@ def _on_mesh(step, model, mesh, out_specs=None):
     return mapped
 
 
-def _scores(log_probs, labels):
-    """Loss and top-1 and top-5 errors of each image, float32 [B] each."""
-    own = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)
+def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
+    """ "loss" and "top1_error", "top5_error" of each image, float [B]; NumPy or JAX.
+
+    Of the classes tied with the label, those that still fit into the k share the credit.
+
+    Args:
+      log_probs: float [B, K].
+      labels: int [B].
+
+    Source: the authors' 2012 code.
+    """
+    xp = log_probs.__array_namespace__()
+    own = xp.take_along_axis(log_probs, labels[:, None], axis=-1)
     above = (log_probs > own).sum(-1)
     tied = (log_probs == own).sum(-1)
     return {
         "loss": -own[:, 0],
-        **{f"top{k}_error": 1 - jnp.clip((k - above) / tied, 0, 1) for k in (1, 5)},
+        **{f"top{k}_error": 1 - xp.clip((k - above) / tied, 0, 1) for k in (1, 5)},
     }
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -32,12 +32,12 @@ from alexnet_jax.checkpoint import Checkpointer
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.pipeline import (
     Dataset,
-    eval_batches,
     open_dataset,
     steps_per_epoch,
     train_batches,
 )
 from alexnet_jax.data.statistics import load_statistics
+from alexnet_jax.evaluation import METRICS, evaluate
 from alexnet_jax.step import (
     Hyperparameters,
     TrainState,
@@ -54,7 +54,6 @@ from alexnet_jax.workdir import (
     state_template,
 )
 
-METRICS = ("loss", "top1_error", "top5_error")
 TEST_SPLITS = {"center": "test", "ten": "test_ten_views"}
 
 # A validation loss within 2% of ln K after so many steps is no slow start but the plateau.
@@ -426,45 +425,6 @@ def test(config: ConfigDict, workdir: Path, mesh: Mesh, say) -> dict[str, dict[s
             say(f"{split.replace('_', ' ')}, checkpoint {run.step:,}: {_describe(means)}")
             results[split] = means
     return results
-
-
-def evaluate(
-    eval_step,
-    state: TrainState,
-    dataset: Dataset,
-    batch_size: int,
-    mesh: Mesh | None = None,
-    stopped: Callable[[int], bool] = lambda turn: False,
-) -> dict[str, float] | None:
-    """Mean loss and errors over every image of a split, once each.
-
-    Args:
-      eval_step: from `make_eval_step`.
-      state: on `mesh`.
-      dataset: the split.
-      batch_size: images a step, rounded up to what divides over the mesh.
-      mesh: as given to `make_eval_step`.
-      stopped: asked after each batch, with its number, whether to give up.
-
-    Returns:
-      "loss" (nats), "top1_error" and "top5_error" (shares); None where it gave up.
-    """
-    shards = 1 if mesh is None else mesh.shape["data"]
-    batch_size = -(-max(1, min(batch_size, len(dataset))) // shards) * shards
-    batches = eval_batches(
-        dataset,
-        batch_size=batch_size,
-        rows=parallel.local_rows(mesh, batch_size),
-        place=partial(parallel.place_batch, mesh=mesh),
-    )
-    sums = []
-    for turn, batch in enumerate(batches):
-        sums.append(eval_step(state, batch))
-        if stopped(turn):
-            return None
-    sums = jax.device_get(sums)
-    count = sum(float(part["count"]) for part in sums)
-    return {name: sum(float(part[name]) for part in sums) / count for name in METRICS}
 
 
 def constants(config: ConfigDict, training: Dataset) -> dict[str, np.ndarray]:

@@ -49,9 +49,12 @@ class Records:
     """A split on disk.
 
     Raises `ValueError` that names the record where its image or its label cannot be used.
+    `labels=False` takes a label of -1 too, as test splits have it.
     """
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: int):
+    def __init__(
+        self, builder: tfds.core.DatasetBuilder, split: str, image_size: int, labels: bool = True
+    ):
         features = builder.info.features
         image, label = features["image"], features["label"]
         # The bytes are parsed here: tfds's own parser is 5 times slower than PNG decoding.
@@ -61,26 +64,18 @@ class Records:
         self._raw_shape = None if isinstance(image, tfds.features.Image) else tuple(image.shape)
         self._num_classes = label.num_classes
         self._image_size = image_size
+        self._lowest = 0 if labels else -1
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        try:
-            record = self._records[index]
-        except Exception as error:  # ArrayRecord raises many kinds for a damaged shard
-            raise ValueError(
-                f"record {index} of {self._name} cannot be read ({error}); "
-                "its shard is damaged: delete it and prepare the data set again"
-            ) from error
-        feature = tf_example_pb2.Example.FromString(record).features.feature
+        feature = self._features(index)
         name = f"record {index} of {self._name}"
-        for key in ("file_name", "id"):
-            if values := feature[key].bytes_list.value:
-                name += f" ({values[0].decode(errors='replace')})"
-                break
+        if file_name := _file_name(feature):
+            name += f" ({file_name})"
         label = feature["label"].int64_list.value[0]
-        if not 0 <= label < self._num_classes:
+        if not self._lowest <= label < self._num_classes:
             raise ValueError(
                 f"{name} has label {label}, outside 0 to {self._num_classes - 1}; "
                 "take a split with labels, or prepare the data set again"
@@ -97,6 +92,20 @@ class Records:
             images[position], labels[position] = example["image"], example["label"]
         return {"image": images, "label": labels}
 
+    def file_name(self, index: int) -> str:
+        """The name of the file that an image came from, "" where it was not stored."""
+        return _file_name(self._features(index))
+
+    def _features(self, index: int) -> Any:
+        try:
+            record = self._records[index]
+        except Exception as error:  # ArrayRecord raises many kinds for a damaged shard
+            raise ValueError(
+                f"record {index} of {self._name} cannot be read ({error}); "
+                "its shard is damaged: delete it and prepare the data set again"
+            ) from error
+        return tf_example_pb2.Example.FromString(record).features.feature
+
     def _image(self, data: bytes, name: str) -> np.ndarray:
         if self._raw_shape is None:
             return decode_image(data, self._image_size, name=name)
@@ -110,6 +119,13 @@ class Records:
         if pixels.shape[:2] == (self._image_size, self._image_size):
             return pixels
         return square(Image.fromarray(pixels), self._image_size)
+
+
+def _file_name(feature: Any) -> str:
+    for key in ("file_name", "id"):
+        if values := feature[key].bytes_list.value:
+            return values[0].decode(errors="replace")
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +151,14 @@ def open_dataset(
     data_dir: str | None = None,
     stored_size: int = 256,
     verify: bool = False,
+    labels: bool = True,
 ) -> Dataset:
     """Open a prepared tfds image-classification set, images scaled to `stored_size`.
 
     Looked for in `data_dir`, then `ALEXNET_DATA_DIR`, then the user's tfds folder. `name` and
     `split` are written as tfds does: `cifar10`, `imagenette/160px-v2`, `train[:90%]`.
-    `verify` reads all shards once and compares their digests with the manifest.
+    `verify` reads all shards once and compares their digests with the manifest. `labels=False`
+    opens splits without labels too: theirs are -1.
     Raises `ValueError` that says what to run where the set is not prepared or not whole.
     """
     folders = [
@@ -164,7 +182,7 @@ def open_dataset(
     return Dataset(
         name=builder.info.full_name,
         split=split,
-        source=Records(builder, split, stored_size),
+        source=Records(builder, split, stored_size, labels),
         num_classes=label.num_classes,
         class_names=tuple(label.names),
         image_size=stored_size,

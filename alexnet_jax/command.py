@@ -1,0 +1,67 @@
+"""How every command starts and ends: flags in, one line an error out."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+
+Arguments = Callable[[Sequence[str]], Sequence[str]]
+
+
+def run(
+    main: Callable[[Sequence[str]], Any],
+    argv: Sequence[str] | None = None,
+    *,
+    rewrite: Arguments = list,
+) -> None:
+    """Runs a command: what its user can mend ends in one line and exit status 1.
+
+    Args:
+      main: takes the arguments that are no flags, after the program's name.
+      argv: program and arguments; the process's own by default.
+      rewrite: applied to them before the flags are read.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    logging.use_absl_handler()
+    arguments = list(sys.argv if argv is None else argv)
+    app.run(guarded(main), arguments, flags_parser=partial(_parse, rewrite=rewrite))
+
+
+def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
+    try:
+        return flags.FLAGS(rewrite(argv))
+    except (flags.Error, ValueError, AttributeError, KeyError, TypeError) as raised:
+        error: BaseException = raised
+        while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
+            error = error.args[0]
+        message = str(error.args[0] if isinstance(error, KeyError) else error)
+        prefix = "unknown config field " if isinstance(error, KeyError) else ""
+        _fail(prefix + " ".join(message.split()))
+
+
+def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], None]:
+    """`main` with its expected errors turned into one line each."""
+
+    def guarded_main(argv: Sequence[str]) -> None:
+        from alexnet_jax.checkpoint import CheckpointError  # noqa: PLC0415
+
+        try:
+            main(argv)
+        except (ValueError, CheckpointError, OSError, FloatingPointError) as error:
+            if logging.vlog_is_on(1):
+                raise
+            _fail(error)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+
+    return guarded_main
+
+
+def _fail(error: Exception | str) -> NoReturn:
+    print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    sys.exit(1)
