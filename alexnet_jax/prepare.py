@@ -1,5 +1,6 @@
 """Prepare a data set once at 256x256 (section 2): `python -m alexnet_jax.prepare --dataset=...`."""
 
+import errno
 import logging
 import os
 import shutil
@@ -111,6 +112,11 @@ def main(argv: list[str]) -> None:
         sys.exit(f"prepare: {error}; or leave out all such images with --on_error=skip")
     except PrepareError as error:
         sys.exit(f"prepare: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        mend = "make room or give leave to write there, or choose another --data_dir"
+        sys.exit(f"prepare: {error.strerror}: {error.filename or FLAGS.data_dir}; {mend}")
     except KeyboardInterrupt:
         sys.exit("prepare: stopped; the same command continues with the missing shards")
     skipped = builder.info.metadata["skipped"]

@@ -106,13 +106,15 @@ def draw(result: dict, path: Path) -> None:
     left.invert_yaxis()
     left.margins(x=0.12)
     left.set_xlabel("images/s on one core")
-    left.set_title(", ".join(f"{key}: {ratio:.0%}" for key, ratio in result["ratio"].items()))
+    ratios = " and ".join(f"{ratio:.0%} ({key})" for key, ratio in result["ratio"].items())
+    left.set_title(f"prepared at {ratios} of the work alone", fontsize="medium")
     images = [row["images"] for row in result["peak_memory_mb"]]
     for process in ("main", "worker"):
         memory = [row[process] for row in result["peak_memory_mb"]]
         right.plot(images, memory, "o-", label=f"{process} process")
-    right.set(xscale="log", ylim=(0, None), xlabel="images in the set", ylabel="peak memory, MB")
-    right.legend()
+    right.set(xscale="log", xlabel="images in the set", ylabel="peak memory, MB")
+    right.set_ylim(0, 1.25 * max(row["main"] for row in result["peak_memory_mb"]))
+    right.legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 

@@ -63,7 +63,7 @@ def tar_files(
                 stop = entry.offset_data + entry.size
                 if entry.isdir():
                     continue
-                if not entry.isreg() or os.path.isabs(entry.name) or ".." in Path(entry.name).parts:
+                if not entry.isreg() or os.path.isabs(entry.name) or ".." in entry.name.split("/"):
                     report(f"{path}: {entry.name}", _OUTSIDE)
                 elif stop > end:
                     raise tarfile.ReadError("unexpected end of data")
