@@ -27,7 +27,7 @@ from PIL import Image
 
 from alexnet_jax.data.archives import Member, read_member
 from alexnet_jax.data.images import decode_image
-from alexnet_jax.data.preparation import IMAGE_SIZE, ShardTask, WriteShard, encode_image
+from alexnet_jax.data.writing import IMAGE_SIZE, ShardTask, WriteShard, encode_image
 
 RESULTS = Path(__file__).parent / "results"
 TARGET = 0.85

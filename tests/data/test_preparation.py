@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from alexnet_jax.data import preparation
-from alexnet_jax.data.archives import Member, PrepareError
+from alexnet_jax.data import preparation, writing
+from alexnet_jax.data.archives import Member, PrepareError, read_member
 from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
 from alexnet_jax.data.images import ImageError, decode_image
 from alexnet_jax.data.pipeline import open_dataset, train_batches
@@ -101,14 +101,14 @@ def test_shards_mix_classes_and_do_not_depend_on_workers(photos):
 def test_manifest_has_the_digests_of_the_shards(photos):
     builder = make_builder(photos)
     builder.download_and_prepare()
-    shards = {path.name: path for path in builder.data_path.glob("*array_record*")}
+    paths = {path.name: path for path in builder.data_path.glob("*array_record*")}
     entries = manifest(builder)
-    assert set(entries) == set(shards)
+    assert set(entries) == set(paths)
     for name, entry in entries.items():
         content = (builder.data_path / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert entry["bytes"] == len(content)
-        assert entry["records"] == ArrayRecordReader(str(shards[name])).num_records()
+        assert entry["records"] == ArrayRecordReader(str(paths[name])).num_records()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_interrupted_preparation_keeps_whole_shards(photos, monkeypatch):
         reads += 1
         if reads == 70:  # in the second shard
             raise KeyboardInterrupt
-        return preparation.read_member(member)
+        return read_member(member)
 
     monkeypatch.setattr(builder, "_read", lambda: read)
     with pytest.raises(KeyboardInterrupt):
@@ -217,10 +217,10 @@ def test_full_disk_keeps_what_is_written(photos, monkeypatch):
         def close(self):
             self.writer.close()
 
-    ArrayRecordWriter = preparation.ArrayRecordWriter
+    ArrayRecordWriter = writing.ArrayRecordWriter
     builder = make_builder(photos)
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "ArrayRecordWriter", FullDisk)
+        patch.setattr(writing, "ArrayRecordWriter", FullDisk)
         with pytest.raises(PrepareError, match=r"is full; free space .* are kept"):
             builder.download_and_prepare()
     partial = builder.data_path.with_name("1.0.0.partial")
@@ -250,11 +250,9 @@ def test_second_process_on_the_same_set_is_refused(photos):
 
 def test_plan_deals_every_image_to_one_shard(tmp_path):
     names = [f"{i}.jpg" for i in range(5000)]
-    images, shards = preparation.write_split_plan(
-        tmp_path, "train", (Member(name, 0, "x.tar", 0, 1) for name in names)
-    )
-    assert (images, shards) == (5000, 16)
-    dealt = [preparation._read_plan(str(path)) for path in sorted(tmp_path.iterdir())]
+    images = (("train", Member(name, 0, "x.tar", 0, 1)) for name in names)
+    assert writing.write_plan(tmp_path, images) == {"train": (5000, 16)}
+    dealt = [writing.read_plan(str(path)) for path in sorted(tmp_path.iterdir())]
     assert len(dealt) == 16 and all(200 < len(members) < 440 for members in dealt)
     assert sorted(member.name for members in dealt for member in members) == sorted(names)
 
@@ -263,14 +261,14 @@ def test_plan_does_not_depend_on_the_order_of_the_index(tmp_path):
     members = [Member(f"{i}.jpg", i, "x.tar", i, 1) for i in range(300)]
     for folder, order in ((tmp_path / "a", members), (tmp_path / "b", members[::-1])):
         folder.mkdir()
-        preparation.write_split_plan(folder, "train", order)
+        writing.write_plan(folder, (("train", member) for member in order))
     for path in (tmp_path / "a").iterdir():
         other = tmp_path / "b" / path.name
-        assert preparation._read_plan(str(path)) == preparation._read_plan(str(other))
+        assert writing.read_plan(str(path)) == writing.read_plan(str(other))
 
 
 def test_validation_share_is_kept():
-    kept = sum(preparation.in_validation(f"n01_{i}.JPEG", 0.1) for i in range(10_000))
+    kept = sum(writing.in_validation(f"n01_{i}.JPEG", 0.1) for i in range(10_000))
     assert 850 < kept < 1150
 
 
@@ -290,6 +288,24 @@ def test_folder_with_splits_keeps_them(tmp_path):
     }
 
 
+def test_validation_share_is_taken_from_train_alone(tmp_path):
+    for split in ("train", "test"):
+        make_folder(tmp_path / "photos" / split, ["ant", "bee"], 50)
+    builder = make_builder(tmp_path / "photos", validation_share=0.2)
+    plan = builder.plan()
+    assert plan.images["test"] == 100 and plan.images["train"] + plan.images["validation"] == 100
+    assert 5 <= plan.images["validation"] <= 40
+    (tmp_path / "photos" / "test").rename(tmp_path / "photos" / "val")
+    other = make_builder(tmp_path / "photos", validation_share=0.2, data_dir=tmp_path / "other")
+    with pytest.raises(PrepareError, match="have a validation split; leave out"):
+        other.plan()
+
+
+def test_bucket_is_no_folder(photos):
+    with pytest.raises(PrepareError, match=r"gs://bucket is no folder; mount"):
+        make_builder(photos, data_dir="gs://bucket")
+
+
 def test_unknown_class_in_a_folder_is_named(tmp_path):
     make_folder(tmp_path / "photos" / "train", ["ant", "bee"], 1)
     make_folder(tmp_path / "photos" / "val", ["ant", "cow"], 1)
@@ -299,5 +315,5 @@ def test_unknown_class_in_a_folder_is_named(tmp_path):
 
 def test_empty_split_is_named(tmp_path):
     (tmp_path / "photos" / "cat").mkdir(parents=True)
-    with pytest.raises(PrepareError, match=r"split train .* has no images"):
+    with pytest.raises(PrepareError, match=r"has no images for split train"):
         make_builder(tmp_path / "photos").plan()

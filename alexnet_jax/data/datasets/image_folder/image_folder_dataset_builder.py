@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from alexnet_jax.data.archives import Member, PrepareError, Report, class_folders, folder_images
-from alexnet_jax.data.preparation import PreparedBuilder, in_validation
+from alexnet_jax.data.preparation import PreparedBuilder
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
@@ -17,22 +19,19 @@ SPLITS = {"train": "train", "val": "validation", "validation": "validation", "te
 class Builder(PreparedBuilder):
     """The images of `folder`: `class/image`, or `train/class/image`, `val/class/image`, ...
 
-    Without folders of splits, `validation_share` of the images, chosen by a hash of the file name,
-    become the validation split. A file whose name is not that of an image is passed over.
+    Without folders of splits 10% of the images, chosen by a hash of the name, become the validation
+    split. A file whose name is not that of an image is passed over.
     """
 
-    def __init__(self, *, folder: str, name: str, validation_share: float = 0.1, **kwargs: Any):
+    VALIDATION_SHARE = 0.1
+
+    def __init__(self, *, folder: epath.PathLike, name: str, **kwargs: Any):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise PrepareError(f'name="{name}": take small letters, digits and _, as tfds asks')
         self.name = name
         self._folder = Path(folder).expanduser().absolute()
-        self._validation_share = validation_share
         super().__init__(**kwargs)
-        self._original_state |= {
-            "folder": folder,
-            "name": name,
-            "validation_share": validation_share,
-        }
+        self._original_state |= {"folder": folder, "name": name}
 
     def _splits(self) -> dict[str, Path]:
         """The folder of each split; empty where the classes lie in `folder` itself."""
@@ -58,14 +57,5 @@ class Builder(PreparedBuilder):
             for name in class_folders(folder):
                 if name not in classes:
                     report(str(folder / name), "unknown class: it has no folder in train")
-        if splits:
-            return {split: folder_images(folder, classes) for split, folder in splits.items()}
-
-        def images(validation: bool) -> Iterator[Member]:
-            for member in folder_images(self._folder, classes):
-                if in_validation(member.name, self._validation_share) == validation:
-                    yield member
-
-        if not self._validation_share:
-            return {"train": images(False)}
-        return {"train": images(False), "validation": images(True)}
+        folders = splits or {"train": self._folder}
+        return {split: folder_images(folder, classes) for split, folder in folders.items()}
