@@ -1,0 +1,112 @@
+"""A run that was stopped, however, and started again is the same run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# Half a minute of real images through a small net: 10 steps an epoch.
+SMALL = (
+    "--config.model.conv_features=(8,16,16,16,16)",
+    "--config.model.fc_features=(32,32)",
+    "--config.batch_size=128",
+    "--config.num_epochs=4",
+    "--config.validate_every_epochs=1",
+    "--config.log_every_steps=4",
+    "--config.checkpoint_every_steps=3",
+    "--config.schedule.name=plateau",
+    "--config.schedule.patience=2",
+    "--config.final_views=('center',)",
+)
+
+
+def start(workdir, *flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *SMALL, *flags],
+        env=dict(os.environ, XLA_FLAGS=""),  # one device
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    output, error = process.communicate(timeout=400)
+    assert process.returncode == 0, error
+    return output
+
+
+def metrics(workdir):
+    """The lines of `metrics.jsonl` but for the one field that is wall-clock."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert all(row.pop("images_per_second") >= 0 for row in rows)
+    return rows
+
+
+def wait_for_lines(process, workdir, count):
+    """Returns once the log has `count` lines; False if the run ended first."""
+    log = workdir / "metrics.jsonl"
+    while process.poll() is None:
+        if log.exists() and log.read_text().count("\n") >= count:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    finish(start(workdir))
+    rows = metrics(workdir)
+    assert [row["step"] for row in rows if row["split"] == "validation"] == [10, 20, 30, 40]
+    assert rows[-1]["split"] == "test"
+    return workdir, rows
+
+
+def test_killed_interrupted_and_terminated_it_ends_as_the_undisturbed_run(tmp_path, undisturbed):
+    process = start(tmp_path)
+    assert wait_for_lines(process, tmp_path, 2)
+    process.kill()
+    process.communicate()
+
+    for number, lines in [(signal.SIGINT, 5), (signal.SIGTERM, 8)]:
+        process = start(tmp_path)
+        assert wait_for_lines(process, tmp_path, lines)
+        process.send_signal(number)
+        output, error = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert "Resuming at step" in output
+        assert output.splitlines()[-1].startswith("Stopped at step ")
+        assert "Traceback" not in error
+
+    finish(start(tmp_path))
+    assert metrics(tmp_path) == undisturbed[1]
+
+
+def test_a_finished_run_stays_as_it_is(undisturbed):
+    workdir, rows = undisturbed
+    finish(start(workdir))
+    assert metrics(workdir) == rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moment_it_ends_as_the_undisturbed_run(tmp_path, undisturbed, seed):
+    rng = random.Random(seed)
+    kills = 0
+    for lines in (0, 1, 3, 4, 6, 7, 9, 11, 13):
+        process = start(tmp_path)
+        if wait_for_lines(process, tmp_path, lines):
+            time.sleep(rng.uniform(0, 0.3))
+        kills += process.poll() is None
+        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+        process.communicate()
+    assert kills > 4
+    finish(start(tmp_path))
+    assert metrics(tmp_path) == undisturbed[1]
