@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 
 Arguments = Callable[[Sequence[str]], Sequence[str]]
@@ -50,6 +51,7 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
     def guarded_main(argv: Sequence[str]) -> None:
         from alexnet_jax.checkpoint import CheckpointError  # noqa: PLC0415
 
+        jax.config.update("jax_traceback_filtering", "off")  # else it adds a note to errors
         try:
             main(argv)
         except (ValueError, CheckpointError, OSError, FloatingPointError) as error:

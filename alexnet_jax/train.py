@@ -88,8 +88,11 @@ class MetricsLog:
         if self._board is not None:
             self._board.close()
 
-    def cut(self, step: int) -> None:
-        """Drops what was measured after `step`, the tests, and a line that was cut off."""
+    def cut(self, step: int, validated: int) -> None:
+        """Drops what was measured after `step`, the tests, and a line that was cut off.
+
+        A validation after `validated` is dropped too: it was logged and its checkpoint not saved.
+        """
         if self._board is None or not self._path.exists():
             return
         kept = []
@@ -98,7 +101,8 @@ class MetricsLog:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if row["step"] <= step and row["split"] not in TEST_SPLITS.values():
+            last = validated if row["split"] == "validation" else step
+            if row["step"] <= last and row["split"] not in TEST_SPLITS.values():
                 kept.append(line)
         whole = self._path.with_suffix(".tmp")
         whole.write_text("".join(kept))
@@ -235,7 +239,7 @@ class Training:
             self.state, self.step = restored.state, restored.step
             self.progress = Progress(**restored.metadata["progress"])
             self.say(f"Resuming at step {self.step:,} of {self.num_steps:,} from {self.workdir}")
-        self.log.cut(self.step)
+        self.log.cut(self.step, self.progress.validated)
 
     def _finished(self) -> bool:
         return self.step >= self.num_steps or self.schedule.finished(self.progress.schedule)

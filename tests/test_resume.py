@@ -10,19 +10,8 @@ import time
 
 import pytest
 
-# Half a minute of real images through a small net: 10 steps an epoch.
-SMALL = (
-    "--config.model.conv_features=(8,16,16,16,16)",
-    "--config.model.fc_features=(32,32)",
-    "--config.batch_size=128",
-    "--config.num_epochs=4",
-    "--config.validate_every_epochs=1",
-    "--config.log_every_steps=4",
-    "--config.checkpoint_every_steps=3",
-    "--config.schedule.name=plateau",
-    "--config.schedule.patience=2",
-    "--config.final_views=('center',)",
-)
+from alexnet_jax.train import MetricsLog
+from tests.small import SMALL
 
 
 def start(workdir, *flags):
@@ -110,3 +99,16 @@ def test_killed_at_any_moment_it_ends_as_the_undisturbed_run(tmp_path, undisturb
     assert kills > 4
     finish(start(tmp_path))
     assert metrics(tmp_path) == undisturbed[1]
+
+
+def test_a_validation_whose_checkpoint_was_never_saved_is_measured_again(tmp_path):
+    means = {"loss": 1.0, "top1_error": 0.5, "top5_error": 0.1}
+    with MetricsLog(tmp_path, writes=True) as log:
+        for step, split in [(5, "train"), (5, "validation"), (10, "train"), (10, "validation")]:
+            log.write(step, step / 5, split, means, 0.01, 100.0)
+        log.cut(10, validated=5)
+    assert [(row["step"], row["split"]) for row in metrics(tmp_path)] == [
+        (5, "train"),
+        (5, "validation"),
+        (10, "train"),
+    ]
