@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -30,7 +30,9 @@ from alexnet_jax import parallel, schedules
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.checkpoint import Checkpointer
 from alexnet_jax.data.cache import cached
+from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.pipeline import (
+    Batch,
     Dataset,
     open_dataset,
     steps_per_epoch,
@@ -182,6 +184,13 @@ class Training:
             steps_per_epoch=self.epoch_steps,
         )
         self.augmentation = build_augmentation(config, constants(config, stored))
+        if config.augment not in ("device", "host"):
+            raise ValueError(f"augment={config.augment!r}; use 'device' or 'host'")
+        if (config.augment, config.cache) == ("host", "device"):
+            raise ValueError(
+                "augment='host' cannot work on images that cache='device' keeps on the device; "
+                "use cache='host'"
+            )
         self.data = cached(stored, config.cache, mesh=self.mesh)
         self.train_step = make_train_step(
             self.model, self.augmentation, mesh=self.mesh, max_traces=1
@@ -209,7 +218,7 @@ class Training:
             MetricsLog(self.workdir, writes=self.first) as self.log,
         ):
             self._start()
-            batches = _train_stream(self.data, self.config, self.mesh, self.step)
+            batches = self._train_stream()
             with self._progress_bar() as bar:
                 self._validate_if_due()
                 while not self._finished():
@@ -240,6 +249,34 @@ class Training:
             self.progress = Progress(**restored.metadata["progress"])
             self.say(f"Resuming at step {self.step:,} of {self.num_steps:,} from {self.workdir}")
         self.log.cut(self.step, self.progress.validated)
+
+    def _train_stream(self) -> Iterator[Batch]:
+        """The batches from this step on, placed; those cached on the device lie there already."""
+        config, placed = self.config, self.config.cache == "device"
+        rows = None if placed else parallel.local_rows(self.mesh, config.batch_size)
+        transform = None
+        if config.augment == "host":
+
+            def color_strength(step: int) -> float:
+                changes = schedules.hyperparameters_at(step / self.epoch_steps, config.hand_changes)
+                return changes.get("color_strength", config.color_strength)
+
+            transform = host_augment(
+                self.augmentation,
+                self.state.key,
+                image_size=self.model.image_size,
+                color_strength=color_strength,
+                rows=rows,
+            )
+        return train_batches(
+            self.data,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            step=self.step,
+            rows=rows,
+            transform=transform,
+            place=None if placed else partial(parallel.place_batch, mesh=self.mesh),
+        )
 
     def _finished(self) -> bool:
         return self.step >= self.num_steps or self.schedule.finished(self.progress.schedule)
@@ -450,19 +487,6 @@ def _open(config: ConfigDict, split: str) -> Dataset:
         config[f"{split}_split"],
         data_dir=config.data_dir,
         stored_size=config.stored_size,
-    )
-
-
-def _train_stream(dataset: Dataset, config: ConfigDict, mesh: Mesh, step: int):
-    """The batches from `step` on, placed; those cached on the device lie there already."""
-    placed = config.cache == "device"
-    return train_batches(
-        dataset,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        step=step,
-        rows=None if placed else parallel.local_rows(mesh, config.batch_size),
-        place=None if placed else partial(parallel.place_batch, mesh=mesh),
     )
 
 

@@ -15,28 +15,30 @@ def host_augment(
     key: jax.Array,
     *,
     image_size: int,
-    color_strength: float = 0.1,
+    color_strength: Callable[[int], float] | float = 0.1,
     rows: slice | None = None,
 ) -> Callable[[int, Batch], Batch]:
     """A `transform` for `train_batches` that does on the CPU what the train step would do.
 
     It takes (step, batch) to `{"image": float32[B, s, s, 3], "label": int32[B]}`: the pixels that
     the step makes of that batch with the run's `key` (`TrainState.key`), which it then takes as
-    they are. `rows` are the rows of the global batch that this process loads. Runs on the host's
-    cores, in the threads that read.
+    they are. `color_strength` is a number or a function of the step; `rows` are the rows of the
+    global batch that this process loads. Runs on the host's cores, in the threads that read.
     """
     cpu = jax.local_devices(backend="cpu")[0]
     first = 0 if rows is None or rows.start is None else rows.start
     key = jax.device_put(key, cpu)
 
     @jax.jit
-    def augmented(key, step, images):
+    def augmented(key, step, images, strength):
         keys = example_keys(key, step, first + jnp.arange(len(images)))
-        return augment(images, keys, augmentation, image_size, color_strength)
+        return augment(images, keys, augmentation, image_size, strength)
 
     def transform(step: int, batch: Batch) -> Batch:
+        strength = color_strength(step) if callable(color_strength) else color_strength
         with jax.default_device(cpu):
-            images = augmented(key, np.int32(step), jax.device_put(batch["image"], cpu))
+            images = jax.device_put(batch["image"], cpu)
+            images = augmented(key, np.int32(step), images, np.float32(strength))
         return {**batch, "image": np.asarray(images)}
 
     return transform

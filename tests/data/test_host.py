@@ -24,18 +24,20 @@ def batches(step=0, **options):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_pixels_are_those_of_the_step(settings):
     augmentation = Augmentation(**settings)
-    transform = host_augment(augmentation, KEY, image_size=20)
+    transform = host_augment(
+        augmentation, KEY, image_size=20, color_strength=lambda step: step % 3 / 10
+    )
 
     @jax.jit
-    def in_step(images, step):
+    def in_step(images, step, strength):
         keys = example_keys(KEY, step, jnp.arange(16))
-        return augment(images, keys, augmentation, 20, 0.1)
+        return augment(images, keys, augmentation, 20, strength)
 
     for start in (0, 83):  # the last step of the first epoch, and the second epoch
         found = itertools.islice(batches(start, transform=transform), 2)
         for step, (batch, stored) in enumerate(zip(found, batches(start), strict=False), start):
             assert batch["image"].dtype == np.float32
-            expected = in_step(stored["image"], np.int32(step))
+            expected = in_step(stored["image"], np.int32(step), np.float32(step % 3 / 10))
             np.testing.assert_array_equal(batch["image"], expected)
             np.testing.assert_array_equal(batch["label"], stored["label"])
 

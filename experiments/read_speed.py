@@ -1,0 +1,370 @@
+"""Reading a prepared set is many times faster than decoding originals each epoch (section 4.1).
+
+    python experiments/read_speed.py [--photographs=DIR]
+
+Batches of 128 from the same ImageNet photographs: as a prepared set (raw and JPEG), from the
+original files by a PyTorch DataLoader (PIL decode + RandomResizedCrop + flip, to uint8) and by
+tf.data (the same work in TensorFlow), and as bare ArrayRecord reads. Each contender lives in a
+process of its own, bound to the same core or cores; they take turns, and what they had prefetched
+is dropped before each turn is timed. Then the train step alone against the step fed by the
+pipeline. Writes results/read_speed.json and .png beside this file. PyTorch and TensorFlow come with
+`pip install .[bench]`; a contender that is not installed is left out and said so.
+"""
+
+import importlib.util
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 128
+CROP = 224
+COPIES = 4  # of each photograph in the prepared set, for batches without repetition
+RAW_TARGET, JPEG_TARGET = 15, 4  # times the PyTorch DataLoader
+ARRAY_RECORD_TARGET = 0.9  # of ArrayRecord's own read
+STEP_TARGET = 1.05  # fed against alone
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "photographs", None, "folder of class/image.JPEG (default: imagenet_samples, ALEXNET_DATA_DIR)"
+)
+flags.DEFINE_integer("rounds", 7, "timed rounds")
+flags.DEFINE_float("turn", 0.6, "seconds a turn")
+flags.DEFINE_bool("step", True, "also compare the step alone with the step fed")
+
+
+def torch_loader(files: list[str], folder: str, workers: int) -> Iterator[Any]:
+    """torchvision's usual ImageNet loader, without torchvision: originals, decoded each time."""
+    import torch
+    from PIL import Image
+
+    torch.set_num_threads(1)
+
+    class Photographs(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1 << 20
+
+        def __getitem__(self, index):
+            random = np.random.default_rng(index)
+            with Image.open(files[index % len(files)]) as image:
+                left, top, width, height = random_resized_crop(image.size, random)
+                box = (left, top, left + width, top + height)
+                image = image.convert("RGB").crop(box)
+                image = image.resize((CROP, CROP), Image.Resampling.BILINEAR)
+            if random.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            return torch.from_numpy(np.array(image)), index % 1000
+
+    return iter(
+        torch.utils.data.DataLoader(Photographs(), BATCH, shuffle=True, num_workers=workers)
+    )
+
+
+def random_resized_crop(size: tuple[int, int], random) -> tuple[int, int, int, int]:
+    """left, top, width, height: 8% to 100% of the area, sides 3:4 to 4:3, as torchvision has it."""
+    for _ in range(10):
+        area = size[0] * size[1] * random.uniform(0.08, 1)
+        ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width, height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < width <= size[0] and 0 < height <= size[1]:
+            left = random.integers(0, size[0] - width, endpoint=True)
+            top = random.integers(0, size[1] - height, endpoint=True)
+            return int(left), int(top), width, height
+    side = min(size)
+    return (size[0] - side) // 2, (size[1] - side) // 2, side, side
+
+
+def tf_data(files: list[str], folder: str, threads: int) -> Iterator[Any]:
+    """The same work in tf.data, which decodes only the crop."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+    def load(file):
+        data = tf.io.read_file(file)
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.image.extract_jpeg_shape(data),
+            tf.zeros((1, 0, 4)),
+            area_range=(0.08, 1.0),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.stack([begin[0], begin[1], size[0], size[1]])
+        image = tf.image.decode_and_crop_jpeg(data, window, channels=3)
+        image = tf.image.resize(image, (CROP, CROP))
+        return tf.cast(tf.image.random_flip_left_right(image), tf.uint8)
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    stream = tf.data.Dataset.from_tensor_slices(files).repeat().shuffle(len(files))
+    stream = stream.map(load, num_parallel_calls=threads).batch(BATCH).prefetch(2)
+    return iter(stream.with_options(options))
+
+
+def prepared(
+    files: list[str], folder: str, encoding: str, threads: int = 1, workers: int = 0
+) -> Iterator[Any]:
+    """This project's pipeline over the prepared set."""
+    from alexnet_jax.data.pipeline import open_dataset, train_batches
+
+    dataset = open_dataset(f"photographs/{encoding}", "train", data_dir=folder)
+    return train_batches(dataset, batch_size=BATCH, seed=0, threads=threads, workers=workers)
+
+
+def in_memory(files: list[str], folder: str) -> Iterator[Any]:
+    """This project's pipeline over the set kept in memory (`--config.cache=host`)."""
+    from alexnet_jax.data.cache import cached
+    from alexnet_jax.data.pipeline import open_dataset, train_batches
+
+    dataset = cached(open_dataset("photographs/raw", "train", data_dir=folder), "host")
+    return train_batches(dataset, batch_size=BATCH, seed=0, threads=1)
+
+
+def array_record(files: list[str], folder: str, shuffled: bool) -> Iterator[Any]:
+    """ArrayRecord's own read of 128 records at once, in parallel by its threads; bytes only."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    source = ArrayRecordDataSource(sorted(map(str, Path(folder).rglob("raw/*/*array_record*"))))
+    random = np.random.default_rng(0)
+    while True:
+        order = random.permutation(len(source)) if shuffled else np.arange(len(source))
+        for start in range(0, len(source) - BATCH + 1, BATCH):
+            yield source.__getitems__(order[start : start + BATCH].tolist())
+
+
+Contender = tuple[str | None, Callable[..., Iterator[Any]]]  # the module it needs, how to make it
+
+
+def contenders(cores: int) -> dict[str, Contender]:
+    """Who takes part on `cores` cores."""
+    read: dict[str, Contender] = {
+        "PyTorch DataLoader, originals": (
+            "torch",
+            partial(torch_loader, workers=0 if cores == 1 else cores),
+        ),
+        "tf.data, originals": ("tensorflow", partial(tf_data, threads=cores)),
+        "JPEG set": (None, partial(prepared, encoding="jpeg", threads=cores)),
+        "raw set": (None, partial(prepared, encoding="raw", threads=cores)),
+        "ArrayRecord alone, in order": (None, partial(array_record, shuffled=False)),
+        "ArrayRecord alone, shuffled": (None, partial(array_record, shuffled=True)),
+    }
+    if cores == 1:
+        return read | {
+            "raw set, 8 threads": (None, partial(prepared, encoding="raw", threads=8)),
+            "raw set, in memory": (None, in_memory),
+        }
+    processes = {"threads": 1, "workers": cores}
+    return read | {
+        f"{encoding} set, {cores} worker processes": (
+            None,
+            partial(prepared, encoding=encoding.lower(), **processes),
+        )
+        for encoding in ("JPEG", "raw")
+    }
+
+
+def take_turns(pipe, make: Callable[[], Iterator[Any]], cores: list[int], seconds: float) -> None:
+    """A contender's process: at each word from `pipe`, reads for `seconds`; sends images/s."""
+    os.sched_setaffinity(0, cores)
+    stream = make()
+    next(stream)
+    pipe.send("ready")
+    while pipe.recv():
+        for _ in range(len(cores) + 2):  # what was fetched while the others had their turn
+            next(stream)
+        batches, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or batches < 2:
+            next(stream)
+            batches += 1
+        pipe.send(batches * BATCH / elapsed)
+    if hasattr(stream, "close"):
+        stream.close()  # ends worker processes
+    os._exit(0)  # without waiting for prefetch threads
+
+
+def race(files: list[str], folder: str, cores: list[int], rounds: int) -> dict[str, list[float]]:
+    """Images/s of every contender in each round."""
+    context = multiprocessing.get_context("spawn")
+    running = {}
+    for name, (module, make) in contenders(len(cores)).items():
+        if module and importlib.util.find_spec(module) is None:
+            print(f"{name}: left out, {module} is not installed", flush=True)
+            continue
+        here, there = context.Pipe()
+        arguments = (there, partial(make, files, folder), cores, FLAGS.turn)
+        process = context.Process(target=take_turns, args=arguments)
+        process.start()
+        there.close()
+        running[name] = (process, here)
+    for _, pipe in running.values():
+        pipe.recv()
+    rates: dict[str, list[float]] = {name: [] for name in running}
+    for _, (name, (_, pipe)) in itertools.product(range(rounds), running.items()):
+        pipe.send(True)
+        rates[name].append(pipe.recv())
+    for process, pipe in running.values():
+        pipe.send(False)
+        process.join()
+    return rates
+
+
+def race_step(folder: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds a step of the full net, on a batch at hand and fed by the pipeline, in turns."""
+    import jax
+
+    from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
+    from alexnet_jax.data.pipeline import open_dataset, train_batches
+    from alexnet_jax.parallel import place_batch
+
+    on_cpu = jax.default_backend() == "cpu"
+    batch_size, steps = (32, 3) if on_cpu else (128, 50)
+    model = alexnet("paper", num_classes=1000)
+    state = create_train_state(model, jax.random.key(0))
+    train_step, hparams = make_train_step(model), Hyperparameters(learning_rate=0.0)
+    dataset = open_dataset("photographs/raw", "train", data_dir=folder)
+    stream = train_batches(
+        dataset, batch_size=batch_size, seed=0, place=lambda batch: place_batch(batch, None)
+    )
+    at_hand = next(stream)
+    seconds: dict[str, list[float]] = {"alone": [], "fed": []}
+    for turn in range(2 * (rounds + 1)):  # the first of each kind compiles and warms up
+        name = ("alone", "fed")[turn % 2]
+        for number in range(steps + 1):
+            if number == 1:  # the first step of a turn finds a full buffer and cold caches
+                start = time.perf_counter()
+            state, metrics = train_step(
+                state, at_hand if name == "alone" else next(stream), hparams
+            )
+            jax.block_until_ready(metrics)
+        if turn >= 2:
+            seconds[name].append((time.perf_counter() - start) / steps)
+    return seconds
+
+
+def prepare_sets(photographs: list[Path], folder: str) -> None:
+    """The photographs, `COPIES` times, as the sets photographs/raw and photographs/jpeg."""
+    import tensorflow_datasets as tfds
+
+    from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
+
+    originals = Path(folder) / "originals"
+    for photograph, copy in itertools.product(photographs, range(COPIES)):
+        to = originals / photograph.parent.name / f"{copy}_{photograph.name}"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photograph, to)
+    for encoding in ("raw", "jpeg"):
+        builder = Builder(
+            folder=str(originals),
+            name="photographs",
+            validation_share=0.0,
+            data_dir=folder,
+            config=encoding,
+        )
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig())
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Bars of the speeds, a panel for each number of cores."""
+    import matplotlib.pyplot as plt
+
+    panels = result["images_per_second"]
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.2 * len(panels), 4), squeeze=False)
+    for axis, (cores, rates) in zip(axes[0], panels.items(), strict=True):
+        base = rates.get("PyTorch DataLoader, originals")
+        colours = {"P": "#bbbbbb", "t": "#bbbbbb", "A": "#8c8cc8"}
+        bars = axis.barh(
+            list(rates), list(rates.values()), color=[colours.get(n[0], "#c44e52") for n in rates]
+        )
+        labels = [
+            f"{rate:,.0f}" + (f"  ({rate / base:.1f}x)" if base else "") for rate in rates.values()
+        ]
+        axis.bar_label(bars, labels, padding=3)
+        axis.invert_yaxis()
+        axis.margins(x=0.3)
+        axis.set_xlabel("images/s, batches of 128")
+        axis.set_title(cores)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def verdicts(rounds: dict[str, list[float]], step: dict[str, list[float]] | None) -> dict[str, Any]:
+    """The claims on one core, as medians over the rounds of the ratio within a round."""
+
+    def ratio(ours: str, theirs: str) -> float:
+        return statistics.median(a / b for a, b in zip(rounds[ours], rounds[theirs], strict=True))
+
+    claims: dict[str, Any] = {}
+    if "PyTorch DataLoader, originals" in rounds:
+        for name, target in (("raw", RAW_TARGET), ("JPEG", JPEG_TARGET)):
+            value = ratio(f"{name} set", "PyTorch DataLoader, originals")
+            claims[f"{name} set / PyTorch DataLoader"] = (value, f">= {target}", value >= target)
+    for order in ("in order", "shuffled"):
+        value = ratio("raw set", f"ArrayRecord alone, {order}")
+        target = ARRAY_RECORD_TARGET
+        claims[f"raw set / ArrayRecord alone, {order}"] = (value, f">= {target}", value >= target)
+    if step:
+        value = statistics.median(f / a for f, a in zip(step["fed"], step["alone"], strict=True))
+        claims["step fed / step alone"] = (value, f"<= {STEP_TARGET}", value <= STEP_TARGET)
+    return {
+        name: {"ratio": value, "target": target, "met": met}
+        for name, (value, target, met) in claims.items()
+    }
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    photographs = FLAGS.photographs
+    if photographs is None and "ALEXNET_DATA_DIR" in os.environ:
+        photographs = Path(os.environ["ALEXNET_DATA_DIR"]).parent / "imagenet_samples"
+    paths = sorted(Path(photographs).glob("*/*.JPEG")) if photographs else []
+    if not paths:
+        sys.exit("no photographs: give --photographs=DIR or set ALEXNET_DATA_DIR")
+    files = list(map(str, paths))
+    cores = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_sets(paths, folder)
+        one_core = race(files, folder, cores[:1], FLAGS.rounds)
+        panels = {"one core": one_core}
+        if len(cores) > 1:
+            panels[f"{len(cores)} cores"] = race(files, folder, cores, FLAGS.rounds)
+        step = race_step(folder, FLAGS.rounds) if FLAGS.step else None
+    result = {
+        "photographs": len(paths),
+        "rounds": FLAGS.rounds,
+        "images_per_second": {
+            title: {name: statistics.median(values) for name, values in rates.items()}
+            for title, rates in panels.items()
+        },
+        "claims": verdicts(one_core, step),
+        "step_seconds": step and {name: statistics.median(v) for name, v in step.items()},
+        "machine": f"{platform.machine()}, {len(cores)} cores, Python {platform.python_version()}",
+        "all_rounds": panels,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "read_speed.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(result, RESULTS / "read_speed.png")
+    for title, rates in result["images_per_second"].items():
+        for name, rate in rates.items():
+            print(f"{title:10} {name:32} {rate:10,.0f} img/s")
+    for name, claim in result["claims"].items():
+        verdict = "met" if claim["met"] else "missed"
+        print(f"{name}: {claim['ratio']:.3g}, target {claim['target']}: {verdict}")
+
+
+if __name__ == "__main__":
+    app.run(main)
