@@ -58,6 +58,7 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
     assert f"--config.dataset=imagenet2012_256/raw --data_dir={tmp_path}/out" in output
     assert re.search(r"Preparing: 100%.*5/5 .*img/s", progress)
     assert "prepared already" in prepare(*flags)[1]
+    assert "tensorflow" not in sys.modules
 
 
 @pytest.mark.parametrize(

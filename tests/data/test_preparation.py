@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -146,6 +148,17 @@ def test_first_error_of_a_worker_process_is_raised(photos):
     (photos / "cat" / "03.jpg").write_bytes(b"")
     with pytest.raises(ImageError, match=r"cat/03\.jpg is empty"):
         make_builder(photos, num_workers=1).download_and_prepare()
+
+
+def die(member):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_worker_is_told(photos, monkeypatch):
+    builder = make_builder(photos, num_workers=1)
+    monkeypatch.setattr(builder, "_read", lambda: die)
+    with pytest.raises(PrepareError, match=r"a worker process was killed .* --num_workers"):
+        builder.download_and_prepare()
 
 
 def test_interrupted_preparation_keeps_whole_shards(photos, monkeypatch):
