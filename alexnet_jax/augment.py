@@ -173,7 +173,10 @@ def _color_shift(key, augmentation, strength):
     if augmentation.color == "eigenvalue":
         deviations = deviations**2 / 255  # (deviation / 255)² on pixels in 0-1, back to 0-255
     along_axes = strength * deviations * jax.random.normal(key, (3,), jnp.float32)
-    return (jnp.asarray(augmentation.eigenvectors, jnp.float32) * along_axes).sum(axis=1)
+    axes = jnp.asarray(augmentation.eigenvectors, jnp.float32)
+    # Not `(axes * along_axes).sum(1)`: by default XLA:CPU (jaxlib 0.10.2) fuses that sum with the
+    # broadcast over the pixels wrongly, and from some 400 images on all share a few colours.
+    return jnp.matmul(axes, along_axes, precision=jax.lax.Precision.HIGHEST)
 
 
 def _check_size(images, augmentation, image_size):
