@@ -47,7 +47,9 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
             )
         return value
 
-    resolved = [argv[0], f"--config={resolve('digits')}"]  # the last one counts
+    resolved = [argv[0]]
+    if not any(argument.partition("=")[0] in ("--config", "-config") for argument in argv):
+        resolved.append(f"--config={resolve('digits')}")  # two would define each override twice
     for previous, argument in itertools.pairwise(argv):
         flag, equals, value = argument.partition("=")
         if previous in ("--config", "-config"):
