@@ -1,6 +1,7 @@
 """Prepare a data set once at 256x256 (section 2): `python -m alexnet_jax.prepare --dataset=...`."""
 
 import errno
+import functools
 import logging
 import os
 import shutil
@@ -31,26 +32,27 @@ IMAGENET = {
     for builder in (imagenet2012.Builder, imagenet2010.Builder, imagenet_fall2011.Builder)
 }
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "dataset", None, f"{', '.join(IMAGENET)}, folder, or a tfds set such as imagenette/160px-v2"
-)
-flags.DEFINE_string("data_dir", None, "tfds data_dir to write to")
-flags.DEFINE_string(
-    "manual_dir", None, "folder of the tar files; for a tfds set its data_dir (default: --data_dir)"
-)
-flags.DEFINE_string("folder", None, "with --dataset=folder: the folder of class/image files")
-flags.DEFINE_string("name", None, "with --dataset=folder or a tfds set: the prepared set's name")
-flags.DEFINE_enum("encoding", "raw", ["raw", "jpeg"], "raw pixels (192 KiB an image) or JPEG q95")
-flags.DEFINE_enum("on_error", "stop", ["stop", "skip"], "at an image that cannot be used")
-flags.DEFINE_float(
-    "validation_share", None, "images set aside where the data have no validation split, 0-1"
-)
-flags.DEFINE_integer(
-    "num_workers", None, "processes (default: one a core; 0: this one)", lower_bound=0
-)
-flags.DEFINE_string("beam_runner", None, "run on Apache Beam: DirectRunner, DataflowRunner, ...")
-flags.DEFINE_list("beam_options", [], "Beam pipeline options, as in project=mine,region=europe")
+
+def define_flags(values: flags.FlagValues) -> None:
+    """The command's options, among `values`."""
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    enum = functools.partial(flags.DEFINE_enum, flag_values=values)
+    some = f"{', '.join(IMAGENET)}, folder, or a tfds set such as imagenette/160px-v2"
+    string("dataset", None, some)
+    string("data_dir", None, "tfds data_dir to write to")
+    string("manual_dir", None, "folder of the tar files; of a tfds set its data_dir, if another")
+    string("folder", None, "with --dataset=folder: the folder of class/image files")
+    string("name", None, "with --dataset=folder or a tfds set: the prepared set's name")
+    enum("encoding", "raw", ["raw", "jpeg"], "raw pixels (192 KiB an image) or JPEG q95")
+    enum("on_error", "stop", ["stop", "skip"], "at an image that cannot be used")
+    share = "part (0-1) of the training images to set aside, where there is no validation split"
+    flags.DEFINE_float("validation_share", None, share, 0, 1, flag_values=values)
+    workers = "processes (default: one a core; 0: this one)"
+    flags.DEFINE_integer("num_workers", None, workers, 0, flag_values=values)
+    string("beam_runner", None, "run on Apache Beam: DirectRunner, DataflowRunner, ...")
+    options = "Beam pipeline options, as in project=mine,region=europe"
+    flags.DEFINE_list("beam_options", [], options, flag_values=values)
+    flags.mark_flags_as_required(["dataset", "data_dir"], values)
 
 
 def make_builder(options: flags.FlagValues) -> PreparedBuilder:
@@ -71,6 +73,10 @@ def make_builder(options: flags.FlagValues) -> PreparedBuilder:
         if not options.manual_dir:
             raise PrepareError(f"--dataset={options.dataset} needs --manual_dir=TARS")
         return IMAGENET[options.dataset](**kwargs)
+    if f"{options.dataset}_256" in IMAGENET:
+        raise PrepareError(
+            f"--dataset={options.dataset}_256 is the one that is prepared from the tar files"
+        )
     return tfds_256.Builder(
         source=options.dataset, source_dir=options.manual_dir, name=options.name, **kwargs
     )
@@ -90,23 +96,22 @@ def describe(plan: Plan, builder: PreparedBuilder) -> str:
     )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option begins with --")
+def run(options: flags.FlagValues) -> None:
+    """Prepares what the flags `options` ask for; exits with one line where that cannot be."""
     try:
-        builder = make_builder(FLAGS)
+        builder = make_builder(options)
         if os.path.exists(builder.data_dir):
             print(f"{builder.data_dir} is prepared already")
             return
-        print(describe(builder.plan(FLAGS.manual_dir), builder), flush=True)
-        config = tfds.download.DownloadConfig(manual_dir=FLAGS.manual_dir)
-        if FLAGS.beam_runner:
+        print(describe(builder.plan(options.manual_dir), builder), flush=True)
+        config = tfds.download.DownloadConfig(manual_dir=options.manual_dir)
+        if options.beam_runner:
             logging.getLogger("apache_beam").setLevel(logging.WARNING)
-            options = beam.options.pipeline_options.PipelineOptions.from_dictionary(
+            beam_options = beam.options.pipeline_options.PipelineOptions.from_dictionary(
                 {"default_sdk_harness_log_level": "WARNING"}
-                | dict(option.split("=", 1) for option in FLAGS.beam_options)
+                | dict(option.split("=", 1) for option in options.beam_options)
             )
-            config = config.replace(beam_runner=FLAGS.beam_runner, beam_options=options)
+            config = config.replace(beam_runner=options.beam_runner, beam_options=beam_options)
         builder.download_and_prepare(download_config=config)
     except ImageError as error:
         sys.exit(f"prepare: {error}; or leave out all such images with --on_error=skip")
@@ -116,7 +121,7 @@ def main(argv: list[str]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise
         mend = "make room or give leave to write there, or choose another --data_dir"
-        sys.exit(f"prepare: {error.strerror}: {error.filename or FLAGS.data_dir}; {mend}")
+        sys.exit(f"prepare: {error.strerror}: {error.filename or options.data_dir}; {mend}")
     except KeyboardInterrupt:
         sys.exit("prepare: stopped; the same command continues with the missing shards")
     skipped = builder.info.metadata["skipped"]
@@ -128,10 +133,16 @@ def main(argv: list[str]) -> None:
     print(
         f"prepared {sum(split.num_examples for split in splits.values()):,} images, "
         f"{tqdm.format_sizeof(total, 'B')}; train on them with "
-        f"--config.dataset={builder.name}/{builder.encoding} --data_dir={FLAGS.data_dir}"
+        f"--config.dataset={builder.name}/{builder.encoding} --data_dir={options.data_dir}"
     )
 
 
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option begins with --")
+    run(flags.FLAGS)
+
+
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["dataset", "data_dir"])
+    define_flags(flags.FLAGS)
     app.run(main)

@@ -86,7 +86,8 @@ def peak_memory(images: int, folder: Path) -> dict[str, int]:
             entry.size = len(file.getvalue())
             tar.addfile(entry, io.BytesIO(file.getvalue()))
     code = (
-        "import resource, sys; from absl import app; from alexnet_jax import prepare\n"
+        "import resource; from absl import app, flags; from alexnet_jax import prepare\n"
+        "prepare.define_flags(flags.FLAGS)\n"
         "try: app.run(prepare.main)\n"
         "finally: print(*(resource.getrusage(who).ru_maxrss for who in "
         "(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
-from absl.testing import flagsaver
+from absl import flags
 
 from alexnet_jax import prepare as prepare_command
 from tests.fake_imagenet import make_2012, make_folder
@@ -19,14 +19,15 @@ from tests.fake_imagenet import make_2012, make_folder
 def prepare(capsys):
     """Runs the command in this process: (exit status, standard output, standard error)."""
 
-    def run(*flags):
-        with flagsaver.flagsaver():
-            prepare_command.FLAGS(["prepare", *flags])
-            try:
-                prepare_command.main(["prepare"])
-            except SystemExit as exit:
-                return 1, capsys.readouterr().out, str(exit)
-            return 0, *capsys.readouterr()
+    def run(*arguments):
+        options = flags.FlagValues()
+        prepare_command.define_flags(options)
+        options(["prepare", *arguments])
+        try:
+            prepare_command.run(options)
+        except SystemExit as exit:
+            return 1, capsys.readouterr().out, str(exit)
+        return 0, *capsys.readouterr()
 
     return run
 
@@ -45,35 +46,36 @@ def alive(pid):
 
 def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
     make_2012(tmp_path / "tars", ["n01440764"], validation=[1, 2], test=1)
-    flags = [
+    options = [
         "--dataset=imagenet2012_256",
         f"--manual_dir={tmp_path}/tars",
         f"--data_dir={tmp_path}/out",
         "--num_workers=0",
     ]
-    status, output, progress = prepare(*flags)
+    status, output, progress = prepare(*options)
     assert status == 0
     assert "train 2 images in 1 shards, validation 2 images in 1 shards, test 1" in output
     assert re.search(r"raw, about 984kB, to .*/imagenet2012_256/raw/1.0.0 \(.* free\)", output)
     assert f"--config.dataset=imagenet2012_256/raw --data_dir={tmp_path}/out" in output
     assert re.search(r"Preparing: 100%.*5/5 .*img/s", progress)
-    assert "prepared already" in prepare(*flags)[1]
+    assert "prepared already" in prepare(*options)[1]
     assert "tensorflow" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("options", "message"),
     [
         (["--dataset=folder"], "--dataset=folder needs --folder=DIR and --name"),
         (["--dataset=imagenet2010_256"], "--dataset=imagenet2010_256 needs --manual_dir"),
         (["--dataset=imagenet2012_256", "--manual_dir=/"], "/ lacks ILSVRC2012_img_train.tar, "),
+        (["--dataset=imagenet2012"], "--dataset=imagenet2012_256 is the one"),
         (["--dataset=no_such_set"], "tfds knows no no_such_set in"),
         (["--dataset=folder", "--folder=/nowhere", "--name=a"], "/nowhere is no folder"),
         (["--dataset=folder", "--folder=/", "--name=My-Set"], 'name="My-Set": take small letters'),
     ],
 )
-def test_wrong_flags_give_one_line_with_the_mend(tmp_path, prepare, flags, message):
-    status, _, error = prepare(f"--data_dir={tmp_path}", *flags)
+def test_wrong_flags_give_one_line_with_the_mend(tmp_path, prepare, options, message):
+    status, _, error = prepare(f"--data_dir={tmp_path}", *options)
     assert status == 1
     assert error.startswith("prepare: ") and message in error
     assert error.count("\n") == 0, error
@@ -82,20 +84,20 @@ def test_wrong_flags_give_one_line_with_the_mend(tmp_path, prepare, flags, messa
 def test_bad_image_is_named_with_both_mends(tmp_path, prepare):
     make_folder(tmp_path / "photos", ["ant"], 3)
     (tmp_path / "photos" / "ant" / "1.jpg").write_bytes(b"\xff\xd8\xff")
-    flags = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
-    flags += [f"--data_dir={tmp_path}", "--validation_share=0", "--num_workers=0"]
-    status, _, error = prepare(*flags)
+    options = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
+    options += [f"--data_dir={tmp_path}", "--validation_share=0", "--num_workers=0"]
+    status, _, error = prepare(*options)
     assert status == 1 and "ant/1.jpg" in error and "--on_error=skip" in error
-    status, output, _ = prepare(*flags, "--on_error=skip")
+    status, output, _ = prepare(*options, "--on_error=skip")
     assert status == 0 and "skipped 1, listed in" in output
     assert "prepared 2 images" in output
 
 
 def test_killed_preparation_continues_and_leaves_no_worker(tmp_path, prepare):
     make_folder(tmp_path / "photos", ["ant", "bee"], 200, size=(400, 300))
-    flags = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
-    flags += [f"--data_dir={tmp_path}/out", "--num_workers=1", "--validation_share=0"]
-    command = [sys.executable, "-m", "alexnet_jax.prepare", *flags]
+    options = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
+    options += [f"--data_dir={tmp_path}/out", "--num_workers=1", "--validation_share=0"]
+    command = [sys.executable, "-m", "alexnet_jax.prepare", *options]
     partial = tmp_path / "out/photos/raw/1.0.0.partial"
     shards = "photos-train.array_record-?????-of-00007"
 
@@ -123,7 +125,7 @@ def test_killed_preparation_continues_and_leaves_no_worker(tmp_path, prepare):
     assert "stopped; the same command continues" in process.communicate()[1]
     assert process.returncode == 1
 
-    assert prepare(*flags, "--num_workers=0")[0] == 0
+    assert prepare(*options, "--num_workers=0")[0] == 0
     final = partial.with_name("1.0.0")
     now = {path.name: path.stat().st_mtime_ns for path in final.glob(shards)}
     assert len(now) == 7 and first.items() <= now.items()  # nothing was written twice
