@@ -1,0 +1,40 @@
+"""One page about a run: `python -m alexnet_jax.report --workdir runs/` writes runs/report.html."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from alexnet_jax import command
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_OUTPUT = flags.DEFINE_string("output", None, "File to write; else WORKDIR/report.html.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+_IMAGES = flags.DEFINE_integer("images", 1000, "Most test images to look at.", lower_bound=8)
+_GALLERY = flags.DEFINE_integer(
+    "gallery", 10_000, "Most training images to search for neighbours.", lower_bound=8
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the page about the run that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    if not _WORKDIR.value:
+        raise app.UsageError("--workdir is missing: the folder of a trained run")
+    from alexnet_jax.inspect.page import write_report  # noqa: PLC0415
+    from alexnet_jax.workdir import load_run  # noqa: PLC0415
+
+    output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "report.html")
+    write_report(
+        load_run(_WORKDIR.value),
+        output,
+        data_dir=_DATA_DIR.value,
+        images=_IMAGES.value,
+        gallery=_GALLERY.value,
+    )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,91 @@
+"""The report page is whole, stands alone and tells the run's own figures."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from alexnet_jax.inspect.drawing import COLORS
+from alexnet_jax.inspect.page import DARK_COLORS, write_report
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects the text, and checks that every element ends where it should."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.sources = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def html(run, tmp_path_factory):
+    output = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(run, output, images=40, gallery=60)
+    return output.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    page = Page()
+    page.feed(html)
+    assert page.open == []
+    return page
+
+
+def test_page_needs_no_network_and_no_other_file(html, page):
+    assert page.sources
+    for source in page.sources:
+        assert source.startswith(("data:image/png;base64,", "#"))
+    assert "<script" not in html
+    assert not re.search(r"url\((?!#)|@import", html)
+
+
+def test_page_has_the_runs_figures_and_the_papers(page):
+    text = " ".join(" ".join(page.text).split())
+    for expected in (
+        "AlexNet on digits",
+        "checkpoint of step 42",
+        "test, ten views 0.700 17.50 7.00",  # loss, top-1, top-5, from metrics.jsonl
+        "test, centre 0.800 20.00 8.00",
+        "Sparse coding 47.1 28.2 SIFT + FVs 45.7 25.7 CNN 37.5 17.0",
+        "SIFT + FVs – – 26.2 1 CNN 40.7 18.2 – 5 CNNs 38.1 16.4 16.4 "
+        "1 CNN* 39.0 16.6 – 7 CNNs* 36.7 15.4 15.3",
+        "training, median (images/s) 1,234.5",
+        "model.conv_features [8, 16, 16, 16, 16]",
+        "By fc7 features:",
+        "By raw pixels:",
+        "predicted",
+    ):
+        assert expected in text, expected
+
+
+def test_every_color_of_the_pictures_changes_on_a_dark_page(html):
+    assert COLORS.keys() == DARK_COLORS.keys()
+    style, body = html.split("</style>")
+    for name, color in COLORS.items():
+        assert f"--{name}: {color};" in style
+        assert f"--{name}: {DARK_COLORS[name]};" in style
+        assert color not in body
+
+
+def test_another_data_sets_classes_are_an_error(run, tmp_path):
+    other = run._replace(class_names=("cat", "dog"))
+    with pytest.raises(ValueError, match=r"other classes than the run in .* \(10 and 2\)"):
+        write_report(other, tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
