@@ -25,6 +25,14 @@ _CONFIG = config_flags.DEFINE_config_file(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared tfds data sets; then ALEXNET_DATA_DIR, then tfds's own."
 )
+_MULTIHOST = flags.DEFINE_bool(
+    "multihost", False, "Train with the other hosts of this Slurm, Open MPI, GKE or TPU job."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "host:port of process 0; for several hosts without a cluster."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, one a host.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def with_config_paths(argv: Sequence[str]) -> list[str]:
@@ -63,7 +71,7 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """Runs the training that the flags describe."""
     # Only now: loading jax, tfds and Orbax takes seconds, and --help should not.
-    from alexnet_jax import train  # noqa: PLC0415
+    from alexnet_jax import parallel, train  # noqa: PLC0415
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
@@ -72,7 +80,10 @@ def main(argv: Sequence[str]) -> None:
     config = _CONFIG.value
     if _DATA_DIR.value:
         config.data_dir = _DATA_DIR.value
-    train.train(config, Path(_WORKDIR.value))
+    if _MULTIHOST.value or _COORDINATOR.value:
+        parallel.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    with parallel.leaving_lost_hosts():
+        train.train(config, Path(_WORKDIR.value))
 
 
 if __name__ == "__main__":

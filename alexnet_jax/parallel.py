@@ -4,6 +4,10 @@ The mesh has two axes. `data` splits the batch. `model` splits the kernels: with
 device holds one tower, the paper's figure 2. With size 1 a device holds both.
 """
 
+import contextlib
+import faulthandler
+import os
+import sys
 from typing import NamedTuple
 
 import jax
@@ -12,6 +16,66 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+# A host that is silent for so long is given up and all others stop; jax's own default is 100.
+HEARTBEAT_SECONDS = 20
+
+
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_seconds: int = HEARTBEAT_SECONDS,
+) -> None:
+    """Makes this process one of several that train together, one a host; call it before all else.
+
+    What is not given is found from Slurm, Open MPI, GKE or the TPU's environment.
+
+    Args:
+      coordinator_address: "host:port" of process 0.
+      num_processes: number of processes.
+      process_id: this one's number, 0 to num_processes - 1.
+      heartbeat_seconds: silence after which a process counts as lost and the others stop.
+
+    Raises:
+      ValueError: not everything is given and there is no cluster to ask.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            shutdown_timeout_seconds=heartbeat_seconds,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"cannot join the other hosts: {str(error).rstrip('.')}; run under Slurm, Open MPI or "
+            "GKE, or give --coordinator_address, --num_processes and --process_id"
+        ) from error
+    faulthandler.disable()  # after a silent host's abort, threads tell nothing
+
+
+@contextlib.contextmanager
+def leaving_lost_hosts():
+    """Ends this process with one line where another one of the run is lost.
+
+    At once, since the usual way out waits for all of them.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"error: process {jax.process_index()} stops, another one was lost "
+            f"({str(error).splitlines()[0]}); start the same command again on every host, it "
+            "resumes from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
 
 
 def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
@@ -91,7 +155,13 @@ def axes_of(mesh: Mesh | None) -> Axes:
     """The axes a step on `mesh` runs over."""
     if mesh is None:
         return Axes()
-    return Axes(data="data", towers="model" if mesh.shape["model"] == 2 else None)
+    data, towers = (name if mesh.shape[name] > 1 else None for name in ("data", "model"))
+    return Axes(data, towers)
+
+
+def batch_spec(mesh: Mesh | None) -> P:
+    """How a batch lies on `mesh`: its rows over `data`, the same on every tower."""
+    return P(axes_of(mesh).data)
 
 
 def check_mesh(model, mesh: Mesh | None) -> None:
@@ -150,7 +220,7 @@ def local_rows(mesh: Mesh | None, batch_size: int) -> slice:
     """The rows of the global batch that this process loads (its devices' shares, contiguous)."""
     if mesh is None or jax.process_count() == 1:
         return slice(0, batch_size)
-    sharding = NamedSharding(mesh, P("data"))
+    sharding = NamedSharding(mesh, batch_spec(mesh))
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()
     bounds = [index[0].indices(batch_size) for index in indices if index is not None]
     return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
@@ -160,5 +230,5 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, ja
     """Puts this process's rows of a batch on its devices, as parts of one global batch."""
     if mesh is None:
         return jax.tree.map(jnp.asarray, batch)
-    sharding = NamedSharding(mesh, P("data"))
+    sharding = NamedSharding(mesh, batch_spec(mesh))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -106,7 +106,7 @@ def create_train_state(model: AlexNet, key: jax.Array, *, mesh: Mesh | None = No
     parallel.check_mesh(model, mesh)
 
     def create(key):
-        images = jnp.zeros((1, model.image_size, model.image_size, 3))
+        images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
         init_key, run_key = jax.random.split(key)
         params = model.init(init_key, images)["params"]
         opt_state = update_rule(learning_rate=0.0).init(params)
@@ -240,7 +240,7 @@ def make_predict_step(
 
     def predict_step(state, batch):
         images = {"image": batch["image"]}
-        return _on_mesh(local_step, model, mesh, out_specs=P("data"))(state, images)
+        return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, images)
 
     return jax.jit(predict_step, compiler_options=compiler_options())
 
@@ -277,7 +277,7 @@ def _on_mesh(step, model, mesh, out_specs=None):
         parallel.check_batch(batch, mesh)
         specs = parallel.partition_specs(state, model, mesh)
         out = out_specs if out_specs is not None else ((specs, P()) if rest else P())
-        over = (specs, P("data"), *(P() for _ in rest))
+        over = (specs, parallel.batch_spec(mesh), *(P() for _ in rest))
         return jax.shard_map(step, mesh=mesh, in_specs=over, out_specs=out)(state, batch, *rest)
 
     return mapped

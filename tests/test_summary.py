@@ -119,4 +119,4 @@ def test_unknown_preset_gives_one_line():
     command = [sys.executable, "-m", "alexnet_jax.summary", "--preset=orignal"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr.strip() == "summary: unknown preset 'orignal'; did you mean 'original'?"
+    assert done.stderr.strip() == "error: unknown preset 'orignal'; did you mean 'original'?"

@@ -1,0 +1,181 @@
+"""What a compiled training step sends between devices and holds on one (section 3.2, figure 2).
+
+Read from the program that XLA made, so that it is what runs and not what was meant.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from alexnet_jax import parallel
+from alexnet_jax.augment import Augmentation
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.step import Hyperparameters, make_train_step
+from alexnet_jax.workdir import state_template
+
+_KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+_INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
+_SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
+_LISTED_GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
+_IOTA_GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+
+class Collective(NamedTuple):
+    """One collective operation of a compiled program.
+
+    Fields:
+      kind: XLA's name, such as "all-gather".
+      axis: the mesh axis it runs over, "data" or "model"; "data, model" for all devices.
+      direction: "forward" or "backward".
+      layer: the layer that asked for it; "" for several at once or none.
+      parts: the arrays it leaves on one device, as (dtype, shape).
+      group: number of devices that talk.
+    """
+
+    kind: str
+    axis: str
+    direction: str
+    layer: str
+    parts: tuple[tuple[str, tuple[int, ...]], ...]
+    group: int
+
+    @property
+    def sent(self) -> int:
+        """Bytes that one device sends, in a ring."""
+        size = sum(_bytes(dtype, shape) for dtype, shape in self.parts)
+        others = self.group - 1
+        if self.kind == "all-gather":
+            return size // self.group * others
+        if self.kind == "reduce-scatter":
+            return size * others
+        return size * others * (2 if self.kind == "all-reduce" else 1) // self.group
+
+
+def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    bits = 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype))
+    return math.prod(shape) * bits // 8
+
+
+def collectives(compiled, mesh: Mesh) -> list[Collective]:
+    """Every collective of a program that was compiled for `mesh`, in the order it stands there.
+
+    Args:
+      compiled: from `jax.jit(…).lower(…).compile()`.
+      mesh: from `make_mesh`.
+    """
+    found = []
+    for line in compiled.as_text().splitlines():
+        match = _INSTRUCTION.search(line)
+        if not match:
+            continue
+        result, kind, rest = match.groups()
+        name = re.search(r'op_name="([^"]*)"', rest)
+        path = name[1] if name else ""
+        layer = re.search(r"/((?:conv|fc)\d)/", path)
+        shapes = [
+            (dtype, tuple(int(n) for n in shape.split(",") if n))
+            for dtype, shape in _SHAPE.findall(re.sub(r"/\*.*?\*/", "", result))
+        ]
+        groups = _groups(rest, mesh)
+        found.append(
+            Collective(
+                kind,
+                _axis(groups, mesh),
+                "backward" if "transpose(" in path else "forward",
+                layer[1] if layer else "",
+                # The asynchronous form also lists its operands, first.
+                tuple(shapes[len(shapes) // 2 :] if f"{kind}-start" in line else shapes),
+                len(groups[0]),
+            )
+        )
+    return found
+
+
+def _groups(text: str, mesh: Mesh) -> list[list[int]]:
+    """The positions in the mesh that talk to each other."""
+    if match := _LISTED_GROUPS.search(text):
+        return [[int(n) for n in group.split(",")] for group in match[1][1:-1].split("},{")]
+    if match := _IOTA_GROUPS.search(text):
+        shape, dims, order = (
+            [int(n) for n in (part or "").split(",") if n] for part in match.groups()
+        )
+        numbers = np.arange(math.prod(dims)).reshape(dims)
+        return numbers.transpose(order or None).reshape(shape).tolist()
+    return [list(range(mesh.size))]
+
+
+def _axis(groups: list[list[int]], mesh: Mesh) -> str:
+    numbers = np.arange(mesh.size).reshape(mesh.devices.shape)
+    if sorted(groups) == numbers.tolist():
+        return "model"
+    return "data" if sorted(groups) == numbers.T.tolist() else "data, model"
+
+
+# Machine code of the slow kind, made in a fraction of the time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def compile_train_step(
+    model: AlexNet,
+    mesh: Mesh | None,
+    batch_size: int,
+    stored_size: int = 256,
+    augmentation: Augmentation | None = None,
+):
+    """Compiles a training step from shapes alone, to look at: takes no memory on the devices.
+
+    The operations, their order and their buffers are those of the real step; its machine code is
+    not optimised.
+
+    Args:
+      model: the network.
+      mesh: from `make_mesh`, or None for one device.
+      batch_size: images of the global batch.
+      stored_size: side of the stored images in pixels.
+      augmentation: as for `make_train_step`.
+    """
+    rows = NamedSharding(mesh, parallel.batch_spec(mesh)) if mesh else None
+    side = max(stored_size, model.image_size)
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8, sharding=rows),
+        "label": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=rows),
+    }
+    step = make_train_step(model, augmentation, mesh=mesh)
+    lowered = step.lower(state_template(model, mesh), batch, Hyperparameters())
+    return lowered.compile(compiler_options=QUICK)
+
+
+class DeviceBytes(NamedTuple):
+    """Bytes that one device holds in a training step."""
+
+    parameters: int
+    velocity: int
+    batch: int
+    temporary: int  # activations, gradients, scratch: what XLA allocates beside the arguments
+
+
+def device_bytes(compiled, model: AlexNet, mesh: Mesh | None) -> DeviceBytes:
+    """What one device holds while it runs a step of `compile_train_step`."""
+
+    def held(tree):
+        leaves = jax.tree.leaves(tree)
+        shapes = [leaf.sharding.shard_shape(leaf.shape) for leaf in leaves]
+        pairs = zip(leaves, shapes, strict=True)
+        return sum(math.prod(shape) * leaf.dtype.itemsize for leaf, shape in pairs)
+
+    state = state_template(model, mesh)
+    parameters, velocity = held(state.params), held(state.opt_state)
+    memory = compiled.memory_analysis()
+    batch = memory.argument_size_in_bytes - parameters - velocity
+    return DeviceBytes(parameters, velocity, batch, memory.temp_size_in_bytes)
