@@ -296,8 +296,8 @@ def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
     """
     xp = log_probs.__array_namespace__()
     own = xp.take_along_axis(log_probs, labels[:, None], axis=-1)
-    above = (log_probs > own).sum(-1)
-    tied = (log_probs == own).sum(-1)
+    above = (~(log_probs <= own)).sum(-1)  # so that NaN is an error, not a tie
+    tied = xp.maximum((log_probs == own).sum(-1), 1)
     return {
         "loss": -own[:, 0],
         **{f"top{k}_error": 1 - xp.clip((k - above) / tied, 0, 1) for k in (1, 5)},

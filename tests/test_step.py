@@ -1,0 +1,280 @@
+"""The train and evaluation steps against the written recursion and the NumPy reference (§4, 5)."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax import (
+    Augmentation,
+    Hyperparameters,
+    create_train_state,
+    make_eval_step,
+    make_train_step,
+)
+from tests.models.test_alexnet import small_model
+from tests.reference import alexnet_numpy as reference
+from tests.reference import training_numpy
+from tests.reference.cases import NETS, problem, relative
+
+NET, STORED, BATCH = NETS["paper"], 72, 4
+MIDDLE = (STORED - NET.image_size) // 2
+CENTER = slice(MIDDLE, MIDDLE + NET.image_size)
+MEAN = np.random.default_rng(5).uniform(100, 150, (STORED, STORED, 3)).astype(np.float32)
+EXACT = Augmentation(crop="center", flip=False, color="none", mean=MEAN)
+
+
+def batch_of(count=BATCH, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 256, (count, STORED, STORED, 3), np.uint8),
+        "label": rng.integers(0, NET.num_classes, count).astype(np.int32),
+    }
+
+
+def lively_params():
+    """Weights at which every unit matters, as float32."""
+    return jax.tree.map(jnp.float32, problem(NET)[0])
+
+
+def fresh_state(model, seed=0):
+    return create_train_state(model, jax.random.key(seed)).replace(params=lively_params())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("paper")
+
+
+@pytest.fixture
+def quick_compile(monkeypatch):
+    """For steps that are built for one test: compiling would take nearly all of its time."""
+    options = {"xla_backend_optimization_level": 0}
+    monkeypatch.setattr("alexnet_jax.step.compiler_options", lambda: options)
+
+
+@pytest.fixture(scope="module")
+def train_step(model):
+    """With dropout and all augmentation; fails where it is traced twice."""
+    return make_train_step(model, Augmentation(mean=MEAN), max_traces=1)
+
+
+@pytest.fixture(scope="module")
+def eval_step(model):
+    return make_eval_step(model, EXACT)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_steps_equal_the_written_recursion_over_a_rate_drop(model):
+    """Reference gradients and the paper's rule by hand, against the compiled step."""
+    step = make_train_step(model.clone(dropout_rate=0.0), EXACT)
+    state = fresh_state(model)
+    params = jax.tree.map(np.float64, state.params)
+    velocity = jax.tree.map(np.zeros_like, params)
+    start = jax.tree.map(np.copy, params)
+    net = reference.replace(NET, keep=1.0)
+    for number, rate in enumerate([0.01, 0.01, 0.001, 0.001]):
+        batch = batch_of(seed=number)
+        state, metrics = step(state, batch, Hyperparameters(learning_rate=rate))
+        images = (batch["image"] - MEAN.astype(float))[:, CENTER, CENTER]
+        loss, logits, gradients = reference.loss_and_gradients(net, params, images, batch["label"])
+        assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-4)
+        for k in (1, 5):
+            errors = [
+                training_numpy.top_k_error(*one, k)
+                for one in zip(logits, batch["label"], strict=True)
+            ]
+            assert float(metrics[f"top{k}_error"]) == pytest.approx(np.mean(errors))
+        for layer, leaves in params.items():
+            for leaf in leaves:
+                params[layer][leaf], velocity[layer][leaf] = training_numpy.update(
+                    params[layer][leaf],
+                    velocity[layer][leaf],
+                    gradients[layer][leaf],
+                    rate=rate,
+                    decay=0.0005 * (leaf == "kernel"),
+                )
+    assert int(state.step) == 4
+    for layer, leaves in params.items():
+        for leaf, expected in leaves.items():
+            moved = expected - start[layer][leaf]
+            found = np.asarray(state.params[layer][leaf]) - start[layer][leaf]
+            assert relative(found, moved) < 1e-3, (layer, leaf)
+
+
+@pytest.mark.parametrize("number", [int, float, np.float32, np.float64, np.int64, jnp.float32])
+def test_no_way_of_writing_a_number_compiles_again(model, train_step, number):
+    hparams = Hyperparameters(
+        learning_rate=number(0),
+        momentum=number(1),
+        weight_decay=number(0),
+        color_strength=number(1),
+    )
+    train_step(fresh_state(model), batch_of(), hparams)
+    assert train_step._cache_size() <= 2  # NumPy batches, and those of jax
+
+
+def test_batches_of_numpy_and_jax_give_the_same(model, train_step):
+    hparams = Hyperparameters(learning_rate=0.01)
+    numpy_result = train_step(fresh_state(model), batch_of(), hparams)
+    jax_result = train_step(fresh_state(model), jax.tree.map(jnp.asarray, batch_of()), hparams)
+    chex.assert_trees_all_equal(*map(without_key, (numpy_result, jax_result)))
+
+
+def without_key(result):
+    state, metrics = result
+    return state.replace(key=jax.random.key_data(state.key)), metrics
+
+
+def test_state_is_donated_and_made_of_jax_arrays(model, train_step):
+    state = fresh_state(model)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    new, metrics = train_step(state, batch_of(), Hyperparameters(learning_rate=0.01))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((new, metrics)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
+    assert int(new.step) == 1
+
+
+def test_a_run_is_a_function_of_its_seed(model, train_step):
+    def losses(seed):
+        state, result = fresh_state(model, seed), []
+        for number in range(3):
+            state, metrics = train_step(
+                state, batch_of(seed=number), Hyperparameters(learning_rate=1e-4)
+            )
+            result.append(float(metrics["loss"]))
+        return result
+
+    assert losses(0) == losses(0)
+    assert losses(0) != losses(1)
+
+
+def test_every_step_draws_anew(model, train_step):
+    """The same batch and weights, another step: other crops and masks, another loss."""
+    still = Hyperparameters(learning_rate=0.0)
+    state, first = train_step(fresh_state(model), batch_of(), still)
+    _, second = train_step(state, batch_of(), still)
+    assert float(first["loss"]) != float(second["loss"])
+
+
+def test_vmap_over_seeds_and_rates_equals_runs_one_by_one(model, train_step, quick_compile):
+    seeds, rates = jnp.arange(2), jnp.array([0.001, 0.01])
+    batch = batch_of()
+
+    def one(seed, rate):
+        return fresh_state(model, seed), Hyperparameters(learning_rate=rate)
+
+    states, hparams = jax.vmap(one)(seeds, rates)
+    step = make_train_step(model, Augmentation(mean=MEAN))
+    together, metrics = jax.vmap(step, in_axes=(0, None, 0))(states, batch, hparams)
+    start = lively_params()
+    for i, (seed, rate) in enumerate(zip(seeds, rates, strict=True)):
+        own_state, own_hparams = one(seed, rate)
+        alone, own_metrics = train_step(own_state, batch, own_hparams)
+        for name, value in own_metrics.items():
+            assert float(metrics[name][i]) == pytest.approx(float(value), rel=1e-5)
+
+        def error(stacked, expected, before, run=i):
+            return relative(stacked[run] - before, expected - before)
+
+        errors = jax.tree.map(error, together.params, alone.params, start)
+        assert max(jax.tree.leaves(errors)) < 1e-3, errors
+
+
+def test_multipliers_reach_the_update(model, quick_compile):
+    step = make_train_step(model, EXACT)
+    start = lively_params()
+    hparams = Hyperparameters(learning_rate=0.01, rate_multipliers={"conv1": 0, "fc8": {"bias": 0}})
+    state, _ = step(fresh_state(model), batch_of(), hparams)
+    chex.assert_trees_all_equal(state.params["conv1"], start["conv1"])
+    chex.assert_trees_all_equal(state.params["fc8"]["bias"], start["fc8"]["bias"])
+    assert not np.array_equal(state.params["fc8"]["kernel"], start["fc8"]["kernel"])
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+def expected_sums(batch, views):
+    """Loss and errors summed over the images, from the mean of the views' probabilities."""
+    params = problem(NET)[0]
+    sums = {"loss": 0.0, "top1_error": 0.0, "top5_error": 0.0, "count": 0.0}
+    for image, label in zip(batch["image"] - MEAN.astype(float), batch["label"], strict=True):
+        if views == "ten":
+            cuts = training_numpy.ten_views(image, NET.image_size)
+        else:
+            cuts = image[None, CENTER, CENTER]
+        logits, _ = reference.forward(NET, params, cuts)
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities = (odds / odds.sum(1, keepdims=True)).mean(0)
+        sums["loss"] -= np.log(probabilities[label])
+        sums["top1_error"] += training_numpy.top_k_error(probabilities, label, 1)
+        sums["top5_error"] += training_numpy.top_k_error(probabilities, label, 5)
+        sums["count"] += 1
+    return sums
+
+
+def assert_sums(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("views", ["center", "ten"])
+def test_evaluation_sums_equal_reference(model, views):
+    state, batch = fresh_state(model), batch_of(8)
+    found = make_eval_step(model, EXACT, views=views)(state, batch)
+    assert_sums(found, expected_sums(batch, views))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, bool])
+def test_masked_images_do_not_count(model, eval_step, dtype):
+    """Whatever they hold: the padding of the last batch."""
+    state, whole = fresh_state(model), batch_of(8)
+    part = {name: value[:5] for name, value in whole.items()}
+    whole["label"][5:] = -1
+    mask = (np.arange(8) < 5).astype(dtype)
+    assert_sums(eval_step(state, whole | {"mask": mask}), expected_sums(part, "center"))
+
+
+def test_equal_scores_share_the_slots(model, eval_step):
+    state = fresh_state(model)
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    sums = eval_step(state.replace(params=zeros), batch_of(6))
+    k = NET.num_classes
+    expected = {"loss": 6 * np.log(k), "top1_error": 6 - 6 / k, "top5_error": 6 - 30 / k}
+    assert_sums(sums, expected | {"count": 6})
+
+
+def test_a_net_of_nans_is_always_wrong(model, eval_step):
+    state = fresh_state(model)
+    nans = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), state.params)
+    sums = eval_step(state.replace(params=nans), batch_of(6))
+    assert np.isnan(sums["loss"])
+    assert float(sums["top1_error"]) == float(sums["top5_error"]) == 6
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, STORED, STORED, 1), "RGB"),
+        ((2, STORED, STORED + 1, 3), "square"),
+        ((2, 32, 32, 3), "image_size=64"),
+    ],
+)
+def test_unusable_images_are_named(model, eval_step, shape, message):
+    batch = {"image": np.zeros(shape, np.uint8), "label": np.zeros(2, np.int32)}
+    with pytest.raises(ValueError, match=message):
+        eval_step(fresh_state(model), batch)
+
+
+def test_unknown_views_are_named(model):
+    with pytest.raises(ValueError, match="views='five'"):
+        make_eval_step(model, views="five")
