@@ -9,10 +9,12 @@ encode, serialise, write, digest). Then the command itself on archives of more a
 its peak memory. Writes results/prepare_speed.json and .png beside this file.
 """
 
+import contextlib
 import io
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tarfile
@@ -85,18 +87,28 @@ def peak_memory(images: int, folder: Path) -> dict[str, int]:
             entry = tarfile.TarInfo(f"n00000001_{number}.JPEG")
             entry.size = len(file.getvalue())
             tar.addfile(entry, io.BytesIO(file.getvalue()))
-    code = (
-        "import resource; from absl import app, flags; from alexnet_jax import prepare\n"
-        "prepare.define_flags(flags.FLAGS)\n"
-        "try: app.run(prepare.main)\n"
-        "finally: print(*(resource.getrusage(who).ru_maxrss for who in "
-        "(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
-    )
-    command = [sys.executable, "-c", code, "--dataset=imagenet_fall2011_256", "--encoding=jpeg"]
-    command += [f"--manual_dir={folder}", f"--data_dir={folder}/out", "--num_workers=1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    own, worker = map(int, done.stdout.splitlines()[-1].split())
-    return {"images": images, "main": round(own / 1024), "worker": round(worker / 1024)}
+    command = [sys.executable, "-m", "alexnet_jax.prepare", "--dataset=imagenet_fall2011_256"]
+    command += [f"--manual_dir={folder}", f"--data_dir={folder}/out"]
+    command += ["--encoding=jpeg", "--num_workers=1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peaks = {"main": 0, "worker": 0}
+    while process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        with contextlib.suppress(OSError):  # a process that has just ended
+            peaks["main"] = max(peaks["main"], high_water(process.pid))
+            for child in children.read_text().split():
+                peaks["worker"] = max(peaks["worker"], high_water(int(child)))
+        time.sleep(0.05)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {"images": images} | peaks
+
+
+def high_water(pid: int) -> int:
+    """Peak resident MB of a process (getrusage would count what its parent held when it forked)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) // 1024 if found else 0
 
 
 def draw(result: dict, path: Path) -> None:
