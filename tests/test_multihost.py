@@ -1,0 +1,95 @@
+"""Two processes on loopback train as one, and one that is lost stops the other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alexnet_jax.parallel import HEARTBEAT_SECONDS, initialize
+
+# 42 updates of a narrow net on digits, each logged.
+RUN = [
+    "--config=digits",
+    "--config.model.conv_features=(8, 16, 16, 16, 8)",
+    "--config.model.fc_features=(32, 32)",
+    "--config.batch_size=32",
+    "--config.num_epochs=1",
+    "--config.log_every_steps=1",
+    "--config.checkpoint_every_steps=10",
+    "--config.test_split=",
+]
+
+
+def start(workdir, *flags):
+    """The training command with one device of its own; compiled fast, not to be fast."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    command = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *RUN, *flags]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
+def start_two(workdir):
+    """The command on two hosts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    together = [f"--coordinator_address={address}", "--num_processes=2"]
+    return [start(workdir, *together, f"--process_id={number}") for number in (0, 1)]
+
+
+def finish(*processes):
+    for process in processes:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+
+
+def curve(workdir):
+    rows = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
+    return [(row["step"], row["split"], row["loss"], row["top1_error"]) for row in rows]
+
+
+def steps_logged(workdir):
+    log = workdir / "metrics.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one")
+    finish(start(workdir))  # also prepares the digits, which two would do at once
+    return curve(workdir)
+
+
+@pytest.mark.timeout(900)
+def test_a_lost_process_stops_the_other_and_the_run_goes_on_as_that_of_one(tmp_path, one_process):
+    first, second = start_two(tmp_path)
+    while steps_logged(tmp_path) < 12:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    _, errors = first.communicate(timeout=300)
+    assert time.monotonic() - killed < HEARTBEAT_SECONDS + 10
+    assert first.returncode not in (0, None)
+    assert "process 0 stops, another one was lost" in errors.splitlines()[-1]
+    second.communicate()
+    assert steps_logged(tmp_path) < len(one_process)
+
+    resumed = start_two(tmp_path)
+    finish(*resumed)
+    found = curve(tmp_path)
+    assert [row[:2] for row in found] == [row[:2] for row in one_process]
+    for row, expected in zip(found, one_process, strict=True):
+        assert row[2:] == pytest.approx(expected[2:], rel=1e-4)
+
+
+def test_a_process_without_a_cluster_is_told_what_to_give(monkeypatch):
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=r"cannot join the other hosts.*--coordinator_address"):
+        initialize()
