@@ -35,6 +35,9 @@ def main(argv: Sequence[str]) -> None:
     from alexnet_jax.inspect.files import image_files  # noqa: PLC0415
     from alexnet_jax.workdir import load_run  # noqa: PLC0415
 
+    output = Path(_OUTPUT.value)
+    if not output.parent.is_dir():  # told before the work, not after
+        raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
     files = image_files(argv[1:]) if argv[1:] else []
     run = load_run(_WORKDIR.value)
     problems: list[ImageError] = []
@@ -48,7 +51,6 @@ def main(argv: Sequence[str]) -> None:
             stored_size=run.config.stored_size,
         )
         arrays = split_features(run, dataset, _LAYER.value)
-    output = Path(_OUTPUT.value)
     save(output, arrays)
     rows, width = arrays["features"].shape
     print(f"{output}: {_LAYER.value} of {rows:,} images, {width:,} values each", flush=True)

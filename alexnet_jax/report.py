@@ -25,13 +25,12 @@ def main(argv: Sequence[str]) -> None:
     from alexnet_jax.inspect.page import write_report  # noqa: PLC0415
     from alexnet_jax.workdir import load_run  # noqa: PLC0415
 
+    run = load_run(_WORKDIR.value)
     output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "report.html")
+    if not output.parent.is_dir():  # told before the work, not after
+        raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
     write_report(
-        load_run(_WORKDIR.value),
-        output,
-        data_dir=_DATA_DIR.value,
-        images=_IMAGES.value,
-        gallery=_GALLERY.value,
+        run, output, data_dir=_DATA_DIR.value, images=_IMAGES.value, gallery=_GALLERY.value
     )
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 

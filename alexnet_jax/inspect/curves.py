@@ -72,7 +72,9 @@ def curves_figure(metrics: list[dict[str, Any]], quantity: str, label: str) -> F
         axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
         if quantity == "loss":
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
         else:
             axes.set_ylim(0, None)
         axes.legend()

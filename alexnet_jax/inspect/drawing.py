@@ -80,10 +80,13 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def svg(figure: Figure, label: str) -> str:
+def svg(figure: Figure, label: str, *, smooth: bool = True) -> str:
     """The figure as an inline `<svg>` that takes the page's font and colours.
 
-    `label` says in words what is seen, for those who cannot see it.
+    Args:
+      figure: drawn in `COLORS`.
+      label: says in words what is seen, for those who cannot see it.
+      smooth: enlarge the images in it without showing their pixels.
     """
     file = io.StringIO()
     with style():
@@ -95,6 +98,8 @@ def svg(figure: Figure, label: str) -> str:
     head = rf'<svg viewBox="\1" role="img" aria-label="{escape(label)}">'
     text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', head, text, count=1)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # the same in every figure
+    if smooth:
+        text = re.sub(r"image-rendering: *(crisp-edges|pixelated);?", "", text)
     text = text.replace(f"'{_FONT}'", "var(--font)")
     for name, color in COLORS.items():
         text = text.replace(color, f"var(--{name})")

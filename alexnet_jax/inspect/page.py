@@ -330,7 +330,7 @@ def _mistakes(run: Run, test: Dataset, labels, probabilities, names) -> str:
     size = run.model.image_size
     shifts = sorted({round(shift) for shift in np.linspace(0, size / 2, 7)})
     shifted = shift_errors(run, some, shifts, batch_size=BATCH_SIZE)
-    confusion = _figure(confusion_figure(matrix, names), "Confusion matrix")
+    confusion = drawing.svg(confusion_figure(matrix, names), "Confusion matrix", smooth=False)
     shift = _figure(
         shift_figure(shifted, test.image_size, size),
         "Error against the shift of the crop",

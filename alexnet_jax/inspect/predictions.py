@@ -213,5 +213,5 @@ def shift_figure(errors: Sequence[dict[str, float]], stored_size: int, image_siz
             xlim=(0, max(shifts)),
             ylim=(0, None),
         )
-        axes.legend(loc="upper left")
+        axes.legend()
     return figure
