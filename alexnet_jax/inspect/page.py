@@ -240,7 +240,9 @@ def _errors(run: Run, metrics: list[dict[str, Any]]) -> str:
     return _section(
         "Errors beside the paper's",
         "In percent. Only figures on the same data compare. CNNs: averages of that many networks; "
-        "*: pre-trained on the whole Fall 2011 release.",
+        f"*: pre-trained on the whole Fall 2011 release. Validation here is "
+        f"<code>{escape(run.config.validation_split)}</code>, test "
+        f"<code>{escape(str(run.config.test_split))}</code>.",
         _columns(tables, narrow=True),
     )
 
