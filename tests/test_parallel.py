@@ -3,6 +3,8 @@
 import functools
 import math
 import re
+from collections import Counter
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -330,9 +332,14 @@ def test_two_batches_send_the_gradients_alone():
     assert_one_crossing_over_data(found, narrow(), mesh)
 
 
-def test_a_mesh_of_one_device_sends_nothing():
-    mesh = make_mesh(1, 1)
-    assert collectives(compile_train_step(narrow(), mesh, BATCH, 72), mesh) == []
+def test_a_mesh_of_one_device_is_the_program_of_no_mesh():
+    compiled = compile_train_step(narrow(), make_mesh(1, 1), BATCH, 72, AUGMENTATION)
+    found, expected = (
+        Counter(re.findall(r"= \S+ ([a-z][\w-]*)\(", program.as_text()))
+        for program in (compiled, twenty_steps(None)[0])
+    )
+    assert found == expected
+    assert collectives(compiled, make_mesh(1, 1)) == []
 
 
 def test_evaluation_sends_the_layers_inputs_and_four_sums():
@@ -415,3 +422,30 @@ def test_bad_meshes_give_one_clear_line(attempt, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         attempt()
     assert "\n" not in str(error.value)
+
+
+# --- the documentation ------------------------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "parallel.md").read_text()
+
+
+def test_the_documented_example_runs_as_it_stands(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    exec(compile(example, "docs/parallel.md", "exec"), {})
+    shape, spec, loss = capsys.readouterr().out.splitlines()
+    assert shape == "(11, 11, 3, 96)"
+    assert "'model'" in spec
+    assert math.isfinite(float(loss))
+
+
+def test_the_documented_bytes_are_those_of_the_net():
+    model = alexnet("paper")
+    expected = expected_over_towers(["conv3", "fc6", "fc7", "fc8"], model)
+    documented = re.findall(
+        r"^(forward|backward) +model +(\w+) +([\w-]+) +1 +[\d,]+ +([\d,]+)", DOCUMENT, re.MULTILINE
+    )
+    rows = [(way, layer, kind, float(n.replace(",", ""))) for way, layer, kind, n in documented]
+    assert rows == expected
+    assert f"{sum(row[-1] for row in expected):,.0f} bytes" in DOCUMENT
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state_template(model, None).params))
+    assert f"parameters           {4 * parameters:,}" in DOCUMENT
