@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
             _SPLIT.value,
             data_dir=_DATA_DIR.value or run.config.data_dir,
             stored_size=run.config.stored_size,
+            labels=False,
         )
         arrays = split_features(run, dataset, _LAYER.value)
     save(output, arrays)

@@ -37,7 +37,8 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     with style():
         figure = new_figure(5, 5)
         axes = figure.subplots()
-        axes.imshow(cells, interpolation="none")
+        # Where a class is smaller than a pixel, pixels are averages.
+        axes.imshow(cells, interpolation="none" if count <= _NAMED else "antialiased")
         axes.grid(False)
         axes.set(xlabel="predicted", ylabel="true")
         axes.spines[:].set_visible(True)

@@ -90,7 +90,7 @@ def svg(figure: Figure, label: str, *, smooth: bool = True) -> str:
     """
     file = io.StringIO()
     with style():
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(file, format="svg", dpi=200, transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     # Inline, a <style> would hold for the whole page.

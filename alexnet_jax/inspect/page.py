@@ -230,6 +230,9 @@ def _errors(run: Run, metrics: list[dict[str, Any]]) -> str:
         [row.model, *("–" if value is None else f"{value:.1f}" for value in row[1:])]
         for row in paper.TABLE_2
     ]
+    splits = f"Validation here is <code>{escape(run.config.validation_split)}</code>"
+    if run.config.test_split:
+        splits += f", test <code>{escape(run.config.test_split)}</code>"
     table_2_head = ["model", "top-1 val", "top-5 val", "top-5 test"]
     tables = [
         f"<div><h3>This run, {escape(run.config.dataset)}</h3>{here}</div>",
@@ -240,9 +243,7 @@ def _errors(run: Run, metrics: list[dict[str, Any]]) -> str:
     return _section(
         "Errors beside the paper's",
         "In percent. Only figures on the same data compare. CNNs: averages of that many networks; "
-        f"*: pre-trained on the whole Fall 2011 release. Validation here is "
-        f"<code>{escape(run.config.validation_split)}</code>, test "
-        f"<code>{escape(str(run.config.test_split))}</code>.",
+        f"*: pre-trained on the whole Fall 2011 release. {splits}.",
         _columns(tables, narrow=True),
     )
 
