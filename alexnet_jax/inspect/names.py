@@ -8,7 +8,9 @@ from importlib import resources
 def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
     """The names with ILSVRC-2012's synset numbers replaced: "n01440764" becomes "tench".
 
-    Others stay as they are. Source: WordNet 3.0, the first word of each synset.
+    Others stay as they are.
+
+    Source: the first word of each synset, WordNet 3.0, Copyright 2006 by Princeton University.
     """
     words = _words()
     return tuple(words.get(name, name) for name in class_names)

@@ -1,0 +1,41 @@
+"""`python -m alexnet_jax.report` as its user sees it; the page itself is tested in inspect/."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny_run import write_run
+
+
+def report(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.report", *map(str, arguments)],
+        env=dict(os.environ, XLA_FLAGS=""),  # one device
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--workdir={}/none", "{}/none holds no run (no config.json)"),
+        ("--output={}/none/report.html", "folder {}/none is not there; make it"),
+    ],
+)
+def test_what_is_not_there_is_told_in_one_line_before_the_work(flag, message, tmp_path):
+    done = report(f"--workdir={write_run(tmp_path / 'run')}", flag.format(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: " + message.format(tmp_path))
+
+
+def test_the_page_is_written_where_it_is_said(tmp_path):
+    workdir = write_run(tmp_path / "run")
+    done = report(f"--workdir={workdir}", "--images=12", "--gallery=16")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{workdir / 'report.html'}: ")
+    assert "AlexNet on digits" in (workdir / "report.html").read_text(encoding="utf-8")
