@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
 
-from alexnet_jax.parallel import HEARTBEAT_SECONDS, initialize
+from alexnet_jax.parallel import HEARTBEAT_SECONDS
+from alexnet_jax.workdir import load_run
 
 # 42 updates of a narrow net on digits, each logged.
 RUN = [
@@ -62,7 +66,7 @@ def steps_logged(workdir):
 def one_process(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
     finish(start(workdir))  # also prepares the digits, which two would do at once
-    return curve(workdir)
+    return workdir
 
 
 @pytest.mark.timeout(900)
@@ -78,18 +82,22 @@ def test_a_lost_process_stops_the_other_and_the_run_goes_on_as_that_of_one(tmp_p
     assert first.returncode not in (0, None)
     assert "process 0 stops, another one was lost" in errors.splitlines()[-1]
     second.communicate()
-    assert steps_logged(tmp_path) < len(one_process)
+    assert steps_logged(tmp_path) < steps_logged(one_process)
 
-    resumed = start_two(tmp_path)
-    finish(*resumed)
-    found = curve(tmp_path)
-    assert [row[:2] for row in found] == [row[:2] for row in one_process]
-    for row, expected in zip(found, one_process, strict=True):
+    finish(*start_two(tmp_path))
+    for row, expected in zip(curve(tmp_path), curve(one_process), strict=True):
+        assert row[:2] == expected[:2]
         assert row[2:] == pytest.approx(expected[2:], rel=1e-4)
+    # The losses hardly leave ln 10 in 42 updates; the velocity shows that all gradients counted.
+    states = [load_run(workdir, which="last").state for workdir in (tmp_path, one_process)]
+    for found, expected in zip(*map(jax.tree.leaves, [s.opt_state for s in states]), strict=True):
+        assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
-def test_a_process_without_a_cluster_is_told_what_to_give(monkeypatch):
+def test_a_process_without_a_cluster_is_told_what_to_give(tmp_path, monkeypatch):
     for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match=r"cannot join the other hosts.*--coordinator_address"):
-        initialize()
+    process = start(tmp_path, "--multihost")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert re.fullmatch("error: cannot join the other hosts: .*--coordinator_address.*\n", errors)
