@@ -69,8 +69,15 @@ def torch_loader(files: list[str], folder: str, workers: int) -> Iterator[Any]:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             return torch.from_numpy(np.array(image)), index % 1000
 
+    context = "fork" if workers else None  # its default here would be the race's own "spawn"
     return iter(
-        torch.utils.data.DataLoader(Photographs(), BATCH, shuffle=True, num_workers=workers)
+        torch.utils.data.DataLoader(
+            Photographs(),
+            BATCH,
+            shuffle=True,
+            num_workers=workers,
+            multiprocessing_context=context,
+        )
     )
 
 
@@ -201,26 +208,30 @@ def race(files: list[str], folder: str, cores: list[int], rounds: int) -> dict[s
     """Images/s of every contender in each round."""
     context = multiprocessing.get_context("spawn")
     running = {}
-    for name, (module, make) in contenders(len(cores)).items():
-        if module and importlib.util.find_spec(module) is None:
-            print(f"{name}: left out, {module} is not installed", flush=True)
-            continue
-        here, there = context.Pipe()
-        arguments = (there, partial(make, files, folder), cores, FLAGS.turn)
-        process = context.Process(target=take_turns, args=arguments)
-        process.start()
-        there.close()
-        running[name] = (process, here)
-    for _, pipe in running.values():
-        pipe.recv()
-    rates: dict[str, list[float]] = {name: [] for name in running}
-    for _, (name, (_, pipe)) in itertools.product(range(rounds), running.items()):
-        pipe.send(True)
-        rates[name].append(pipe.recv())
-    for process, pipe in running.values():
-        pipe.send(False)
-        process.join()
-    return rates
+    try:
+        for name, (module, make) in contenders(len(cores)).items():
+            if module and importlib.util.find_spec(module) is None:
+                print(f"{name}: left out, {module} is not installed", flush=True)
+                continue
+            here, there = context.Pipe()
+            arguments = (there, partial(make, files, folder), cores, FLAGS.turn)
+            process = context.Process(target=take_turns, args=arguments)
+            process.start()
+            there.close()
+            running[name] = (process, here)
+        for _, pipe in running.values():
+            pipe.recv()
+        rates: dict[str, list[float]] = {name: [] for name in running}
+        for _, (name, (_, pipe)) in itertools.product(range(rounds), running.items()):
+            pipe.send(True)
+            rates[name].append(pipe.recv())
+        for process, pipe in running.values():
+            pipe.send(False)
+            process.join()
+        return rates
+    finally:
+        for process, _ in running.values():
+            process.kill()
 
 
 def race_step(folder: str, rounds: int) -> dict[str, list[float]]:
