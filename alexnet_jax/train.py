@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from alexnet_jax import parallel, schedules
+from alexnet_jax import parallel, schedules, transfer
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.checkpoint import Checkpointer
 from alexnet_jax.data.cache import cached
@@ -243,6 +243,10 @@ class Training:
         if self.checkpoints.latest_step is None:
             key = jax.random.key(self.config.seed)
             self.state = create_train_state(self.model, key, mesh=self.mesh)
+            if self.config.init_from:
+                weights = transfer.load_weights(self.config.init_from, mesh=self.mesh)
+                self.state, rows = transfer.start_from(self.state, weights, self.data.class_names)
+                self.say(f"Starting from {self.config.init_from}:\n{transfer.format_rows(rows)}")
         else:
             restored = self.checkpoints.restore(state_template(self.model, self.mesh))
             self.state, self.step = restored.state, restored.step
@@ -435,7 +439,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
 
     Returns:
       split -> metrics of the best checkpoint on the test split: "test" (centre crop) and
-      "test_ten_views"; empty where the configuration names no test split.
+      "test_ten_views"; empty where the configuration names no test split. Of an ensemble, those
+      of the network of each seed, as "seed_0/test".
 
     Raises:
       ValueError: the configuration or the data cannot be used.
@@ -443,9 +448,22 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
       FloatingPointError: the loss is not a number; the last good checkpoint is kept.
       SystemExit: stopped by a signal, after saving.
     """
+    if config.ensemble > 1:
+        return _train_ensemble(config, workdir)
     training = Training(config, workdir)
     training.run()
     return test(config, workdir, training.mesh, training.say) if config.test_split else {}
+
+
+def _train_ensemble(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
+    """Trains the networks of an ensemble one after the other, each a run of its own."""
+    results: dict[str, dict[str, float]] = {}
+    for seed in range(config.seed, config.seed + config.ensemble):
+        member = config.copy_and_resolve_references()
+        member.seed, member.ensemble = seed, 1
+        folder = f"seed_{seed}"
+        results |= {f"{folder}/{k}": v for k, v in train(member, workdir / folder).items()}
+    return results
 
 
 def test(config: ConfigDict, workdir: Path, mesh: Mesh, say) -> dict[str, dict[str, float]]:

@@ -23,6 +23,10 @@ def get_config() -> ConfigDict:
         }
     )
 
+    # Another run's workdir, or an .npz file of weights: layers whose shapes agree are taken.
+    config.init_from = placeholder(str)
+    config.ensemble = 1  # networks, of the seeds seed, seed + 1, …; several go to WORKDIR/seed_*
+
     # The data: any prepared tfds set by name, images stored with this side in pixels.
     config.dataset = ""
     config.data_dir = placeholder(str)
@@ -54,7 +58,8 @@ def get_config() -> ConfigDict:
     config.weight_decay = 5e-4
     config.color_strength = 0.1
     config.rate_multipliers = ConfigDict()  # layer -> factor on the rate
-    config.hand_changes = ()  # ((epoch, {field of Hyperparameters: value}), …)
+    # ((epoch, {field of Hyperparameters: value}), …); layers named here obey it from epoch 0 on.
+    config.hand_changes = ()
     config.schedule = ConfigDict(
         {
             "name": "drops",  # or "plateau", "dexp", "constant"
@@ -72,7 +77,7 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": placeholder(int), "model": 1})
 
     config.eval_batch_size = 256
-    config.validate_every_epochs = 1
+    config.validate_every_epochs = 1.0
     config.best_metric = "top1_error"  # of the validation, or "loss"
     config.log_every_steps = 100
     config.checkpoint_every_steps = placeholder(int)  # besides after each validation

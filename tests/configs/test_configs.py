@@ -1,0 +1,97 @@
+"""Every shipped recipe makes a network and a schedule, at the rates of the authors' logs."""
+
+import importlib
+import pkgutil
+
+import jax
+import pytest
+
+from alexnet_jax import configs, schedules
+from alexnet_jax.configs import imagenet2012_pretrained
+from alexnet_jax.step import create_train_state
+from alexnet_jax.workdir import build_model
+
+NAMES = sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+STEPS_PER_EPOCH = 10_009  # of ILSVRC-2012
+
+
+def load(name):
+    return importlib.import_module(f"alexnet_jax.configs.{name}").get_config()
+
+
+def schedule_of(config):
+    return schedules.make_schedule(
+        **config.schedule,
+        learning_rate=config.learning_rate,
+        num_epochs=config.num_epochs,
+        steps_per_epoch=STEPS_PER_EPOCH,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_makes_a_network_and_a_schedule(name):
+    config = load(name)
+    model = build_model(config, 1000)
+    state = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
+    assert state.params["fc8"]["bias"].shape == (1000,)
+    schedule = schedule_of(config)
+    assert schedule.learning_rate(0, schedule.initial_state()) == config.learning_rate
+    layers = [layer.name for layer in model.layers]
+    for epoch, _ in config.hand_changes:
+        assert 0 <= epoch < config.num_epochs
+        multipliers = rates_at(config, epoch)
+        assert set(multipliers) <= set(layers)
+    assert config.mesh.model in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("imagenet2012", 60_965_224),
+        ("imagenet2010", 60_965_224),
+        ("imagenet2012_two_gpus", 60_965_224),
+        ("imagenet2012_pretrained", 61_555_304),
+        ("imagenet_fall2011", 61_555_304),
+    ],
+)
+def test_recipes_for_imagenet_have_the_paper_s_networks(name, parameters):
+    model = build_model(load(name), 1000)
+    state = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == parameters
+
+
+def rates_at(config, epoch):
+    return schedules.hyperparameters_at(epoch, config.hand_changes).get("rate_multipliers", {})
+
+
+@pytest.mark.parametrize(
+    ("epoch", "conv1", "conv2", "fc8"),
+    [
+        (0, 1e-4, 1e-3, 1e-3),
+        (0.3, 1e-4, 1e-3, 1e-2),
+        (5, 1e-5, 1e-3, 1e-2),
+        (7, 0, 1e-3, 1e-2),
+        (9, 0, 1e-3, 1e-3),
+        (22, 0, 1e-4, 1e-4),
+        (42, 0, 1e-5, 1e-5),
+    ],
+)
+def test_fine_tuning_runs_at_the_rates_of_the_authors_log(epoch, conv1, conv2, fc8):
+    config = imagenet2012_pretrained.get_config()
+    schedule = schedule_of(config)
+    rate = schedule.learning_rate(round(epoch * STEPS_PER_EPOCH), schedule.initial_state())
+    multipliers = rates_at(config, epoch)
+    found = [rate * multipliers.get(layer, 1) for layer in ("conv1", "conv2", "fc8")]
+    assert found == pytest.approx([conv1, conv2, fc8])
+    assert config.num_epochs == 54
+
+
+def test_fine_tuning_turns_the_colour_shift_off_and_never_compiles_again():
+    config = imagenet2012_pretrained.get_config()
+    strengths, structures = [], set()
+    for epoch in range(config.num_epochs):
+        fields = schedules.hyperparameters_at(epoch, config.hand_changes)
+        strengths.append(fields.get("color_strength", config.color_strength))
+        structures.add(str(jax.tree.structure(fields["rate_multipliers"])))
+    assert strengths == [0.1] * 38 + [0.0] * 16
+    assert len(structures) == 1

@@ -1,0 +1,101 @@
+"""Starting from another run takes what fits, renews the rest, and says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step, transfer
+from alexnet_jax.transfer import Weights
+
+SMALL = {"image_size": 64, "conv_features": (4, 4, 4, 4, 4), "fc_features": (8, 8)}
+OLD = tuple("abc")
+
+
+def new_state(seed, preset="paper", **fields):
+    """A train state with parameters of its own; compiles nothing."""
+    model = alexnet(preset, **SMALL | fields)
+    state = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
+    draw = np.random.default_rng(seed).standard_normal
+    return state.replace(
+        params=jax.tree.map(lambda x: jnp.asarray(draw(x.shape), x.dtype), state.params)
+    )
+
+
+def fates(rows):
+    return {row.layer: row.fate for row in rows}
+
+
+@pytest.fixture(scope="module")
+def old():
+    return Weights(new_state(0, num_classes=3).params, OLD)
+
+
+def test_layers_that_agree_are_taken_and_a_new_head_is_not(old):
+    fresh = new_state(1, num_classes=5)
+    state, rows = transfer.start_from(fresh, old, tuple("vwxyz"))
+    assert fates(rows) == {layer: "taken" for layer in fresh.params} | {"fc8": "renewed"}
+    for layer in fresh.params:
+        source = fresh.params if layer == "fc8" else old.params
+        for name, leaf in state.params[layer].items():
+            np.testing.assert_array_equal(leaf, source[layer][name])
+    assert "3 there" in transfer.format_rows(rows)
+    assert sum(row.parameters for row in rows) == sum(x.size for x in jax.tree.leaves(state.params))
+
+
+def test_a_head_of_as_many_other_classes_is_renewed(old):
+    fresh = new_state(1, num_classes=3)
+    state, rows = transfer.start_from(fresh, old, tuple("xyz"))
+    assert fates(rows)["fc8"] == "renewed"
+    np.testing.assert_array_equal(state.params["fc8"]["kernel"], fresh.params["fc8"]["kernel"])
+    _, rows = transfer.start_from(fresh, old, OLD)
+    assert fates(rows)["fc8"] == "taken"
+
+
+def test_an_added_conv6_is_new_and_one_too_many_is_dropped(old):
+    six = new_state(1, "six_conv", num_classes=3, conv6_features=4)
+    state, rows = transfer.start_from(six, old, OLD)
+    assert fates(rows)["conv6"] == "new"
+    np.testing.assert_array_equal(state.params["conv6"]["kernel"], six.params["conv6"]["kernel"])
+    _, rows = transfer.start_from(new_state(2, num_classes=3), Weights(six.params, OLD), OLD)
+    assert fates(rows)["conv6"] == "dropped"
+    assert "conv6" in transfer.format_rows(rows)
+
+
+def test_a_file_of_weights_gives_the_same_start(old, tmp_path):
+    file = tmp_path / "weights.npz"
+    np.savez(file, **flatten_dict(old.params, sep="/"))
+    fresh = new_state(1, num_classes=3)
+    from_file, _ = transfer.start_from(fresh, transfer.load_weights(file), OLD)
+    from_run, _ = transfer.start_from(fresh, old, OLD)
+    jax.tree.map(np.testing.assert_array_equal, from_file.params, from_run.params)
+
+
+def test_what_cannot_be_started_from_is_one_line(old, tmp_path):
+    with pytest.raises(ValueError, match="no such folder or file"):
+        transfer.load_weights(tmp_path / "nothing")
+    (tmp_path / "torn.npz").write_bytes(b"PK\3\4 torn")
+    with pytest.raises(ValueError, match=r"torn\.npz is no \.npz file") as error:
+        transfer.load_weights(tmp_path / "torn.npz")
+    assert "\n" not in str(error.value)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"holds no run"):
+        transfer.load_weights(tmp_path / "folder")
+    wide = new_state(1, num_classes=3, conv_features=(8, 8, 8, 8, 8), fc_features=(16, 16))
+    with pytest.raises(ValueError, match="no layer to start from agrees"):
+        transfer.start_from(wide, old, tuple("xyz"))
+
+
+def test_freezing_a_layer_keeps_it_bit_for_bit_and_compiles_nothing_new():
+    model = alexnet("paper", num_classes=3, **SMALL)
+    step = make_train_step(model, max_traces=1)
+    state = create_train_state(model, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.integers(0, 256, (4, 72, 72, 3), np.uint8), "label": np.arange(4) % 3}
+    before = jax.device_get(state.params)
+    for rates in ({"conv1": 0.0, "fc8": 10.0}, {"conv1": 0.0, "fc8": 1.0}):
+        state, _ = step(state, batch, Hyperparameters(rate_multipliers=rates))
+    after = jax.device_get(state.params)
+    np.testing.assert_array_equal(after["conv1"]["kernel"], before["conv1"]["kernel"])
+    assert (after["fc8"]["kernel"] != before["fc8"]["kernel"]).any()
