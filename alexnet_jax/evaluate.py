@@ -21,10 +21,14 @@ from alexnet_jax.data.pipeline import Dataset, open_dataset
 from alexnet_jax.evaluation import (
     Predictions,
     SplitResult,
+    Tally,
     predictions,
     search_weights,
     tally,
 )
+from alexnet_jax.inspect.confusion import confusion_figure
+from alexnet_jax.inspect.drawing import style
+from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.workdir import Run, load_run
 
@@ -162,6 +166,9 @@ def evaluate_runs(
             path = output / f"test_{view}.txt"
             submission.write_top5(path, results["test"].top5, order, numbers)
             print(f"{path}: five labels an image, for the ILSVRC server")
+        for split, result in results.items():  # the last view's stays
+            if result.tallies[-1].images:
+                _draw(result.tallies[-1], runs[0].class_names, output / f"confusion_{split}.png")
     if first:
         _write(report, output / "evaluation.json")
     return report
@@ -324,6 +331,12 @@ def _summary(
                 row[split] = {"images": counts.images, **counts.means}
     classes = {split: result.tallies[-1].by_class(class_names) for split, result in results.items()}
     return {"weights": shares.tolist(), "rows": rows, "classes": classes}
+
+
+def _draw(counts: Tally, class_names: Sequence[str], path: Path) -> None:
+    figure = confusion_figure(counts.confusion, readable_names(class_names))
+    with style():
+        figure.savefig(path)
 
 
 def _write(report: Mapping[str, Any], path: Path) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -192,6 +193,7 @@ class Training:
                 "use cache='host'"
             )
         self.data = cached(stored, config.cache, mesh=self.mesh)
+        chex.clear_trace_counter()  # counts by name: an ensemble's networks would add up
         self.train_step = make_train_step(
             self.model, self.augmentation, mesh=self.mesh, max_traces=1
         )
