@@ -14,7 +14,7 @@ from alexnet_jax.workdir import build_model, save_config
 CLASS_NAMES = tuple(map(str, range(10)))
 
 
-def write_run(workdir: Path) -> Path:
+def write_run(workdir: Path, seed: int = 0) -> Path:
     """Writes `workdir` as training would: configuration, measurements, a checkpoint of step 42."""
     workdir.mkdir(parents=True, exist_ok=True)
     config = digits.get_config()
@@ -27,7 +27,7 @@ def write_run(workdir: Path) -> Path:
         "deviations": np.ones(3, np.float32),
         "eigenvectors": np.eye(3, dtype=np.float32),
     }
-    state = create_train_state(build_model(config, 10), jax.random.key(0))
+    state = create_train_state(build_model(config, 10), jax.random.key(seed))
     with Checkpointer(workdir / "checkpoints") as checkpoints:
         metadata = {"class_names": list(CLASS_NAMES), "dataset": "digits/1.0.0"}
         checkpoints.save(42, state, arrays=arrays, metadata=metadata, best_metric=0.5)

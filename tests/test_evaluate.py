@@ -1,0 +1,164 @@
+"""Runs evaluated alone and averaged, on any mesh; what does not fit is one line."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from alexnet_jax import evaluate, submission
+from alexnet_jax.data.pipeline import Dataset, open_dataset
+from alexnet_jax.evaluation import predictions
+from alexnet_jax.parallel import make_mesh
+from alexnet_jax.step import image_scores
+from alexnet_jax.workdir import load_run
+from tests.data.conftest import png, write_dataset
+from tests.tiny_run import write_run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def user_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.getbasetemp() / "tensorflow_datasets"
+        patch.setenv("TFDS_DATA_DIR", str(folder))
+        patch.delenv("ALEXNET_DATA_DIR", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """Two networks of different seeds, laid out as an ensemble."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    for seed in (0, 1):
+        write_run(folder / f"seed_{seed}", seed)
+    return [folder / "seed_0", folder / "seed_1"]
+
+
+def collect(workdir, mesh, batch_size):
+    run = load_run(workdir, mesh=mesh)
+    dataset = open_dataset("digits", "validation[:60]", stored_size=72)
+    blocks = list(predictions([run], [dataset], views="ten", batch_size=batch_size, mesh=mesh))
+    log_probs, labels = zip(*blocks, strict=True)
+    return np.concatenate(log_probs, axis=1), np.concatenate(labels)
+
+
+def test_every_mesh_gives_the_same_probabilities_and_errors(workdirs):
+    expected, labels = collect(workdirs[0], None, 250)
+    assert expected.shape == (1, 60, 10)
+    scores = image_scores(expected[0], labels)
+    for mesh in (make_mesh(2, 1), make_mesh(1, 2)):
+        found, found_labels = collect(workdirs[0], mesh, 260)
+        np.testing.assert_array_equal(found_labels, labels)
+        np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=1e-5)
+        for error in ("top1_error", "top5_error"):
+            np.testing.assert_array_equal(image_scores(found[0], labels)[error], scores[error])
+
+
+def test_an_ensemble_is_found_averaged_and_written(workdirs, tmp_path, capsys):
+    report = evaluate.evaluate_runs(
+        [workdirs[0].parent],
+        tmp_path,
+        views=["center"],
+        search=True,
+        splits={"validation": "validation[:60]", "test": "test[:50]"},
+        batch_size=32,
+    )
+    table = report["views"]["center"]
+    assert [row["row"] for row in table["rows"]] == ["1 CNN", "1 CNN", "2 CNNs"]
+    assert [row["test"]["images"] for row in table["rows"]] == [50] * 3
+    assert sum(table["weights"]) == pytest.approx(1)
+    alone = [row["validation"]["top5_error"] for row in table["rows"][:2]]
+    assert table["rows"][2]["validation"]["top5_error"] <= max(alone)
+    assert sum(row["images"] for row in table["classes"]["test"].values()) == 50
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == report
+    assert (tmp_path / "confusion_test.png").stat().st_size > 1000
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["Centre", "crop", "validation", "test"]
+    assert lines[4].startswith("2 CNNs    their mean")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": ["1"]}, "1 weights for 2 runs; give one for each"),
+        ({"weights": ["0", "0"]}, "give 0 or more, one above 0"),
+        ({"weights": ["a", "1"]}, "give numbers"),
+        ({"weights": [1, 1], "search": True}, "leave out one of the two"),
+        ({"labels": "labels.txt"}, "the test split has labels already"),
+        ({"dataset": "three", "splits": {"validation": "train", "test": "train"}}, "has 3 classes"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(arguments, message, workdirs, tmp_path):
+    write_dataset(tmp_path, "three", [png(np.zeros((8, 8, 3), np.uint8))], [0])
+    with pytest.raises(ValueError, match=message) as error:
+        evaluate.evaluate_runs(workdirs, data_dir=str(tmp_path), **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_names_a_folder_without_a_checkpoint(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.evaluate", f"--workdir={tmp_path}"],
+        env=dict(os.environ, XLA_FLAGS=""),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: {tmp_path} holds no run")
+
+
+class Numbered:
+    """Test images whose stored order is not that of their names."""
+
+    names = ("t_00000003.JPEG", "t_00000001.JPEG", "t_00000004.JPEG", "t_00000002.JPEG")
+
+    def __len__(self):
+        return len(self.names)
+
+    def file_name(self, index):
+        return self.names[index]
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    return Dataset("fake", "test", Numbered(), 3, ("a", "b", "c"), 8, tmp_path)
+
+
+def test_the_server_s_file_has_a_line_an_image_by_number(numbered, tmp_path):
+    order = submission.file_order(numbered)
+    numbers = submission.class_numbers(numbered.class_names, None)
+    top5 = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0], [0, 2, 1]])
+    submission.write_top5(tmp_path / "top5.txt", top5, order, numbers)
+    assert (tmp_path / "top5.txt").read_text() == "2 1 3\n1 3 2\n1 2 3\n3 2 1\n"
+    (tmp_path / "labels.txt").write_text("2\n1\n1\n3\n")  # every first guess is right
+    labels = submission.read_labels(tmp_path / "labels.txt", order, numbers)
+    np.testing.assert_array_equal(labels, top5[:, 0])
+
+
+def test_label_files_that_do_not_fit_are_one_line(numbered, tmp_path):
+    order, numbers, file = submission.file_order(numbered), np.arange(1, 4), tmp_path / "labels"
+    file.write_text("1\n2\n3\n")
+    with pytest.raises(ValueError, match="has 3 labels and the split 4 images"):
+        submission.read_labels(file, order, numbers)
+    file.write_text("1\n2\n3\n4\n")
+    with pytest.raises(ValueError, match="line 4: '4' is no label, they are 1 to 3"):
+        submission.read_labels(file, order, numbers)
+    source = Numbered()
+    source.names = ("t_00000003.JPEG", "t_00000001.JPEG")
+    with pytest.raises(ValueError, match="lacks image number 2"):
+        submission.file_order(dataclasses.replace(numbered, source=source))
+    with pytest.raises(ValueError, match="--devkit="):
+        submission.class_numbers(("n01440764", "n01443537"), None)
+
+
+def test_a_split_without_labels_opens_only_where_none_are_needed(tmp_path):
+    write_dataset(tmp_path, "bare", [png(np.zeros((8, 8, 3), np.uint8))] * 2, [-1, -1])
+    with pytest.raises(ValueError, match="label -1"):
+        open_dataset("bare", "train", data_dir=str(tmp_path), stored_size=8).source[0]
+    bare = open_dataset("bare", "train", data_dir=str(tmp_path), stored_size=8, labels=False)
+    assert bare.source[1]["label"] == -1
+    assert bare.source.file_name(1) == "1.png"
