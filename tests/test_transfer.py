@@ -7,7 +7,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step, transfer
+from alexnet_jax.train import train
 from alexnet_jax.transfer import Weights
+from alexnet_jax.workdir import load_config, load_run
+from tests.tiny_run import write_run
 
 SMALL = {"image_size": 64, "conv_features": (4, 4, 4, 4, 4), "fc_features": (8, 8)}
 OLD = tuple("abc")
@@ -99,3 +102,15 @@ def test_freezing_a_layer_keeps_it_bit_for_bit_and_compiles_nothing_new():
     after = jax.device_get(state.params)
     np.testing.assert_array_equal(after["conv1"]["kernel"], before["conv1"]["kernel"])
     assert (after["fc8"]["kernel"] != before["fc8"]["kernel"]).any()
+
+
+def test_a_run_starts_from_another_run_s_workdir(tmp_path, capsys):
+    workdir = write_run(tmp_path / "old")
+    config = load_config(workdir)
+    config.init_from = str(workdir)
+    config.train_split, config.num_epochs, config.final_views = "train[:64]", 1, ()  # one step
+    config.schedule.name, config.learning_rate, config.mesh.data = "constant", 0.0, 1
+    train(config, tmp_path / "new")
+    assert capsys.readouterr().out.count(" taken") == 8
+    found, expected = (load_run(f).state.params for f in (tmp_path / "new", workdir))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
