@@ -1,0 +1,144 @@
+"""Pre-train on five Imagenette classes, fine-tune on the other five, against starting from scratch.
+
+    ALEXNET_DATA_DIR=DIR python experiments/fine_tune.py [--full]
+
+The small form of "1 CNN*" (sections 6 and 7), where few images of the new classes are at hand. By
+default half the network's width and 64 pixels, minutes of CPU; --full takes the paper's size and
+longer runs. As the authors did, fine-tuning runs at a tenth of the rate, its new last layer
+at ten times that. Writes results/fine_tune.json and results/fine_tune.png.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from alexnet_jax import (
+    Augmentation,
+    Hyperparameters,
+    alexnet,
+    create_train_state,
+    make_eval_step,
+    make_train_step,
+    transfer,
+)
+from alexnet_jax.data.cache import InMemory
+from alexnet_jax.data.pipeline import Dataset, open_dataset, steps_per_epoch, train_batches
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.inspect.drawing import COLORS, new_figure, style
+
+SPLITS = ("train", "validation")
+SEEDS = (0, 1)
+BATCH = 50
+IMAGES_A_CLASS = 100  # of the new classes
+RESULTS = Path(__file__).parent / "results"
+SMALL = {"image_size": 64, "conv_features": (48, 128, 192, 192, 128), "fc_features": (2048, 2048)}
+
+
+def main() -> None:
+    """Trains all runs and writes the results."""
+    if not os.environ.get("ALEXNET_DATA_DIR"):
+        sys.exit("skipped: ALEXNET_DATA_DIR is not set; it is to hold imagenette/160px-v2")
+    full = "--full" in sys.argv
+    size, epochs = (256, (60, 60)) if full else (72, (6, 15))
+    old, new = range(0, 10, 2), range(1, 10, 2)
+    train, test = (open_dataset("imagenette/160px-v2", s, stored_size=size) for s in SPLITS)
+    old_train, old_test = halves(train, old), halves(test, old)
+    new_train, new_test = halves(train, new, IMAGES_A_CLASS), halves(test, new)
+
+    fields = {} if full else SMALL
+    model = alexnet("paper", num_classes=5, initialization="original", **fields)
+    augmentation = Augmentation()  # ImageNet's constants, of which these classes are a part
+    step = make_train_step(model, augmentation, max_traces=1)
+    eval_step = make_eval_step(model, augmentation)
+
+    def fit(state, data, heldout, rate, head, epochs, seed):
+        """The state after `epochs`, and the held-out error after each third of them."""
+        errors, per_epoch = [], steps_per_epoch(data, BATCH)
+        batches = train_batches(data, batch_size=BATCH, seed=seed)
+        for number in range(epochs * per_epoch):
+            late = number >= 2 * epochs * per_epoch // 3
+            hparams = Hyperparameters(
+                learning_rate=rate / 10 if late else rate, rate_multipliers={"fc8": head}
+            )
+            state, _ = step(state, next(batches), hparams)
+            if (number + 1) % (epochs * per_epoch // 3) == 0:
+                errors.append(evaluate(eval_step, state, heldout, 200)["top1_error"])
+        print(f"rate {rate}, seed {seed}: {errors}", flush=True)
+        return state, errors
+
+    start = create_train_state(model, jax.random.key(100))
+    pretrained, old_errors = fit(start, old_train, old_test, 0.01, 1.0, epochs[0], 100)
+    weights = transfer.Weights(jax.device_get(pretrained.params), old_train.class_names)
+    runs: dict[str, list] = {"from scratch": [], "fine-tuned": []}
+    for seed in SEEDS:
+        scratch = create_train_state(model, jax.random.key(seed))
+        tuned, rows = transfer.start_from(scratch, weights, new_train.class_names)
+        if seed == SEEDS[0]:
+            print(transfer.format_rows(rows))
+        tuned = jax.tree.map(jax.numpy.copy, tuned)  # the step is given its state to destroy
+        for name, state, rate, head in (
+            ("fine-tuned", tuned, 0.001, 10.0),
+            ("from scratch", scratch, 0.01, 1.0),
+        ):
+            runs[name].append(fit(state, new_train, new_test, rate, head, epochs[1], seed)[1])
+    result = {
+        "dataset": "imagenette/160px-v2 (224x224, squeezed to squares)",
+        "network": "paper" if full else "half width, 64 pixels",
+        "pre-training": {
+            "classes": old_train.class_names,
+            "images": len(old_train),
+            "epochs": epochs[0],
+            "test_top1_error": old_errors[-1],
+        },
+        "classes": new_train.class_names,
+        "images": len(new_train),
+        "test_images": len(new_test),
+        "epochs": epochs[1],
+        "seeds": SEEDS,
+        "test_top1_error_after_each_third": runs,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "fine_tune.json").write_text(json.dumps(result, indent=1) + "\n")
+    with style():
+        draw(result).savefig(RESULTS / "fine_tune.png", dpi=120)
+
+
+def halves(dataset: Dataset, classes: range, images: int | None = None) -> Dataset:
+    """The first `images` (all) images of each of `classes`, in memory, labelled from 0."""
+    decoded = dataset.source.read(np.arange(len(dataset)))
+    chosen = [np.flatnonzero(decoded["label"] == k)[:images] for k in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(c) for c in chosen]).astype(np.int32)
+    return dataclasses.replace(
+        dataset,
+        source=InMemory(decoded["image"][np.concatenate(chosen)], labels),
+        num_classes=len(classes),
+        class_names=tuple(dataset.class_names[k] for k in classes),
+    )
+
+
+def draw(result: dict) -> Figure:
+    """Test error over epochs: a line a seed."""
+    with style():
+        figure = new_figure(5, 3)
+        axes = figure.subplots()
+    epochs = result["epochs"] * np.arange(1, 4) / 3
+    for (name, runs), color in zip(
+        result["test_top1_error_after_each_third"].items(), ("blue", "red"), strict=True
+    ):
+        for number, errors in enumerate(runs):
+            label = None if number else name
+            axes.plot(epochs, 100 * np.array(errors), "o-", color=COLORS[color], label=label)
+    axes.axhline(80, color=COLORS["muted"], linewidth=1, linestyle=":", label="chance")
+    axes.set(xlabel="epoch", ylabel="top-1 test error (%)", ylim=(0, 85))
+    axes.legend(fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
