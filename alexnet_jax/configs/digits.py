@@ -1,7 +1,11 @@
 """Handwritten digits: the default run, offline, minutes on a laptop's CPU.
 
 1,797 real images from scikit-learn, enlarged to 72 pixels, through the paper's layers at half
-the width. No flips (a mirrored 2 is no 2) and no colour shift (the images are grey).
+the width. No flips (a mirrored 2 is no 2) and no colour shift (the images are grey). Of the ten
+test views half are mirrored, so here they do worse than the centre crop.
+
+Chosen by measurement: with the paper's initial weights (0.01 everywhere) it sits at chance for 60
+epochs; with the authors' (0.03 in conv3-5) it leaves the plateau within 6.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +27,7 @@ def get_config() -> ConfigDict:
     config.augmentation.flip = False
     config.augmentation.color = "none"
     config.batch_size = 64
-    config.num_epochs = 60
+    config.num_epochs = 30
     config.schedule.drops = (0.6, 0.85)
     config.validate_every_epochs = 3
     config.best_metric = "loss"
