@@ -458,7 +458,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
 
 
 def _train_ensemble(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
-    """Trains the networks of an ensemble one after the other, each a run of its own."""
+    """Trains the networks of an ensemble one after the other, each a run of its own.
+
+    The vmapped step trains them at once but is slower on CPU: five of the digits recipe's nets on
+    one batch of 64 took 1.33 s an update against 0.99 s one by one; at a sixth of the paper's
+    width 0.21 s against 0.11 s (medians, interleaved, two busy cores).
+    """
     results: dict[str, dict[str, float]] = {}
     for seed in range(config.seed, config.seed + config.ensemble):
         member = config.copy_and_resolve_references()
