@@ -180,9 +180,9 @@ def check_mesh(model, mesh: Mesh | None) -> None:
         )
 
 
-def check_batch(batch, mesh: Mesh | None) -> None:
+def check_batch(batch, mesh: Mesh) -> None:
     """Raises ValueError where the images of `batch` do not divide over the mesh."""
-    shards = 1 if mesh is None else mesh.shape["data"]
+    shards = mesh.shape["data"]
     images = batch["image"].shape[0]
     if images % shards:
         raise ValueError(

@@ -266,12 +266,7 @@ def _predictor(model, augmentation, views, mesh):
 def _on_mesh(step, model, mesh, out_specs=None):
     """`step` itself, or mapped over the mesh: the state by its specs, the batch by its rows."""
     if mesh is None:
-
-        def checked(state, batch, *rest):
-            parallel.check_batch(batch, mesh)
-            return step(state, batch, *rest)
-
-        return checked
+        return step
 
     def mapped(state, batch, *rest):
         parallel.check_batch(batch, mesh)

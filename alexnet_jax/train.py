@@ -201,7 +201,7 @@ class Training:
         self.step = 0
         self.progress = Progress(self.schedule.initial_state(), validated=0, sums=_no_sums())
         self.state: TrainState
-        self._pending: dict[str, jax.Array] | None = None  # metrics of the step just dispatched
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None  # the step just dispatched
         self._clock = _Clock()
 
     def say(self, message: str) -> None:
@@ -293,7 +293,7 @@ class Training:
         self.state, metrics = self.train_step(self.state, batch, hparams)
         self.step += 1
         self._count_pending()
-        self._pending = metrics
+        self._pending = (self.step, metrics)
         self._clock.add(self.config.batch_size)
 
     def _learning_rate(self, step: int) -> float:
@@ -321,10 +321,11 @@ class Training:
         """Adds the metrics of the last step dispatched to the sums."""
         if self._pending is None:
             return
-        metrics = {name: float(value) for name, value in jax.device_get(self._pending).items()}
+        step, values = self._pending
+        metrics = {name: float(value) for name, value in jax.device_get(values).items()}
         self._pending = None
         if not math.isfinite(metrics["loss"]):
-            self._fail_as_not_finite(f"the loss is {metrics['loss']}")
+            self._fail_as_not_finite(f"the loss is {metrics['loss']}", step)
         sums = self.progress.sums
         sums = {name: sums[name] + metrics[name] for name in METRICS} | {"steps": sums["steps"] + 1}
         self.progress = self.progress._replace(sums=sums)
@@ -360,7 +361,7 @@ class Training:
     def _take_validation(self, means: Mapping[str, float], images_per_second: float) -> None:
         """Logs a validation, lets the schedule see it, and saves."""
         if not math.isfinite(means["loss"]):
-            self._fail_as_not_finite(f"the validation loss is {means['loss']}")
+            self._fail_as_not_finite(f"the validation loss is {means['loss']}", self.step)
         self._write("validation", means, images_per_second)
         self.say(
             f"epoch {self.epoch:6.1f}  step {self.step:>8,}  validation: {_describe(means)}"
@@ -383,7 +384,7 @@ class Training:
 
     def _save(self, best_metric: float | None) -> None:
         if not _all_finite(self.state):
-            self._fail_as_not_finite("a parameter is not a number")
+            self._fail_as_not_finite("a parameter is not a number", self.step)
         self.checkpoints.save(
             self.step,
             self.state,
@@ -403,11 +404,11 @@ class Training:
         self.say(f"Stopped at step {self.step:,}, saved; the same command goes on from there.")
         raise SystemExit(128 + (self.stop.number or signal.SIGTERM))
 
-    def _fail_as_not_finite(self, fact: str) -> NoReturn:
+    def _fail_as_not_finite(self, fact: str, step: int) -> NoReturn:
         kept = self.checkpoints.latest_step
         where = "there is no checkpoint yet" if kept is None else f"checkpoint {kept} is kept"
         raise FloatingPointError(
-            f"{fact} at step {self.step}; {where}; lower --config.learning_rate (or add "
+            f"{fact} at step {step}; {where}; lower --config.learning_rate (or add "
             "--config.schedule.warmup_epochs) and run again"
         )
 
