@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from alexnet_jax import ops, parallel
@@ -197,6 +198,8 @@ class AlexNet(nn.Module):
             return ops.within_map_norm(x)
         if operation == "pool":
             return ops.max_pool(x, self.pool_window, self.pool_stride)
+        if operation != "dropout":
+            raise ValueError(f"unknown operation {operation!r} after {layer.name}")
         mask = None
         if dropout_keys is not None:
             # Towers draw apart: the fold of the tower's number comes after image and layer.
@@ -280,16 +283,26 @@ def _fold_in(keys: jax.Array, number: int) -> jax.Array:
 def _without(rows: list[Layer], name: str, exchange: set[str]) -> list[Layer]:
     """Takes a convolution out; its neighbours take over what the net cannot do without.
 
-    The next layer reads both towers if this one did; the layer before pools and narrows if this
-    one did. Source: the paper's section 7 does not say; this keeps the later shapes.
+    The next layer reads both towers if this one did; the layer before pools once more and narrows
+    if this one pooled. Source: the paper's section 7 does not say; this keeps the later shapes.
     """
     at = [row.name for row in rows].index(name)
     gone, before, after = rows[at], rows[at - 1], rows[at + 1]
     if name in exchange:
         exchange.add(after.name)
     if "pool" in gone.then:
-        before = dataclasses.replace(before, features=gone.features, then=gone.then)
+        before = dataclasses.replace(before, features=gone.features, then=(*before.then, "pool"))
     return [*rows[: at - 1], before, *rows[at + 1 :]]
+
+
+# The type of a field's default -> what its values may be.
+_KINDS: dict[type, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int, np.integer),
+    float: (int, float, np.integer, np.floating),
+    str: (str,),
+    tuple: (tuple,),
+}
 
 
 def _check(net: AlexNet) -> None:
@@ -301,6 +314,11 @@ def _check(net: AlexNet) -> None:
             if value not in allowed:
                 raise ValueError(f"{field}={value!r}; {suggestion(str(value), map(str, allowed))}")
 
+    for name, default in ((field.name, field.default) for field in dataclasses.fields(net)):
+        kinds, value = _KINDS.get(type(default), ()), getattr(net, name)
+        if kinds and (not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds)):
+            wanted = type(default).__name__
+            raise ValueError(f"{name}={value!r}; it is of type {wanted}, such as {default!r}")
     after_conv = ("activation", "lrn", "map_norm", "pool")
     choice("geometry", GEOMETRIES)
     choice("towers", (1, 2))
@@ -329,13 +347,20 @@ def _check(net: AlexNet) -> None:
                 )
     if net.num_classes < 1:
         raise ValueError(f"num_classes={net.num_classes}; there is at least one")
-    size = (net.image_size - 11 + (3 if GEOMETRIES[net.geometry][0] == "ceil" else 0)) // 4 + 1
+    if net.pool_window < 1 or net.pool_stride < 1:
+        raise ValueError(
+            f"pool_window={net.pool_window}, pool_stride={net.pool_stride}; both are at least 1"
+        )
+    # Backwards from one pixel after three poolings: what those need, then what conv1 needs.
+    size = 1
     for _ in range(3):
-        size = (size - net.pool_window) // net.pool_stride + 1
-        if size < 1:
-            raise ValueError(
-                f"image_size={net.image_size} leaves no pixel after the poolings; use 64 or more"
-            )
+        size = (size - 1) * net.pool_stride + net.pool_window
+    smallest = (size - 1) * 4 + 11 - (3 if GEOMETRIES[net.geometry][0] == "ceil" else 0)
+    if net.image_size < smallest:
+        raise ValueError(
+            f"image_size={net.image_size} leaves no pixel after the poolings; use {smallest} or "
+            "more"
+        )
 
 
 def suggestion(name: str, known) -> str:

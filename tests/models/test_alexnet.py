@@ -1,5 +1,6 @@
 """The network against the independent NumPy reference and the published counts (section 3.5)."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -464,3 +465,52 @@ def test_images_of_another_size_are_refused():
     model = small_model("paper")
     with pytest.raises(ValueError, match="image_size"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"exchange": "fc8"}, "exchange='fc8'; it is of type tuple, such as"),
+        ({"conv1_order": "pool"}, "conv1_order='pool'; it is of type tuple"),
+        ({"num_classes": "10"}, "num_classes='10'; it is of type int, such as 1000"),
+        ({"lrn": 1}, "lrn=1; it is of type bool"),
+        ({"lrn_k": True}, "lrn_k=True; it is of type float"),
+        ({"pool_stride": 0}, "pool_window=3, pool_stride=0; both are at least 1"),
+        ({"image_size": 63}, "image_size=63 leaves no pixel after the poolings; use 64 or more"),
+        ({"geometry": "valid224", "image_size": 64}, "use 67 or more"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(fields, message):
+    with pytest.raises(ValueError) as error:
+        alexnet(**fields)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("smallest", [("ceil224", 64), ("valid224", 67)])
+def test_the_smallest_image_leaves_one_pixel(smallest):
+    geometry, size = smallest
+    shapes = jax.eval_shape(
+        alexnet(geometry=geometry, image_size=size).init,
+        jax.random.key(0),
+        jnp.zeros((1, size, size, 3)),
+    )
+    assert shapes["params"]["fc6"]["kernel"].shape == (256, 4096)
+
+
+@pytest.mark.parametrize("remove", [("conv4", "conv5"), ("conv3", "conv4", "conv5")])
+def test_removing_several_convolutions_keeps_the_later_shapes(remove):
+    model = alexnet(remove=remove)
+    images = jnp.zeros((1, 224, 224, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    assert shapes["fc6"]["kernel"].shape == (9216, 4096)
+    assert "lrn" in model.layers[1].then and model.layers[len(shapes) - 4].then[-1] == "pool"
+
+
+def test_float32_products_are_never_tf32():
+    model = alexnet(num_classes=10)
+    images = jnp.zeros((1, 224, 224, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), images)
+    text = jax.jit(model.apply).lower(params, images).as_text()
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", text)
+    assert len(products) >= 11  # conv2, conv4 and conv5 are two each
+    assert all("HIGHEST" in product for product in products), products
