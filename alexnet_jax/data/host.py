@@ -27,7 +27,11 @@ def host_augment(
     """
     cpu = jax.local_devices(backend="cpu")[0]
     first = 0 if rows is None or rows.start is None else rows.start
-    key = jax.device_put(key, cpu)
+    # The run's key lies on every device of the mesh, those of other hosts among them.
+    key = jax.random.wrap_key_data(
+        jax.device_put(np.asarray(jax.random.key_data(key).addressable_data(0)), cpu),
+        impl=jax.random.key_impl(key),
+    )
 
     @jax.jit
     def augmented(key, step, images, strength):

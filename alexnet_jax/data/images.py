@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485  # PIL's own limit: a larger photograph is taken for a decompression bomb
@@ -25,6 +26,8 @@ def decode_image(data: bytes, size: int, *, name: str = "image") -> np.ndarray:
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); fetch it again or leave it out")
+    if (pixels := _decode_jpeg(data, size)) is not None:
+        return pixels if pixels.shape[:2] == (size, size) else square(pixels, size)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height <= MAX_PIXELS:
@@ -49,16 +52,37 @@ def decode_image(data: bytes, size: int, *, name: str = "image") -> np.ndarray:
     return square(_to_rgb(image, name), size, extent=drafted[1][2:] if drafted else None)
 
 
+def _decode_jpeg(data: bytes, size: int) -> np.ndarray | None:
+    """uint8[H, W, 3] of a whole, usual JPEG; None for whatever is better left to PIL.
+
+    The same decoder as PIL's (libjpeg-turbo), the same pixels in 0.6 of the time: they are not
+    copied on the way. PIL takes those that it would decode at half the size or less, those of other
+    colours than YCbCr or grey, and those with any defect, which it names.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        halved = min(height, width) >= 2 * size
+        if halved or height * width > MAX_PIXELS or colors not in ("YCbCr", "Gray"):
+            return None
+        return simplejpeg.decode_jpeg(data)
+    except ValueError:
+        return None
+
+
 _TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels (a decompression bomb?); scale it down first"
 
 
 def square(
-    image: Image.Image, size: int, *, extent: tuple[float, float] | None = None
+    image: Image.Image | np.ndarray, size: int, *, extent: tuple[float, float] | None = None
 ) -> np.ndarray:
     """The centre of an RGB image, its short side scaled to `size`: `uint8[size, size, 3]`.
 
     `extent` is the part from the top left that holds the picture (width, height), default all.
     """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     width, height = extent or image.size
     if (width, height) != (size, size):
         side = min(width, height)

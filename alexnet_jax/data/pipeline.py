@@ -9,8 +9,9 @@ import dataclasses
 import importlib
 import io
 import os
+import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,6 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags, logging
-from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data.images import decode_image, square
@@ -60,6 +60,9 @@ class Records:
         # The bytes are parsed here: tfds's own parser is 5 times slower than PNG decoding.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split, deserialize_method=raw).data_source
+        # ArrayRecord keeps every shard open, and the usual limit is below ImageNet's 1,024.
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._name = f"{builder.info.full_name} {split}"
         self._raw_shape = None if isinstance(image, tfds.features.Image) else tuple(image.shape)
         self._num_classes = label.num_classes
@@ -100,6 +103,11 @@ class Records:
         try:
             record = self._records[index]
         except Exception as error:  # ArrayRecord raises many kinds for a damaged shard
+            if "Too many open files" in str(error):
+                raise OSError(
+                    f"{self._name} has more shards than this process may open files; raise the "
+                    "limit with `ulimit -n`, or prepare the data set in fewer shards"
+                ) from error
             raise ValueError(
                 f"record {index} of {self._name} cannot be read ({error}); "
                 "its shard is damaged: delete it and prepare the data set again"
@@ -118,7 +126,7 @@ class Records:
         pixels = np.frombuffer(data, np.uint8).reshape(self._raw_shape)
         if pixels.shape[:2] == (self._image_size, self._image_size):
             return pixels
-        return square(Image.fromarray(pixels), self._image_size)
+        return square(pixels, self._image_size)
 
 
 def _file_name(feature: Any) -> str:
@@ -174,8 +182,7 @@ def open_dataset(
         raise ValueError(
             f"data set {name!r} is not prepared in {', '.join(folders)} "
             f"(there: {', '.join(_prepared(folders)) or 'nothing'}); run "
-            f"`python -m alexnet_jax.prepare --dataset={name} --data_dir=DIR`, "
-            "or name the folder that has it with --data_dir"
+            f"`{_how_to_prepare(name)}`, or name the folder that has it with --data_dir"
         )
     _check(builder, split, verify)
     label = builder.info.features["label"]
@@ -201,7 +208,7 @@ def train_batches(
     workers: int = 0,
     transform: Callable[[int, Batch], Batch] | None = None,
     place: Callable[[Batch], Batch] | None = None,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator[Batch]:
     """The endless batches of the global steps `step`, `step + 1`, …, each epoch shuffled anew.
 
     A batch is `{"image": uint8[B, S, S, 3], "label": int32[B]}`, cut to `rows` where a process
@@ -228,7 +235,7 @@ def eval_batches(
     rows: slice | None = None,
     threads: int | None = None,
     place: Callable[[Batch], Batch] | None = None,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator[Batch]:
     """Every image once, in the stored order; `mask` (float32[B]) is 0 where the last is padded."""
     size = len(dataset)
     wanted = rows or slice(None)
@@ -264,7 +271,7 @@ def _read(
     threads: int | None,
     workers: int,
     place: Callable[[Batch], Batch] | None,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator[Batch]:
     threads = threads or len(os.sched_getaffinity(0))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = batches.to_iter_dataset(options)
@@ -294,6 +301,24 @@ def _find(name: str, folders: Sequence[str]) -> tfds.core.DatasetBuilder | None:
         with contextlib.suppress(tfds.core.registered.DatasetNotFoundError):
             return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
     return None
+
+
+def _how_to_prepare(name: str) -> str:
+    """The command that makes data set `name` appear in DIR."""
+    bare, _, config = name.partition(":")[0].partition("/")
+    if bare.startswith("imagenet2") or bare.startswith("imagenet_"):  # those with tars
+        encoding = f" --encoding={config}" if config in ("raw", "jpeg") else ""
+        dataset = bare.removesuffix("_256") + "_256"
+        return (
+            f"python -m alexnet_jax.prepare --dataset={dataset}{encoding} --manual_dir=TARS "
+            "--data_dir=DIR"
+        )
+    if bare in tfds.list_builders(with_community_datasets=False):
+        return f"tfds build {name} --file_format=array_record --data_dir=DIR"
+    return (
+        f"python -m alexnet_jax.prepare --dataset=folder --folder=PHOTOGRAPHS --name={bare} "
+        "--data_dir=DIR"
+    )
 
 
 def _prepared(folders: Sequence[str]) -> list[str]:
@@ -330,8 +355,8 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
     info = builder.info
     if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
-            f"{info.full_name} in {builder.data_path} is stored as {info.file_format.value}; run "
-            f"`python -m alexnet_jax.prepare --dataset={info.name}` to write it as array_record"
+            f"{info.full_name} in {builder.data_path} is stored as {info.file_format.value}; to "
+            f"write it as array_record run `{_how_to_prepare(info.full_name.rpartition('/')[0])}`"
         )
     try:
         files = info.splits[split].filepaths

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -61,9 +62,15 @@ def test_an_unknown_cache_names_those_there_are():
 
 
 def test_a_set_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(cache_module.os, "sysconf", lambda name: 100)
-    with pytest.raises(ValueError, match=r"test takes 0.0 GB decoded and memory has 0.0 GB; use"):
+    memory = SimpleNamespace(available=1.2 * 219 * 8 * 8 * 3)
+    monkeypatch.setattr(cache_module.psutil, "virtual_memory", lambda: memory)
+    message = (
+        r"test takes 0.0 GB decoded and memory has 0.0 GB free, of which 80% may be filled; use"
+    )
+    with pytest.raises(ValueError, match=message):
         cached(open_test(), "host")
+    memory.available *= 1.1
+    cached(open_test(), "host")
 
 
 @pytest.mark.parametrize("read", ["train", "eval"])

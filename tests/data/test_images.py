@@ -1,14 +1,21 @@
 """Decoding: every kind of file becomes the right pixels, or an error that names it."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from alexnet_jax.data import images
 from alexnet_jax.data.images import ImageError, decode_image
+
+PHOTOGRAPHS = os.environ.get("ALEXNET_DATA_DIR")  # before a fixture takes it away
 
 
 def encode(image: Image.Image, format: str, **options) -> bytes:
@@ -42,6 +49,46 @@ def test_fine_detail_is_averaged_not_sampled():
     board = np.indices((256, 256)).sum(0) % 2 * 255
     image = Image.fromarray(board.astype(np.uint8)).convert("RGB")
     assert np.abs(decode_image(encode(image, "PNG"), 32).astype(int) - 127).max() <= 2
+
+
+def by_pil(data: bytes, size: int) -> np.ndarray:
+    """What `decode_image` makes of a JPEG with PIL alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_decode_jpeg", lambda data, size: None)
+        return decode_image(data, size)
+
+
+@given(
+    width=st.integers(1, 150),
+    height=st.integers(1, 150),
+    size=st.sampled_from([16, 40, 64]),
+    mode=st.sampled_from(["RGB", "L"]),
+    options=st.fixed_dictionaries(
+        {
+            "quality": st.sampled_from([30, 95, 100]),
+            "subsampling": st.sampled_from([0, 1, 2]),
+            "progressive": st.booleans(),
+        }
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_jpeg_has_the_same_pixels_by_either_decoder(width, height, size, mode, options):
+    data = encode(photograph(width, height).convert(mode), "JPEG", **options)
+    np.testing.assert_array_equal(decode_image(data, size), by_pil(data, size))
+
+
+@pytest.mark.skipif(PHOTOGRAPHS is None, reason="no photographs: ALEXNET_DATA_DIR is not set")
+def test_photographs_have_the_same_pixels_by_either_decoder():
+    folder = Path(PHOTOGRAPHS).parent / "imagenet_samples"
+    paths = sorted(folder.glob("*/*.JPEG"))[::5]
+    if not paths:
+        pytest.skip(f"no photographs in {folder}")
+    taken = 0
+    for path in paths:
+        data = path.read_bytes()
+        np.testing.assert_array_equal(decode_image(data, 256), by_pil(data, 256))
+        taken += images._decode_jpeg(data, 256) is not None
+    assert taken > len(paths) / 2
 
 
 def test_the_reduced_jpeg_decode_agrees_with_the_full_one():
