@@ -59,6 +59,7 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
                 raise
             _fail(error)
         except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
 
     return guarded_main

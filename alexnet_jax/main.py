@@ -70,7 +70,7 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the training that the flags describe."""
-    # Only now: loading jax, tfds and Orbax takes seconds, and --help should not.
+    # Only now: loading tfds and Orbax takes seconds, and --help should not.
     from alexnet_jax import parallel, train  # noqa: PLC0415
 
     if len(argv) > 1:

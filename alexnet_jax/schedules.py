@@ -14,7 +14,7 @@ from typing import Any
 State = dict[str, Any]  # numbers, booleans and None only
 
 # Divided by 10 after these epochs of 90: the medians of the authors' logged runs, rounded.
-PAPER_DROPS = (23, 50, 80)
+PAPER_DROPS = (23.0, 50.0, 80.0)
 
 # What the authors changed by hand in the ILSVRC-2012 run of the paper (their log `145`), besides
 # the rate: conv1 slowed to a tenth, then frozen; colour shift off. (epoch, hyper-parameters).
@@ -156,7 +156,7 @@ def make_schedule(
     drops: epochs after which `drops` divides; those below 1 are shares of `num_epochs`.
     factor: what `drops` and `plateau` divide by. patience, min_delta (in units of the validation
     error), max_drops, stop: see `Plateau`. warmup_epochs: linear rise before any of them.
-    Raises ValueError for an unknown name, or drops that are out of order or never come.
+    Raises ValueError for an unknown name, or drops that are out of order.
     """
     epochs = [drop * num_epochs if drop < 1 else drop for drop in drops]
     num_steps = round(num_epochs * steps_per_epoch)
@@ -196,23 +196,24 @@ def hyperparameters_at(
     """Fields of `Hyperparameters` changed by hand at `epoch`, such as `ORIGINAL_CHANGES` says.
 
     changes: (epoch, fields); each holds from the end of that many epochs on, the later over the
-    earlier. `rate_multipliers` are by layer. bias_learning_rate: a rate for the biases of `layers`
-    that does not follow `learning_rate`; the authors left theirs at 0.02. The tree is the same at
-    every epoch, so no change compiles again.
+    earlier. `rate_multipliers` are by layer, or by layer and "kernel" or "bias".
+    bias_learning_rate: a rate for the biases of `layers` that does not follow `learning_rate`; the
+    authors left theirs at 0.02. The tree is the same at every epoch, so no change compiles again.
     """
     fields: dict[str, Any] = {}
-    rates = {layer: 1.0 for layer in layers if bias_learning_rate is not None}
+    rates = {layer: _UNCHANGED for layer in layers if bias_learning_rate is not None}
     for _, change in changes:
-        rates |= dict.fromkeys(change.get("rate_multipliers", {}), 1.0)
+        rates |= dict.fromkeys(change.get("rate_multipliers", {}), _UNCHANGED)
     for start, change in sorted(changes, key=lambda item: item[0]):
         if epoch >= start:
             fields |= {field: change[field] for field in change if field != "rate_multipliers"}
-            rates |= change.get("rate_multipliers", {})
+            for layer, rate in change.get("rate_multipliers", {}).items():
+                one_factor = not isinstance(rate, Mapping)
+                rates[layer] = dict.fromkeys(_UNCHANGED, rate) if one_factor else _UNCHANGED | rate
     if bias_learning_rate is not None:
         bias = bias_learning_rate / learning_rate
-        fields["rate_multipliers"] = {
-            layer: {"kernel": rate, "bias": rate * bias} for layer, rate in rates.items()
-        }
-    elif rates:
-        fields["rate_multipliers"] = rates
-    return fields
+        rates = {layer: rate | {"bias": rate["bias"] * bias} for layer, rate in rates.items()}
+    return fields | {"rate_multipliers": rates} if rates else fields
+
+
+_UNCHANGED = {"kernel": 1.0, "bias": 1.0}

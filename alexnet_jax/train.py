@@ -6,18 +6,20 @@ same run.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import chex
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,11 +32,12 @@ from tqdm import tqdm
 from alexnet_jax import parallel, schedules, transfer
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.checkpoint import Checkpointer
-from alexnet_jax.data.cache import cached
+from alexnet_jax.data.cache import OnDevice, cached
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.pipeline import (
     Batch,
     Dataset,
+    batch_indices,
     open_dataset,
     steps_per_epoch,
     train_batches,
@@ -47,6 +50,7 @@ from alexnet_jax.step import (
     create_train_state,
     make_eval_step,
     make_train_step,
+    make_train_steps,
 )
 from alexnet_jax.workdir import (
     CONSTANTS,
@@ -54,6 +58,7 @@ from alexnet_jax.workdir import (
     build_model,
     load_run,
     save_config,
+    split_augmentation,
     state_template,
 )
 
@@ -117,10 +122,13 @@ class MetricsLog:
         epoch: float,
         split: str,
         means: Mapping[str, float],
-        learning_rate: float,
+        learning_rate: float | None,
         images_per_second: float,
     ) -> None:
-        """Appends one measurement: the means over `split` after `step` updates."""
+        """Appends one measurement: the means over `split` after `step` updates.
+
+        `learning_rate` is that of the last update, None where there was none.
+        """
         if self._board is None:
             return
         row = {"step": step, "epoch": round(epoch, 4), "split": split}
@@ -129,7 +137,8 @@ class MetricsLog:
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         for name in (*METRICS, "learning_rate", "images_per_second"):
-            self._board.add_scalar(f"{split}/{name}", row[name], step)
+            if row[name] is not None:
+                self._board.add_scalar(f"{split}/{name}", row[name], step)
         self._board.flush()
 
 
@@ -173,10 +182,15 @@ class Training:
         self.mesh = parallel.make_mesh(config.mesh.data, config.mesh.model)
         self.first = jax.process_index() == 0
         self.say(_describe_devices(self.mesh))
-        stored = _open(config, "train")
-        self.validation = _open(config, "validation")
-        self.model = build_model(config, stored.num_classes)
-        self.epoch_steps = steps_per_epoch(stored, config.batch_size)
+        _check_choices(config)
+        self.stored = _open(config, "train")
+        self.validation = cached(
+            _open(config, "validation"), "none" if config.cache == "none" else "host"
+        )
+        if config.test_split:
+            _open(config, "test")  # now rather than after days, if it is not there
+        self.model = build_model(config, self.stored.num_classes)
+        self.epoch_steps = steps_per_epoch(self.stored, config.batch_size)
         self.num_steps = round(config.num_epochs * self.epoch_steps)
         self.schedule = schedules.make_schedule(
             **config.schedule,
@@ -184,24 +198,10 @@ class Training:
             num_epochs=config.num_epochs,
             steps_per_epoch=self.epoch_steps,
         )
-        self.augmentation = build_augmentation(config, constants(config, stored))
-        if config.augment not in ("device", "host"):
-            raise ValueError(f"augment={config.augment!r}; use 'device' or 'host'")
-        if (config.augment, config.cache) == ("host", "device"):
-            raise ValueError(
-                "augment='host' cannot work on images that cache='device' keeps on the device; "
-                "use cache='host'"
-            )
-        self.data = cached(stored, config.cache, mesh=self.mesh)
-        chex.clear_trace_counter()  # counts by name: an ensemble's networks would add up
-        self.train_step = make_train_step(
-            self.model, self.augmentation, mesh=self.mesh, max_traces=1
-        )
-        self.eval_step = make_eval_step(self.model, self.augmentation, mesh=self.mesh)
         self.step = 0
         self.progress = Progress(self.schedule.initial_state(), validated=0, sums=_no_sums())
         self.state: TrainState
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None  # the step just dispatched
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None  # the steps just dispatched
         self._clock = _Clock()
 
     def say(self, message: str) -> None:
@@ -213,24 +213,30 @@ class Training:
         """Trains from where the workdir stands to the end."""
         if self.first:
             self.workdir.mkdir(parents=True, exist_ok=True)
-            save_config(self.config, self.workdir)
         with (
             StopSignal() as self.stop,
             Checkpointer(self.workdir / "checkpoints") as self.checkpoints,
             MetricsLog(self.workdir, writes=self.first) as self.log,
         ):
+            if self.first:
+                resumes = self.checkpoints.latest_step is not None
+                save_config(self.config, self.workdir, resumes=resumes)
             self._start()
-            batches = self._train_stream()
-            with self._progress_bar() as bar:
+            most = self.config.steps_per_call
+            updates = self._one_by_one() if most == 1 else self._many_at_once(most)
+            with self._progress_bar() as bar, contextlib.closing(updates):
                 self._validate_if_due()
-                while not self._finished():
-                    self._advance(next(batches))
+                for turn in itertools.count(1):
+                    if self._finished():
+                        break
+                    before = self.step
+                    next(updates)
                     self._log_if_due()
                     self._validate_if_due()
                     self._save_if_due()
-                    if self.stop.agreed(self.step):
+                    if self.stop.agreed(turn):
                         self._stop()
-                    bar.update(self.config.batch_size)
+                    bar.update((self.step - before) * self.config.batch_size)
                     bar.set_description(f"epoch {self.epoch:.1f}/{self.config.num_epochs:g}")
                     bar.set_postfix_str(self._latest, refresh=False)
 
@@ -242,21 +248,34 @@ class Training:
     def _start(self) -> None:
         """Takes up the last checkpoint, or begins."""
         self._latest = ""
+        class_names = self.stored.class_names
         if self.checkpoints.latest_step is None:
             key = jax.random.key(self.config.seed)
             self.state = create_train_state(self.model, key, mesh=self.mesh)
             if self.config.init_from:
                 weights = transfer.load_weights(self.config.init_from, mesh=self.mesh)
-                self.state, rows = transfer.start_from(self.state, weights, self.data.class_names)
+                self.state, rows = transfer.start_from(self.state, weights, class_names)
                 self.say(f"Starting from {self.config.init_from}:\n{transfer.format_rows(rows)}")
+            means_and_axes = constants(self.config, self.stored)
         else:
             restored = self.checkpoints.restore(state_template(self.model, self.mesh))
+            began_with = tuple(restored.metadata["class_names"])
+            if began_with != class_names:
+                raise ValueError(
+                    f"{self.workdir} began with the classes of {restored.metadata['dataset']} and "
+                    f"{self.stored.name} in {self.stored.path} has others; give the data set it "
+                    "began with, or another --workdir"
+                )
             self.state, self.step = restored.state, restored.step
             self.progress = Progress(**restored.metadata["progress"])
+            means_and_axes = restored.arrays
             self.say(f"Resuming at step {self.step:,} of {self.num_steps:,} from {self.workdir}")
+        self.augmentation = build_augmentation(self.config.augmentation, means_and_axes)
+        self.data = cached(self.stored, self.config.cache, mesh=self.mesh)
+        self.eval_step = make_eval_step(self.model, self.augmentation, mesh=self.mesh)
         self.log.cut(self.step, self.progress.validated)
 
-    def _train_stream(self) -> Iterator[Batch]:
+    def _train_stream(self) -> grain.DatasetIterator[Batch]:
         """The batches from this step on, placed; those cached on the device lie there already."""
         config, placed = self.config, self.config.cache == "device"
         rows = None if placed else parallel.local_rows(self.mesh, config.batch_size)
@@ -280,6 +299,7 @@ class Training:
             seed=config.seed,
             step=self.step,
             rows=rows,
+            workers=config.read_workers,
             transform=transform,
             place=None if placed else partial(parallel.place_batch, mesh=self.mesh),
         )
@@ -287,49 +307,93 @@ class Training:
     def _finished(self) -> bool:
         return self.step >= self.num_steps or self.schedule.finished(self.progress.schedule)
 
-    def _advance(self, batch: Mapping[str, Any]) -> None:
-        """One update. Its metrics are read while the next one runs."""
-        hparams = self._hyperparameters()
-        self.state, metrics = self.train_step(self.state, batch, hparams)
-        self.step += 1
+    def _one_by_one(self) -> Generator[None]:
+        """Makes an update from the next batch each time it is asked for one."""
+        chex.clear_trace_counter()  # counts by name: an ensemble's networks would add up
+        train_step = make_train_step(self.model, self.augmentation, mesh=self.mesh, max_traces=1)
+        with contextlib.closing(self._train_stream()) as batches:
+            for batch in batches:
+                hparams = self._hyperparameters(self.step)
+                self.state, metrics = train_step(self.state, batch, hparams)
+                self._count(1, metrics)
+                yield
+
+    def _many_at_once(self, most: int) -> Generator[None]:
+        """Makes updates in one compiled call: `most`, or fewer where something is due before."""
+        train_steps = make_train_steps(self.model, self.augmentation, mesh=self.mesh)
+        size, config = len(self.data), self.config
+        order = batch_indices(size, batch_size=config.batch_size, seed=config.seed)
+        assert isinstance(self.data.source, OnDevice)  # `_check_choices` has seen to it
+        data = self.data.source.read_all()
+        while True:
+            due = min(every - self.step % every for every in self._due_every())
+            stop = min(self.step + min(due, most), self.num_steps)
+            steps = range(self.step, stop)
+            hparams = [self._hyperparameters(step) for step in steps]
+            self.state, metrics = train_steps(
+                self.state,
+                data,
+                np.stack([order[step] for step in steps]).astype(np.int32),
+                jax.tree.map(lambda *values: jnp.stack(values), *hparams),
+            )
+            self._count(len(steps), metrics)
+            yield
+
+    def _due_every(self) -> list[int]:
+        """Steps between logs, between validations, and between checkpoints."""
+        every = [self.config.log_every_steps, self._validate_every]
+        return every + [n for n in [self.config.checkpoint_every_steps] if n]
+
+    def _count(self, steps: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes note of updates just dispatched. Their metrics are read while the next run."""
+        self.step += steps
         self._count_pending()
         self._pending = (self.step, metrics)
-        self._clock.add(self.config.batch_size)
+        self._clock.add(steps * self.config.batch_size)
 
     def _learning_rate(self, step: int) -> float:
         return self.schedule.learning_rate(step, self.progress.schedule)
 
-    def _hyperparameters(self) -> Hyperparameters:
-        config, rate = self.config, self._learning_rate(self.step)
+    def _hyperparameters(self, step: int) -> Hyperparameters:
+        config, rate = self.config, self._learning_rate(step)
+        base = {"rate_multipliers": _given(config.rate_multipliers)}
         changes = schedules.hyperparameters_at(
-            self.epoch,
-            config.hand_changes,
+            step / self.epoch_steps,
+            ((0, base), *config.hand_changes),
             layers=[layer.name for layer in self.model.layers],
             learning_rate=rate,
             bias_learning_rate=config.bias_learning_rate,
         )
-        multipliers = {**config.rate_multipliers, **changes.pop("rate_multipliers", {})}
         fields = {
             "momentum": config.momentum,
             "weight_decay": config.weight_decay,
             "color_strength": config.color_strength,
-            "rate_multipliers": multipliers or None,
+            "decay_multipliers": _given(config.decay_multipliers) or None,
         }
         return Hyperparameters(learning_rate=rate, **{**fields, **changes})
 
     def _count_pending(self) -> None:
-        """Adds the metrics of the last step dispatched to the sums."""
+        """Adds the metrics of the last updates dispatched to the sums."""
         if self._pending is None:
             return
-        step, values = self._pending
-        metrics = {name: float(value) for name, value in jax.device_get(values).items()}
+        last, values = self._pending
         self._pending = None
-        if not math.isfinite(metrics["loss"]):
-            self._fail_as_not_finite(f"the loss is {metrics['loss']}", step)
-        sums = self.progress.sums
-        sums = {name: sums[name] + metrics[name] for name in METRICS} | {"steps": sums["steps"] + 1}
+        metrics = {name: np.atleast_1d(value) for name, value in jax.device_get(values).items()}
+        for step, loss in enumerate(metrics["loss"], start=last + 1 - len(metrics["loss"])):
+            if not math.isfinite(loss):
+                self._fail_as_not_finite(f"the loss is {loss}", step)
+        sums = dict(self.progress.sums)
+        for name in METRICS:
+            for value in metrics[name]:
+                sums[name] += float(value)
+        sums["steps"] += len(metrics["loss"])
         self.progress = self.progress._replace(sums=sums)
-        self._latest = f"loss {metrics['loss']:.3f}, top-1 error {metrics['top1_error']:.1%}"
+        loss, *errors = (metrics[name][-1] for name in METRICS)
+        self._latest = f"loss {loss:.3f}, errors {errors[0]:.1%} / {errors[1]:.1%}"
+
+    @property
+    def _validate_every(self) -> int:
+        return max(1, round(self.config.validate_every_epochs * self.epoch_steps))
 
     def _log_if_due(self) -> None:
         if self.step % self.config.log_every_steps and self.step != self.num_steps:
@@ -342,8 +406,7 @@ class Training:
         self._clock.restart()
 
     def _validate_if_due(self) -> None:
-        every = max(1, round(self.config.validate_every_epochs * self.epoch_steps))
-        due = self.step % every == 0 or self.step == self.num_steps
+        due = self.step % self._validate_every == 0 or self.step == self.num_steps
         if not due or self.progress.validated == self.step:
             return
         self._count_pending()
@@ -367,7 +430,10 @@ class Training:
             f"epoch {self.epoch:6.1f}  step {self.step:>8,}  validation: {_describe(means)}"
             f"  rate {self._learning_rate(self.step - 1):g}"
         )
-        self._warn_of_plateau(means["loss"])
+        if warning := plateau_warning(
+            self.step, means["loss"], self.stored.num_classes, self.model.initialization
+        ):
+            self.say(warning)
         schedule = self.schedule.update(self.progress.schedule, means["top1_error"])
         self.progress = self.progress._replace(schedule=schedule, validated=self.step)
         self._save(means[self.config.best_metric])
@@ -385,14 +451,16 @@ class Training:
     def _save(self, best_metric: float | None) -> None:
         if not _all_finite(self.state):
             self._fail_as_not_finite("a parameter is not a number", self.step)
+        settings, arrays = split_augmentation(self.augmentation)
         self.checkpoints.save(
             self.step,
             self.state,
-            arrays={name: np.asarray(getattr(self.augmentation, name)) for name in CONSTANTS},
+            arrays=arrays,
             metadata={
                 "progress": self.progress._asdict(),
                 "class_names": list(self.data.class_names),
                 "dataset": self.data.name,
+                "augmentation": settings,
             },
             best_metric=best_metric,
         )
@@ -406,21 +474,13 @@ class Training:
 
     def _fail_as_not_finite(self, fact: str, step: int) -> NoReturn:
         kept = self.checkpoints.latest_step
-        where = "there is no checkpoint yet" if kept is None else f"checkpoint {kept} is kept"
+        mend = "lower --config.learning_rate, or add --config.schedule.warmup_epochs"
+        if kept is None:
+            raise FloatingPointError(f"{fact} at step {step}, before any checkpoint; {mend}")
         raise FloatingPointError(
-            f"{fact} at step {step}; {where}; lower --config.learning_rate (or add "
-            "--config.schedule.warmup_epochs) and run again"
+            f"{fact} at step {step}; checkpoint {kept} is kept; start another --workdir and {mend} "
+            f"(--config.init_from={self.workdir} starts from the best weights here)"
         )
-
-    def _warn_of_plateau(self, loss: float) -> None:
-        chance = math.log(self.data.num_classes)
-        if self.step >= PLATEAU_STEPS and abs(loss - chance) < 0.02 * chance:
-            self.say(
-                f"warning: the validation loss sits at ln {self.data.num_classes} = {chance:.3f}, "
-                "chance level: the known plateau of small initial weights. If it stays, start "
-                "again with --config.model.initialization=original, or a larger "
-                "--config.learning_rate; check that pixels are 0-255 with the mean subtracted."
-            )
 
     def _progress_bar(self) -> tqdm:
         return tqdm(
@@ -431,6 +491,21 @@ class Training:
             dynamic_ncols=True,
             disable=None if self.first else True,  # None: where stderr is no terminal
         )
+
+
+def plateau_warning(step: int, loss: float, num_classes: int, initialization: str) -> str | None:
+    """What to say of a validation loss (nats) that sits at chance; None where it does not."""
+    chance = math.log(num_classes)
+    if step < PLATEAU_STEPS or abs(loss - chance) >= 0.02 * chance:
+        return None
+    mends = ["a larger --config.learning_rate"]
+    if initialization != "original":
+        mends.insert(0, "--config.model.initialization=original")
+    return (
+        f"warning: the validation loss sits at ln {num_classes} = {chance:.3f}, chance level: the "
+        f"known plateau of small initial weights. If it stays, start another --workdir with "
+        f"{' or '.join(mends)}; check that pixels are 0-255 with the mean subtracted."
+    )
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
@@ -479,16 +554,19 @@ def test(config: ConfigDict, workdir: Path, mesh: Mesh, say) -> dict[str, dict[s
     run = load_run(workdir, mesh=mesh)
     dataset = _open(config, "test")
     epoch = run.step / steps_per_epoch(_open(config, "train"), config.batch_size)
-    results = {}
-    with MetricsLog(workdir, writes=jax.process_index() == 0) as log:
+    results: dict[str, dict[str, float]] = {}
+    with StopSignal() as stop, MetricsLog(workdir, writes=jax.process_index() == 0) as log:
         for views in config.final_views:
             eval_step = make_eval_step(run.model, run.augmentation, views=views, mesh=mesh)
             started = time.perf_counter()
             batch_size = config.eval_batch_size // (10 if views == "ten" else 1)
-            means = evaluate(eval_step, run.state, dataset, batch_size, mesh) or {}
+            means = evaluate(eval_step, run.state, dataset, batch_size, mesh, stop.agreed)
+            if means is None:
+                say("Stopped during the final test; all training is saved, the same command tests.")
+                raise SystemExit(128 + (stop.number or signal.SIGTERM))
             rate = len(dataset) / (time.perf_counter() - started)
             split = TEST_SPLITS[views]
-            log.write(run.step, epoch, split, means, 0.0, rate)
+            log.write(run.step, epoch, split, means, None, rate)
             say(f"{split.replace('_', ' ')}, checkpoint {run.step:,}: {_describe(means)}")
             results[split] = means
     return results
@@ -507,12 +585,42 @@ def constants(config: ConfigDict, training: Dataset) -> dict[str, np.ndarray]:
     return load_statistics(training)._asdict()
 
 
+def _check_choices(config: ConfigDict) -> None:
+    """Raises ValueError for a value that would be met only after hours of training."""
+    choices = {
+        "augment": ("device", "host"),
+        "best_metric": METRICS,
+        "final_views": tuple(TEST_SPLITS),
+    }
+    for field, allowed in choices.items():
+        values = config[field] if field == "final_views" else (config[field],)
+        for value in values:
+            if value not in allowed:
+                raise ValueError(f"{field} has {value!r}; use {' or '.join(map(repr, allowed))}")
+    if (config.augment, config.cache) == ("host", "device"):
+        raise ValueError(
+            "augment='host' cannot work on images that cache='device' keeps on the device; use "
+            "cache='host'"
+        )
+    if config.steps_per_call < 1 or (config.steps_per_call > 1 and config.cache != "device"):
+        raise ValueError(
+            f"steps_per_call={config.steps_per_call} with cache={config.cache!r}; it is 1, or more "
+            "with cache='device'"
+        )
+
+
+def _given(multipliers: ConfigDict) -> dict[str, Any]:
+    """Those that are not None."""
+    return {layer: factor for layer, factor in multipliers.to_dict().items() if factor is not None}
+
+
 def _open(config: ConfigDict, split: str) -> Dataset:
     return open_dataset(
         config.dataset,
         config[f"{split}_split"],
         data_dir=config.data_dir,
         stored_size=config.stored_size,
+        verify=config.verify_data,
     )
 
 

@@ -6,7 +6,9 @@ checkpoints/     the last and the best
 events.out.*     the same measurements for TensorBoard
 """
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +26,19 @@ from alexnet_jax.step import TrainState, create_train_state
 # Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
 CONSTANTS = ("mean", "deviations", "eigenvectors")
 
-# Fields that a resumed run may change: where it runs, and how far.
-MAY_CHANGE = ("data_dir", "cache", "mesh.data", "mesh.model", "eval_batch_size", "final_views")
+# Fields that a resumed run may change: where it runs, and its test at the end.
+MAY_CHANGE = (
+    "data_dir",
+    "cache",
+    "steps_per_call",
+    "read_workers",
+    "verify_data",
+    "mesh.data",
+    "mesh.model",
+    "eval_batch_size",
+    "test_split",
+    "final_views",
+)
 
 
 class Run(NamedTuple):
@@ -46,11 +59,22 @@ def build_model(config: ConfigDict, num_classes: int) -> AlexNet:
     return alexnet(config.preset, num_classes=num_classes, **overrides)
 
 
-def build_augmentation(config: ConfigDict, constants: dict[str, np.ndarray]) -> Augmentation:
+def build_augmentation(
+    settings: Mapping[str, Any], constants: Mapping[str, np.ndarray]
+) -> Augmentation:
     """The settings of `config.augmentation` with the constants of the data."""
-    settings: dict[str, Any] = {k: v for k, v in config.augmentation.items() if k != "statistics"}
-    settings |= {name: np.asarray(constants[name]) for name in CONSTANTS}
-    return Augmentation(**settings)
+    fields: dict[str, Any] = {k: v for k, v in settings.items() if k != "statistics"}
+    fields |= {name: np.asarray(constants[name]) for name in CONSTANTS}
+    return Augmentation(**fields)
+
+
+def split_augmentation(
+    augmentation: Augmentation,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Settings (JSON) and constants, as a checkpoint holds them; see `build_augmentation`."""
+    fields = dataclasses.asdict(augmentation)
+    constants = {name: np.asarray(fields.pop(name)) for name in CONSTANTS}
+    return fields, constants
 
 
 def state_template(model: AlexNet, mesh: Mesh | None) -> TrainState:
@@ -67,11 +91,11 @@ def state_template(model: AlexNet, mesh: Mesh | None) -> TrainState:
     )
 
 
-def save_config(config: ConfigDict, workdir: Path) -> None:
-    """Writes the configuration; raises ValueError where the folder holds a run of another one."""
+def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> None:
+    """Writes the configuration; raises ValueError where it `resumes` a run of another one."""
     path = workdir / "config.json"
     text = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True) + "\n"
-    if path.exists():
+    if resumes and path.exists():
         saved, given = (_flatten(json.loads(t)) for t in (path.read_text(), text))
         for field in sorted(saved.keys() | given.keys()):
             if saved.get(field) != given.get(field) and field not in MAY_CHANGE:
@@ -127,9 +151,10 @@ def load_run(workdir: str | Path, *, which: str = "best", mesh: Mesh | None = No
         step = checkpoints.latest_step if step is None else step
         if step is None:
             raise CheckpointError(f"{workdir} has no checkpoint yet; let the training save one")
-        class_names = tuple(checkpoints.metadata(step)["class_names"])
+        metadata = checkpoints.metadata(step)
+        class_names = tuple(metadata["class_names"])
         model = build_model(config, len(class_names))
         parallel.check_mesh(model, mesh)
         restored = checkpoints.restore(state_template(model, mesh), step=step)
-    augmentation = build_augmentation(config, restored.arrays)
+    augmentation = build_augmentation(metadata["augmentation"], restored.arrays)
     return Run(Path(workdir), config, model, augmentation, restored.state, class_names, step)

@@ -39,7 +39,7 @@ def main() -> None:
     training = cached(stored, "host")
     validation = cached(open_dataset("digits", "validation", stored_size=size), "host")
     model = build_model(config, training.num_classes)
-    augmentation = build_augmentation(config, load_statistics(stored)._asdict())
+    augmentation = build_augmentation(config.augmentation, load_statistics(stored)._asdict())
     train_step = make_train_step(model, augmentation, max_traces=1)
     eval_step = make_eval_step(model, augmentation)
     num_steps = EPOCHS * steps_per_epoch(training, config.batch_size)

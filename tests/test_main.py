@@ -1,16 +1,24 @@
 """What the user can mend ends in one line that says how, and exit status 1."""
 
+import ast
+import contextlib
+import dataclasses
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from alexnet_jax import train as train_module
 from alexnet_jax.checkpoint import Checkpointer
 from alexnet_jax.configs import digits
-from alexnet_jax.train import train
-from alexnet_jax.workdir import save_config
+from alexnet_jax.main import with_config_paths
+from alexnet_jax.train import plateau_warning, train
+from alexnet_jax.workdir import load_run, save_config
 from tests.small import SMALL
 
 
@@ -79,13 +87,127 @@ def test_a_checkpoint_of_another_net_is_one_line(tmp_path):
 
 def test_another_configuration_in_the_same_workdir_names_the_field(tmp_path):
     config = digits.get_config()
-    save_config(config, tmp_path)
+    save_config(config, tmp_path, resumes=False)
     config.weight_decay = 0.1
     with pytest.raises(ValueError, match=r"weight_decay=0.0005 and this one has 0.1; give the"):
-        save_config(config, tmp_path)
+        save_config(config, tmp_path, resumes=True)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run_and_it_can_be_mended(tmp_path):
     message = error_of(f"--workdir={tmp_path}", *SMALL, "--config.learning_rate=1e9")
-    assert "at step " in message and "lower --config.learning_rate" in message
+    assert "at step " in message and "before any checkpoint; lower --config.learning" in message
     assert not any((tmp_path / "checkpoints").iterdir())
+    save_config(small(), tmp_path, resumes=False)  # as the next run would, with another rate
+
+
+def small():
+    """The configuration of `SMALL`."""
+    config = digits.get_config()
+    flags = dict(flag.removeprefix("--config.").split("=") for flag in SMALL)
+    for field, value in flags.items():
+        with contextlib.suppress(ValueError, SyntaxError):  # a word stays one
+            value = ast.literal_eval(value)
+        config.update_from_flattened_dict({field: value})
+    return config
+
+
+def test_the_last_good_checkpoint_outlives_a_loss_that_is_no_number(tmp_path):
+    config = small()
+    config.hand_changes = ((1.5, {"weight_decay": 1e30}),)  # the weights burst at step 15
+    with pytest.raises(FloatingPointError, match=r"at step 1[67]; checkpoint 15 is kept; start an"):
+        train(config, tmp_path)
+    assert load_run(tmp_path, which="last").step == 15
+    assert load_run(tmp_path, which="best").step == 10
+
+
+def test_where_and_how_the_images_are_kept_and_augmented_changes_no_run(tmp_path):
+    def result(name, **changes):
+        """The log without wall-clock, and the biases of fc8, which begin at 0."""
+        config = small()
+        config.num_epochs = 1
+        config.augmentation.color = "std"
+        config.hand_changes = ((0.5, {"color_strength": 0.5}),)
+        config.update(changes)
+        train(config, tmp_path / name)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) | {"images_per_second": 0} for line in lines]
+        params = load_run(tmp_path / name, which="last").state.params
+        return rows, np.asarray(params["fc8"]["bias"])
+
+    rows, biases = result("host")
+    for name, changes in {
+        "none": {"cache": "none"},
+        "processes": {"cache": "none", "read_workers": 1},
+        "device": {"cache": "device"},
+    }.items():
+        found = result(name, **changes)
+        assert found[0] == rows
+        np.testing.assert_array_equal(found[1], biases)
+    for name, changes in {  # other programs, so other roundings
+        "augmented on the host": {"augment": "host"},
+        "four a call": {"cache": "device", "steps_per_call": 4},
+    }.items():
+        found = result(name, **changes)
+        assert [row["step"] for row in found[0]] == [row["step"] for row in rows]
+        np.testing.assert_allclose(found[1], biases, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("best_metric", "accuracy", "best_metric has 'accuracy'; use 'loss' or 'top1_error'"),
+        ("final_views", ("center", "five"), "final_views has 'five'; use 'center' or 'ten'"),
+        ("test_split", "tset", "no split 'tset'"),
+        ("steps_per_call", 4, "steps_per_call=4 with cache='host'; it is 1, or more with"),
+    ],
+)
+def test_what_is_needed_at_the_end_is_checked_at_the_beginning(tmp_path, field, value, message):
+    config = small()
+    config[field] = value
+    with pytest.raises(ValueError) as error:
+        train(config, tmp_path)
+    assert message in str(error.value)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_resumed_run_wants_the_classes_it_began_with(tmp_path):
+    config = small()
+    config.num_epochs = 1
+    train(config, tmp_path)
+    names = tuple("abcdefghij")
+    with pytest.MonkeyPatch.context() as patch:
+        opened = train_module.open_dataset
+        patch.setattr(
+            train_module,
+            "open_dataset",
+            lambda *a, **k: dataclasses.replace(opened(*a, **k), class_names=names),
+        )
+        with pytest.raises(ValueError, match=r"began with the classes of digits/1\.0\.0"):
+            train(config, tmp_path)
+
+
+def test_a_config_is_a_shipped_name_or_a_file_of_ones_own(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("from alexnet_jax.configs import digits\nget_config = digits.get_config\n")
+    shipped = with_config_paths(["main", "--config=cifar10"])[1]
+    assert shipped.endswith("configs/cifar10.py") and Path(shipped.partition("=")[2]).is_file()
+    assert with_config_paths(["main", f"--config={own}"])[1] == f"--config={own}"
+    assert with_config_paths(["main", "--config", str(own)])[2] == str(own)
+
+
+@pytest.mark.parametrize(
+    ("step", "loss", "initialization", "expected"),
+    [
+        (300, 2.30, "paper", ["ln 10 = 2.303", "--config.model.initialization=original"]),
+        (300, 2.30, "original", ["ln 10 = 2.303", "a larger --config.learning_rate"]),
+        (299, 2.30, "paper", None),
+        (300, 2.2, "paper", None),
+    ],
+)
+def test_the_plateau_is_told_with_its_mends(step, loss, initialization, expected):
+    warning = plateau_warning(step, loss, 10, initialization)
+    if expected is None:
+        assert warning is None
+    else:
+        assert all(part in warning for part in expected)
+        assert ("initialization=original" in warning) == (initialization == "paper")

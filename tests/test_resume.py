@@ -51,7 +51,9 @@ def wait_for_lines(process, workdir, count):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    finish(start(workdir))
+    output = finish(start(workdir))
+    assert output.startswith("Training on 1 device(s): cpu")
+    assert any(path.stat().st_size > 500 for path in workdir.glob("events.out.tfevents.*"))
     rows = metrics(workdir)
     assert [row["step"] for row in rows if row["split"] == "validation"] == [10, 20, 30, 40]
     assert rows[-1]["split"] == "test"

@@ -140,13 +140,29 @@ def test_mistakes_are_named(name, options, message):
 
 
 def test_the_authors_hand_schedule():
-    assert hyperparameters_at(66, ORIGINAL_CHANGES) == {"rate_multipliers": {"conv1": 1.0}}
+    both = {"kernel": 1.0, "bias": 1.0}
+    assert hyperparameters_at(66, ORIGINAL_CHANGES) == {"rate_multipliers": {"conv1": both}}
     for epoch, factor in [(67, 0.1), (71, 0.1), (72, 0.0), (90, 0.0)]:
         assert hyperparameters_at(epoch, ORIGINAL_CHANGES) == {
             "color_strength": 0.0,
-            "rate_multipliers": {"conv1": factor},
+            "rate_multipliers": {"conv1": {"kernel": factor, "bias": factor}},
         }
     assert hyperparameters_at(90, ()) == {}
+
+
+def test_multipliers_of_a_run_hold_until_a_change_by_hand():
+    changes = ((0, {"rate_multipliers": {"fc8": {"bias": 2.0}, "conv1": 0.5}}), *ORIGINAL_CHANGES)
+    fields = [hyperparameters_at(epoch, changes)["rate_multipliers"] for epoch in (0, 72)]
+    assert [rates["fc8"] for rates in fields] == [{"kernel": 1.0, "bias": 2.0}] * 2
+    assert [rates["conv1"]["kernel"] for rates in fields] == [0.5, 0.0]
+    rates = hyperparameters_at(
+        0, changes, layers=("fc8", "fc7"), learning_rate=0.01, bias_learning_rate=0.02
+    )["rate_multipliers"]
+    assert rates == {
+        "fc8": {"kernel": 1.0, "bias": 4.0},
+        "fc7": {"kernel": 1.0, "bias": 2.0},
+        "conv1": {"kernel": 0.5, "bias": 1.0},
+    }
 
 
 def test_biases_may_keep_their_rate():

@@ -11,8 +11,10 @@ from alexnet_jax import (
     Hyperparameters,
     create_train_state,
     make_eval_step,
+    make_mesh,
     make_train_step,
 )
+from alexnet_jax.step import compiler_options, make_train_steps
 from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
 from tests.reference import training_numpy
@@ -193,6 +195,45 @@ def test_multipliers_reach_the_update(model, quick_compile):
     chex.assert_trees_all_equal(state.params["conv1"], start["conv1"])
     chex.assert_trees_all_equal(state.params["fc8"]["bias"], start["fc8"]["bias"])
     assert not np.array_equal(state.params["fc8"]["kernel"], start["fc8"]["kernel"])
+
+
+@pytest.mark.parametrize("on_mesh", [False, True])
+def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quick_compile):
+    mesh = make_mesh(data=2, model=2) if on_mesh else None
+    settings = Augmentation(mean=MEAN)
+    split = batch_of(12)
+    indices = np.array([[3, 1, 0, 7], [4, 11, 2, 5], [3, 3, 9, 8]], np.int32)
+    rates = (0.01, 0.005, 0.02)
+    single = make_train_step(model, settings, mesh=mesh)
+    state, losses = create_train_state(model, jax.random.key(0), mesh=mesh), []
+    for chosen, rate in zip(indices, rates, strict=True):
+        batch = {name: array[chosen] for name, array in split.items()}
+        state, metrics = single(state, batch, Hyperparameters(learning_rate=rate))
+        losses.append(float(metrics["loss"]))
+    many = make_train_steps(model, settings, mesh=mesh)
+    start = create_train_state(model, jax.random.key(0), mesh=mesh)
+    found, metrics = many(start, split, indices, jax.vmap(Hyperparameters)(jnp.array(rates)))
+    np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
+    assert int(found.step) == 3
+    chex.assert_trees_all_close(
+        jax.device_get(found.params), jax.device_get(state.params), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
+    compile_as_usual = jax.jit
+
+    def jit(function, compiler_options):
+        if "xla_cpu_copy_insertion_use_region_analysis" in compiler_options:
+            raise RuntimeError("No such compile option")
+        return compile_as_usual(function, compiler_options=compiler_options)
+
+    compiler_options.cache_clear()
+    monkeypatch.setattr(jax, "jit", jit)
+    try:
+        assert list(compiler_options()) == ["xla_cpu_experimental_ynn_fusion_type"]
+    finally:
+        compiler_options.cache_clear()
 
 
 # --- evaluation ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def write_run(workdir: Path, seed: int = 0) -> Path:
     config = digits.get_config()
     config.model.conv_features = (8, 16, 16, 16, 16)
     config.model.fc_features = (32, 32)
-    save_config(config, workdir)
+    save_config(config, workdir, resumes=False)
     rng = np.random.default_rng(0)
     arrays = {
         "mean": rng.uniform(0, 100, (72, 72, 3)).astype(np.float32),
@@ -29,7 +29,12 @@ def write_run(workdir: Path, seed: int = 0) -> Path:
     }
     state = create_train_state(build_model(config, 10), jax.random.key(seed))
     with Checkpointer(workdir / "checkpoints") as checkpoints:
-        metadata = {"class_names": list(CLASS_NAMES), "dataset": "digits/1.0.0"}
+        settings = {k: v for k, v in config.augmentation.items() if k != "statistics"}
+        metadata = {
+            "class_names": list(CLASS_NAMES),
+            "dataset": "digits/1.0.0",
+            "augmentation": settings,
+        }
         checkpoints.save(42, state, arrays=arrays, metadata=metadata, best_metric=0.5)
     rows = [
         ("train", 21, 1.0, 2.3, 0.01),

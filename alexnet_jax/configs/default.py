@@ -6,6 +6,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.schedules import PAPER_DROPS
+
+LAYERS = (*(f"conv{i}" for i in range(1, 7)), "fc6", "fc7", "fc8")
 
 
 def get_config() -> ConfigDict:
@@ -35,6 +38,11 @@ def get_config() -> ConfigDict:
     config.test_split = placeholder(str)  # evaluated once, at the end
     config.stored_size = 256
     config.cache = "none"  # or "host", "device": keep the decoded images there
+    # With cache="device", updates made in one compiled call. Pays where a step is short against
+    # its launch, on a GPU; on CPU a loop within a program makes convolutions 30 times slower.
+    config.steps_per_call = 1
+    config.read_workers = 0  # processes that read and decode; 0: threads of this one
+    config.verify_data = False  # compare every shard with its digest first
     config.augment = "device"  # or "host": the paper's way, on the CPU while the GPU trains
 
     # Section 4.1. The constants are the training split's own, or ImageNet's.
@@ -57,13 +65,15 @@ def get_config() -> ConfigDict:
     config.momentum = 0.9
     config.weight_decay = 5e-4
     config.color_strength = 0.1
-    config.rate_multipliers = ConfigDict()  # layer -> factor on the rate
+    # Layer -> factor on its rate or decay, or {"kernel": factor, "bias": factor}; None is 1.
+    config.rate_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYERS})
+    config.decay_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYERS})
     # ((epoch, {field of Hyperparameters: value}), …); layers named here obey it from epoch 0 on.
     config.hand_changes = ()
     config.schedule = ConfigDict(
         {
             "name": "drops",  # or "plateau", "dexp", "constant"
-            "drops": (23.0, 50.0, 80.0),  # epochs, or shares of the run below 1
+            "drops": PAPER_DROPS,  # epochs, or shares of the run below 1
             "factor": 10.0,
             "patience": 5,
             "min_delta": 0.0,

@@ -50,6 +50,8 @@ def test_every_recipe_makes_a_network_and_a_schedule(name):
         ("imagenet2012", 60_965_224),
         ("imagenet2010", 60_965_224),
         ("imagenet2012_two_gpus", 60_965_224),
+        ("imagenet2012_original", 60_965_224),
+        ("imagenet2012_caffe", 60_965_224),
         ("imagenet2012_pretrained", 61_555_304),
         ("imagenet_fall2011", 61_555_304),
     ],
@@ -81,9 +83,37 @@ def test_fine_tuning_runs_at_the_rates_of_the_authors_log(epoch, conv1, conv2, f
     schedule = schedule_of(config)
     rate = schedule.learning_rate(round(epoch * STEPS_PER_EPOCH), schedule.initial_state())
     multipliers = rates_at(config, epoch)
-    found = [rate * multipliers.get(layer, 1) for layer in ("conv1", "conv2", "fc8")]
+    found = [
+        rate * multipliers.get(layer, {"kernel": 1})["kernel"]
+        for layer in ("conv1", "conv2", "fc8")
+    ]
     assert found == pytest.approx([conv1, conv2, fc8])
     assert config.num_epochs == 54
+
+
+def test_the_authors_recipe_has_their_rates():
+    config = load("imagenet2012_original")
+    schedule = schedule_of(config)
+    kernels = {}
+    for epoch in (0, 25, 51, 67, 72, 79):
+        rate = schedule.learning_rate(epoch * STEPS_PER_EPOCH, {})
+        fields = schedules.hyperparameters_at(
+            epoch,
+            config.hand_changes,
+            layers=("conv1", "fc8"),
+            learning_rate=rate,
+            bias_learning_rate=config.bias_learning_rate,
+        )["rate_multipliers"]
+        kernels[epoch] = rate, rate * fields["conv1"]["kernel"]
+        assert rate * fields["fc8"]["bias"] == pytest.approx(0.02)
+    assert kernels == {
+        0: (0.01, 0.01),
+        25: (pytest.approx(1e-3),) * 2,
+        51: (pytest.approx(1e-4),) * 2,
+        67: (pytest.approx(1e-4), pytest.approx(1e-5)),
+        72: (pytest.approx(1e-4), 0),
+        79: (pytest.approx(1e-5), 0),
+    }
 
 
 def test_fine_tuning_turns_the_colour_shift_off_and_never_compiles_again():

@@ -1,0 +1,23 @@
+"""ILSVRC-2012 as Caffe's bvlc_alexnet: 42.9% and 19.8% top-1 and top-5 error, centre crop.
+
+Crops of 227, batches of 256, no colour shift, twice the rate for biases, a tenth of the rate every
+100,000 iterations (20 epochs) of 450,000.
+"""
+
+from ml_collections import ConfigDict
+
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.configs.default import LAYERS
+
+
+def get_config() -> ConfigDict:
+    """See the module."""
+    config = imagenet2012.get_config()
+    config.preset = "caffe"
+    config.model.initialization = "caffe"
+    config.augmentation.color = "none"
+    config.batch_size = 256
+    for layer in LAYERS:
+        config.rate_multipliers[layer] = {"bias": 2.0}
+    config.schedule.drops = (20.0, 40.0, 60.0, 80.0)
+    return config
