@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 
@@ -49,6 +50,7 @@ class Checkpointer:
         self.directory = Path(directory).absolute()
         if not read_only:
             self._remove_leftovers()
+            self._settle()
         keep = [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(
@@ -148,7 +150,7 @@ class Checkpointer:
         self._saving = step
         try:
             if step in self._manager.all_steps():
-                self._manager.delete(step)
+                self._set_aside(step)
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
         except Exception as error:
             raise self._failure(error) from error
@@ -159,6 +161,7 @@ class Checkpointer:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
+        self._settle()
 
     def close(self) -> None:
         """Waits for the last save and frees the threads. Raises CheckpointError if it failed."""
@@ -251,6 +254,7 @@ class Checkpointer:
     def _failure(self, error: Exception) -> CheckpointError:
         """Puts the directory in order after a failed save. Returns the error to raise."""
         self._remove_leftovers()
+        self._settle()
         self._manager.reload()  # Orbax has already struck out the steps this save was to replace
         latest = self.latest_step
         intact = "" if latest is None else f"; checkpoint {latest} is intact"
@@ -258,6 +262,25 @@ class Checkpointer:
             f"checkpoint {self._saving} could not be written in {self.directory}: "
             f"{_reason(error)}; make room there or use another --workdir{intact}"
         )
+
+    def _set_aside(self, step: int) -> None:
+        """Makes room for another checkpoint of `step`; this one goes once that one is whole."""
+        if jax.process_index() == 0:
+            self._path(step).rename(f"{self._path(step)}{_REPLACED}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoint set aside")
+        self._manager.reload()
+
+    def _settle(self) -> None:
+        """Removes what was set aside; puts it back where its replacement is not there."""
+        if jax.process_index() != 0:
+            return
+        for old in self.directory.glob(f"*{_REPLACED}"):
+            replacement = Path(str(old).removesuffix(_REPLACED))
+            if replacement.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(replacement)
 
     def _remove_leftovers(self) -> None:
         for _ in range(50):  # the other writers of a failed save may still be at work for a moment
@@ -269,6 +292,7 @@ class Checkpointer:
             time.sleep(0.02)
 
 
+_REPLACED = ".replaced"
 _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 
 

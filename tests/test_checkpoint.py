@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -194,6 +195,33 @@ def test_a_step_is_replaced_only_by_one_with_a_metric(tmp_path):
         save(checkpointer, 5, make_state(3), metric=0.5)
         assert_same(checkpointer.restore(make_state()).state, make_state(3))
         assert checkpointer.best_step == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["5"]
+
+
+def test_a_replacement_that_fails_leaves_what_it_was_to_replace(tmp_path):
+    large = {"mean": np.random.default_rng(0).normal(size=200_000)}
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 5, make_state(1))
+        checkpointer.wait()
+        with file_size_limit(100_000):
+            save(checkpointer, 5, make_state(2), metric=0.5, arrays=large)
+            with pytest.raises(CheckpointError, match="checkpoint 5 is intact"):
+                checkpointer.wait()
+        assert_same(checkpointer.restore(make_state()).state, make_state(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["5"]
+
+
+def test_killed_while_replacing_leaves_what_was_to_be_replaced(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 5, make_state(1))
+    (tmp_path / "5").rename(tmp_path / "5.replaced")
+    (tmp_path / "5.orbax-checkpoint-tmp").mkdir()
+    with Checkpointer(tmp_path) as checkpointer:
+        assert_same(checkpointer.restore(make_state()).state, make_state(1))
+    shutil.copytree(tmp_path / "5", tmp_path / "5.replaced")  # killed after the commit
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_step == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["5"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -428,7 +456,7 @@ def test_two_processes_write_one_checkpoint(tmp_path):
         state = {"split": place(whole, P("data")), "same": place(whole, P())}
         arrays = {"mean": np.ones((4, 4), np.float32)}
         with Checkpointer(directory) as checkpointer:
-            for step in (1, 2, 3):
+            for step in (1, 2, 3, 3):
                 checkpointer.save(
                     step, state, arrays=arrays, metadata={"step": step}, best_metric=abs(step - 1)
                 )
