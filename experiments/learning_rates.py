@@ -3,8 +3,8 @@
     python experiments/learning_rates.py
 
 The rate is an argument of the step, so all runs share one program. Each is a short run (15 epochs,
-constant rate) of the digits recipe at quarter width. Writes results/learning_rates.jsonl, a line a
-run, and results/learning_rates.png.
+constant rate) of the digits recipe. Writes results/learning_rates.jsonl, a line a run, and
+results/learning_rates.png.
 """
 
 import json
@@ -23,8 +23,8 @@ from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.train import evaluate
 from alexnet_jax.workdir import build_augmentation, build_model
 
-RATES = (0.003, 0.01, 0.03, 0.1)
-SEEDS = (0,)  # more seeds: more runs of the same program
+RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
+SEEDS = (0, 1, 2)
 EPOCHS = 15
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,8 +32,6 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Runs the sweep and writes its results."""
     config = digits.get_config()
-    config.model.conv_features = (24, 64, 96, 96, 64)
-    config.model.fc_features = (1024, 1024)
     size = config.stored_size
     stored = open_dataset("digits", "train", stored_size=size)
     training = cached(stored, "host")
@@ -58,8 +56,13 @@ def main() -> None:
                 "learning_rate": rate,
                 "seed": seed,
                 "epochs": EPOCHS,
-                "train_loss_last_epoch": float(np.mean(jax.device_get(losses[-21:]))),
-                "validation": evaluate(eval_step, state, validation, config.eval_batch_size),
+                "train_loss_last_epoch": _number(np.mean(jax.device_get(losses[-21:]))),
+                "validation": {
+                    name: _number(value)
+                    for name, value in evaluate(
+                        eval_step, state, validation, config.eval_batch_size
+                    ).items()
+                },
                 "seconds": round(time.perf_counter() - started, 1),
             }
             lines.append(line)
@@ -67,6 +70,11 @@ def main() -> None:
             path = RESULTS / "learning_rates.jsonl"
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
             draw(lines).savefig(RESULTS / "learning_rates.png", dpi=120)
+
+
+def _number(value: float) -> float | None:
+    """For JSON: None where a run diverged."""
+    return float(value) if np.isfinite(value) else None
 
 
 def draw(lines: list[dict]) -> Figure:
@@ -80,7 +88,9 @@ def draw(lines: list[dict]) -> Figure:
     axes.plot(tried, medians, color="#222222", label="median")
     axes.scatter(rates, errors, color="#4477aa", alpha=0.7, label="one seed", zorder=3)
     axes.set(xscale="log", ylim=(0, 100), xlabel="learning rate", ylabel="validation error (%)")
-    axes.set_title(f"Digits, quarter width, {EPOCHS} epochs, constant rate", fontsize=10)
+    axes.set_xticks(tried, [f"{rate:g}" for rate in tried])
+    axes.set_xticks([], minor=True)
+    axes.set_title(f"Digits, {EPOCHS} epochs at a constant rate", fontsize=10)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
