@@ -310,7 +310,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         ]
         axis.bar_label(bars, labels, padding=3)
         axis.invert_yaxis()
-        axis.set_xlim(0, 1.4 * max(rates.values()))
+        axis.set_xlim(0, 1.55 * max(rates.values()))
         axis.set_xlabel("images/s, batches of 128")
         axis.set_title(cores)
     figure.tight_layout()
