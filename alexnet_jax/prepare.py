@@ -32,6 +32,14 @@ IMAGENET = {
     for builder in (imagenet2012.Builder, imagenet2010.Builder, imagenet_fall2011.Builder)
 }
 
+OTHER_FOLDER = "or choose another --data_dir"
+MENDS = {
+    errno.ENOSPC: f"make room there, {OTHER_FOLDER}",
+    errno.EDQUOT: f"make room there, {OTHER_FOLDER}",
+    errno.EROFS: f"give leave to write there, {OTHER_FOLDER}",
+    errno.EACCES: f"give leave to read or write there, {OTHER_FOLDER} if it is that one",
+}
+
 
 def define_flags(values: flags.FlagValues) -> None:
     """The command's options, among `values`."""
@@ -82,6 +90,30 @@ def make_builder(options: flags.FlagValues) -> PreparedBuilder:
     )
 
 
+def make_config(options: flags.FlagValues) -> tfds.download.DownloadConfig:
+    """Where the archives lie and what runs the work. Raises PrepareError where Beam cannot."""
+    config = tfds.download.DownloadConfig(manual_dir=options.manual_dir)
+    if not options.beam_runner:
+        if options.beam_options:
+            raise PrepareError("--beam_options need a runner, as in --beam_runner=DirectRunner")
+        return config
+    if wrong := [option for option in options.beam_options if "=" not in option]:
+        raise PrepareError(f"--beam_options has {wrong[0]}; write name=value,name=value")
+    try:
+        pipeline_options = beam.options.pipeline_options.PipelineOptions
+    except ImportError as error:
+        raise PrepareError(
+            f"--beam_runner needs Apache Beam ({error}); pip install 'alexnet-jax[prepare]' in an "
+            "environment of its own"
+        ) from error
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    beam_options = pipeline_options.from_dictionary(
+        {"default_sdk_harness_log_level": "WARNING"}
+        | dict(option.split("=", 1) for option in options.beam_options)
+    )
+    return config.replace(beam_runner=options.beam_runner, beam_options=beam_options)
+
+
 def describe(plan: Plan, builder: PreparedBuilder) -> str:
     """What will be written, how large, where, and the space there."""
     free = shutil.disk_usage(plan.folder).free
@@ -103,25 +135,18 @@ def run(options: flags.FlagValues) -> None:
         if os.path.exists(builder.data_dir):
             print(f"{builder.data_dir} is prepared already")
             return
+        config = make_config(options)
         print(describe(builder.plan(options.manual_dir), builder), flush=True)
-        config = tfds.download.DownloadConfig(manual_dir=options.manual_dir)
-        if options.beam_runner:
-            logging.getLogger("apache_beam").setLevel(logging.WARNING)
-            beam_options = beam.options.pipeline_options.PipelineOptions.from_dictionary(
-                {"default_sdk_harness_log_level": "WARNING"}
-                | dict(option.split("=", 1) for option in options.beam_options)
-            )
-            config = config.replace(beam_runner=options.beam_runner, beam_options=beam_options)
         builder.download_and_prepare(download_config=config)
     except ImageError as error:
         sys.exit(f"prepare: {error}; or leave out all such images with --on_error=skip")
     except PrepareError as error:
         sys.exit(f"prepare: {error}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+        if error.errno not in MENDS:
             raise
-        mend = "make room or give leave to write there, or choose another --data_dir"
-        sys.exit(f"prepare: {error.strerror}: {error.filename or options.data_dir}; {mend}")
+        where = error.filename or options.data_dir
+        sys.exit(f"prepare: {error.strerror}: {where}; {MENDS[error.errno]}")
     except KeyboardInterrupt:
         sys.exit("prepare: stopped; the same command continues with the missing shards")
     skipped = builder.info.metadata["skipped"]

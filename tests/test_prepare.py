@@ -1,5 +1,7 @@
 """The command: what it says, how it stops and continues, and that a real set goes through."""
 
+import errno
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from alexnet_jax import prepare as prepare_command
+from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
 from tests.fake_imagenet import make_2012, make_folder
 
 
@@ -69,9 +72,11 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
         (["--dataset=imagenet2010_256"], "--dataset=imagenet2010_256 needs --manual_dir"),
         (["--dataset=imagenet2012_256", "--manual_dir=/"], "/ lacks ILSVRC2012_img_train.tar, "),
         (["--dataset=imagenet2012"], "--dataset=imagenet2012_256 is the one"),
-        (["--dataset=no_such_set"], "tfds knows no no_such_set in"),
+        (["--dataset=no_such_set"], "tfds cannot open no_such_set in"),
         (["--dataset=folder", "--folder=/nowhere", "--name=a"], "/nowhere is no folder"),
         (["--dataset=folder", "--folder=/", "--name=My-Set"], 'name="My-Set": take small letters'),
+        (["--dataset=cifar10/none"], "tfds cannot open cifar10/none in"),
+        (["--dataset=cifar10:9.9.9"], "only: 3.0.2.); check the name, and --manual_dir"),
     ],
 )
 def test_wrong_flags_give_one_line_with_the_mend(tmp_path, prepare, options, message):
@@ -91,6 +96,52 @@ def test_bad_image_is_named_with_both_mends(tmp_path, prepare):
     status, output, _ = prepare(*options, "--on_error=skip")
     assert status == 0 and "skipped 1, listed in" in output
     assert "prepared 2 images" in output
+
+
+class NoBeam:
+    def __getattr__(self, name):
+        raise ModuleNotFoundError("No module named 'apache_beam'")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam_options=a=b"], "--beam_options need a runner, as in --beam_runner=DirectRunner"),
+        (
+            ["--beam_runner=DirectRunner", "--beam_options=a=b,streaming"],
+            "--beam_options has streaming; write name=value",
+        ),
+        (["--beam_runner=DirectRunner"], "pip install 'alexnet-jax[prepare]' in an environment"),
+    ],
+)
+def test_wrong_beam_flags_are_told_before_the_index(
+    tmp_path, prepare, monkeypatch, options, message
+):
+    monkeypatch.setattr(prepare_command, "beam", NoBeam())
+    make_folder(tmp_path / "photos", ["ant"], 3)
+    photos = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
+    status, output, error = prepare(*photos, f"--data_dir={tmp_path}/out", *options)
+    assert status == 1 and message in error and "\n" not in error
+    assert not output and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("problem", "mend"),
+    [
+        (errno.ENOSPC, "make room there, or choose another --data_dir"),
+        (errno.EDQUOT, "make room there, or choose another --data_dir"),
+        (errno.EACCES, "give leave to read or write there"),
+    ],
+)
+def test_refusal_of_the_system_is_one_line(tmp_path, prepare, monkeypatch, problem, mend):
+    def refuse(self, manual_dir):
+        raise OSError(problem, os.strerror(problem), "/some/file")
+
+    monkeypatch.setattr(image_folder.Builder, "plan", refuse)
+    photos = ["--dataset=folder", f"--folder={tmp_path}", "--name=photos"]
+    status, _, error = prepare(*photos, f"--data_dir={tmp_path}/out")
+    assert status == 1
+    assert error.startswith(f"prepare: {os.strerror(problem)}: /some/file; {mend}")
 
 
 @pytest.mark.slow  # races the signal against the last shard on a busy machine

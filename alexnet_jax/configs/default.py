@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
 
     # Section 5.
     config.batch_size = 128
-    config.num_epochs = 90
+    config.num_epochs = 90.0
     config.learning_rate = 0.01
     config.bias_learning_rate = placeholder(float)  # a rate of their own that never drops
     config.momentum = 0.9

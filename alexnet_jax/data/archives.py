@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from alexnet_jax.data.images import ImageError
+
 Report = Callable[[str, str], None]  # (file, problem and mend): raises, or notes the skip
 
 IMAGE_SUFFIXES = frozenset(
@@ -32,7 +34,8 @@ class Member(NamedTuple):
 def read_member(member: Member) -> bytes:
     """The encoded image of `member`.
 
-    Raises PrepareError if the file is gone since the index was made.
+    Raises PrepareError if the file is gone since the index was made, ImageError if it cannot be
+    read.
     """
     try:
         with open(member.path, "rb") as file:
@@ -42,6 +45,13 @@ def read_member(member: Member) -> bytes:
         raise PrepareError(
             f"{member.path} is gone; put it back, or delete the unfinished set and start again"
         ) from None
+    except OSError as error:
+        raise ImageError(
+            f"{member.name} ({member.path}) cannot be read: {error.strerror}; {_READABLE}"
+        ) from error
+
+
+_READABLE = "give leave to read it, or copy it to a sound disk"
 
 
 def tar_files(
@@ -53,10 +63,11 @@ def tar_files(
     where the tar must stop. Nothing is ever extracted; still, a member that points outside its
     archive (absolute, `..`, a link) is reported as the sign of a tampered file.
     """
-    end = end or path.stat().st_size
-    with open(path, "rb") as file:
-        file.seek(start)
-        try:
+    where = f"{path} at byte {start:,}" if start else str(path)
+    try:
+        end = end or path.stat().st_size
+        with open(path, "rb") as file:
+            file.seek(start)
             tar = tarfile.TarFile(fileobj=file)
             while (entry := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else it grows by a kilobyte an image
@@ -73,8 +84,10 @@ def tar_files(
             file.seek(tar.offset)  # type: ignore[attr-defined]
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"no end mark at byte {file.tell():,}")
-        except tarfile.TarError as error:
-            report(str(path), f"not a whole tar file ({error}); download it again")
+    except tarfile.TarError as error:
+        report(where, f"not a whole tar file ({error}); download it again")
+    except OSError as error:
+        report(where, f"cannot be read ({error.strerror}); {_READABLE}")
 
 
 _OUTSIDE = "a member that points outside its archive; the file was tampered with, download it again"
@@ -121,10 +134,17 @@ def class_folders(folder: Path) -> list[str]:
     return sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
-def folder_images(folder: Path, classes: dict[str, int]) -> Iterator[Member]:
+def folder_images(folder: Path, classes: dict[str, int], report: Report) -> Iterator[Member]:
     """Yields the images under `folder/<class>/`, at any depth, in the order of their names."""
+
+    def unreadable(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a split may lack a class
+            report(error.filename, f"cannot be read ({error.strerror}); {_READABLE}")
+
     for name, label in classes.items():
-        for path in sorted((folder / name).rglob("*")):
+        # Not rglob: it passes over a folder that it may not read.
+        tree = os.walk(folder / name, onerror=unreadable)
+        for path in sorted(Path(parent, file) for parent, _, files in tree for file in files):
             if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 relative = path.relative_to(folder).as_posix()
                 yield Member(relative, label, str(path), 0, -1)

@@ -60,7 +60,7 @@ class Records:
         # The bytes are parsed here: tfds's own parser is 5 times slower than PNG decoding.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split, deserialize_method=raw).data_source
-        # ArrayRecord keeps every shard open, and the usual limit is below ImageNet's 1,024.
+        # ArrayRecord keeps every shard open, and tfds writes up to 1,024 of a split.
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._name = f"{builder.info.full_name} {split}"
@@ -314,7 +314,7 @@ def _how_to_prepare(name: str) -> str:
             "--data_dir=DIR"
         )
     if bare in tfds.list_builders(with_community_datasets=False):
-        return f"tfds build {name} --file_format=array_record --data_dir=DIR"
+        return f"python -m alexnet_jax.prepare --dataset={name} --data_dir=DIR"
     return (
         f"python -m alexnet_jax.prepare --dataset=folder --folder=PHOTOGRAPHS --name={bare} "
         "--data_dir=DIR"
@@ -355,8 +355,9 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
     info = builder.info
     if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
-            f"{info.full_name} in {builder.data_path} is stored as {info.file_format.value}; to "
-            f"write it as array_record run `{_how_to_prepare(info.full_name.rpartition('/')[0])}`"
+            f"{info.full_name} in {builder.data_path} is stored as {info.file_format.value}; run "
+            f"`tfds convert_format --dataset_version_dir={builder.data_path} "
+            "--out_file_format=array_record`"
         )
     try:
         files = info.splits[split].filepaths

@@ -110,6 +110,10 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         """The archives that must not change between an interruption and its continuation."""
         return []
 
+    def _options(self) -> dict[str, str]:
+        """What else must not change: `{option: value}`."""
+        return {}
+
     def _read(self) -> Callable[[Member], bytes]:
         """A picklable function that gives the encoded image of a member."""
         return read_member
@@ -129,7 +133,8 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
     def plan(self, manual_dir: epath.PathLike | None = None) -> Plan:
         """What `download_and_prepare` will write; made once, then read back.
 
-        Raises PrepareError where files lack, or are not those of the interrupted preparation.
+        Raises PrepareError where files lack, or files or options are not those of the interrupted
+        preparation.
         """
         with _locked(self.data_path.parent):
             return self._plan(manual_dir)
@@ -138,7 +143,10 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         manual_dir = Path(manual_dir or ".").expanduser().absolute()
         folder = Path(f"{self.data_dir}.partial").absolute()
         path = folder / "plan.json"
-        inputs = {str(file): list(_fingerprint(file)) for file in self._inputs(manual_dir)}
+        share = self._validation_share
+        inputs = {"--validation_share": "the default" if share is None else str(share)}
+        inputs |= self._options()
+        inputs |= {str(file): _fingerprint(file) for file in self._inputs(manual_dir)}
         if not path.exists():
             class_names = self._class_names(manual_dir)
             shutil.rmtree(folder, ignore_errors=True)  # a plan that was cut off
@@ -157,12 +165,14 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             }
             write_json(path, plan)
         plan = json.loads(path.read_text())
-        if changed := [file for file in inputs if inputs[file] != plan["inputs"].get(file)]:
-            raise PrepareError(
-                f"{changed[0]} is not the file of the interrupted preparation; "
-                f"delete {folder} and start again"
-            )
-        del plan["inputs"]
+        before = plan.pop("inputs")
+        for name in before | inputs:
+            was, now = (content.get(name, "not there") for content in (before, inputs))
+            if was != now:
+                raise PrepareError(
+                    f"{name} was {was} in the interrupted preparation and is {now}; "
+                    f"go back to that, or delete {folder} and start again"
+                )
         image_bytes = IMAGE_SIZE**2 * 3 if self.encoding == "raw" else JPEG_BYTES
         total = sum(plan["images"].values()) * (image_bytes + RECORD_BYTES)
         return Plan(folder=folder, bytes=total, **plan)
@@ -215,9 +225,10 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         return [Path(path) for path in template.sharded_filepaths(plan.shards[split])]
 
     def _write_shards(self, plan: Plan, config: tfds.download.DownloadConfig) -> None:
-        for leftover in plan.folder.glob("incomplete.*"):  # of workers that were killed
-            leftover.unlink()
-        tasks, finished, finished_bytes = [], 0, 0
+        for leftover in ("incomplete.*", "*.failure"):  # of workers that were killed
+            for path in plan.folder.glob(leftover):
+                path.unlink()
+        tasks, finished, finished_bytes, skipped = [], 0, 0, list(plan.skipped)
         for split in plan.shards:
             for number, path in enumerate(self._shard_paths(plan, split)):
                 report = finished_shard(path)
@@ -227,6 +238,12 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
                 else:
                     finished += report["records"] + len(report["skipped"])
                     finished_bytes += report["bytes"]
+                    skipped += report["skipped"]
+        if skipped and self._on_error == "stop":
+            raise PrepareError(
+                f"the interrupted preparation left out {skipped[0]['file']}; go on with "
+                f"--on_error=skip, or delete {plan.folder} and start again"
+            )
         free = shutil.disk_usage(plan.folder).free
         if tasks and plan.bytes - finished_bytes > free:
             raise PrepareError(
@@ -292,9 +309,9 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         write_json(folder / ".config" / "metadata.json", {"default_config_name": config})
 
 
-def _fingerprint(path: Path) -> tuple[int, int]:
+def _fingerprint(path: Path) -> str:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return f"of {status.st_size:,} bytes (changed at {status.st_mtime_ns} ns)"
 
 
 @contextlib.contextmanager

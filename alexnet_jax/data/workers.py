@@ -123,7 +123,9 @@ def write_with_beam(write: WriteShard, tasks: list[ShardTask], runner: Any, opti
 
 def _attempt(write: WriteShard, task: ShardTask) -> None:
     """Beam would bury the message under its own, and try again: leave it in a file."""
+    failure = Path(f"{task.path}.failure")
+    failure.unlink(missing_ok=True)  # of an attempt before
     try:
         write(task)
     except (ImageError, PrepareError) as error:
-        Path(f"{task.path}.failure").write_text(str(error))
+        failure.write_text(str(error))

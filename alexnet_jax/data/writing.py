@@ -29,8 +29,11 @@ RECORD_BYTES = 150  # label, file name and framing of one record
 # One record a chunk, so that reads are random, and no Brotli: it reads 2x and writes 4-8x as fast.
 ARRAY_RECORD_OPTIONS = "group_size:1,uncompressed"
 IMAGES_PER_SHARD = 1024
+# ArrayRecord keeps every shard of a split open, and the usual limit is 1,024 files a process.
+MAX_SHARDS = 512
 SMALL_SET_SHARDS = 16  # a small set is cut finer, so that every core has work
 LINES_IN_MEMORY = 20_000  # of the plan, while it is made
+DISK_FULL = ("No space left on device", "Disk quota exceeded")  # ArrayRecord passes on text alone
 
 
 class ShardTask(NamedTuple):
@@ -90,7 +93,7 @@ class WriteShard:
         """Writes `task`, with its report beside it; both appear at once whole, or not at all.
 
         `advance(n)` is called after every n images. Raises ImageError for an image that cannot be
-        used, PrepareError where the disk is full.
+        used, PrepareError where the disk is full or the images are gone.
         """
         path = Path(task.path)
         skipped = []
@@ -98,11 +101,12 @@ class WriteShard:
             try:
                 writer = ArrayRecordWriter(str(temporary), ARRAY_RECORD_OPTIONS)
                 for member in read_plan(task.plan):
+                    name = f"{member.name} ({member.path})"
                     try:
-                        image = decode_image(self.read(member), IMAGE_SIZE, name=member.name)
-                    except (ImageError, PrepareError) as error:
+                        image = decode_image(self.read(member), IMAGE_SIZE, name=name)
+                    except ImageError as error:
                         if not self.skip:
-                            raise type(error)(f"{error} ({member.path})") from error
+                            raise
                         skipped.append({"file": member.name, "problem": str(error)})
                     else:
                         data = encode_image(image, self.encoding)
@@ -112,11 +116,11 @@ class WriteShard:
                 report = _describe_shard(Path(temporary)) | {"skipped": skipped}
                 write_json(report_path(path), report)
             except (RuntimeError, OSError) as error:  # ArrayRecord knows only RuntimeError
-                if "No space left" not in str(error):
+                if not any(text in str(error) for text in DISK_FULL):
                     raise
                 raise PrepareError(
-                    f"the disk of {path.parent} is full; free space and start the same command "
-                    "again: the shards already written are kept"
+                    f"the disk or quota of {path.parent} is full; free space and start the same "
+                    "command again: the shards already written are kept"
                 ) from error
 
 
@@ -192,7 +196,8 @@ def write_plan(folder: Path, images: Iterable[tuple[str, Member]]) -> dict[str, 
 
 
 def _number_of_shards(images: int) -> int:
-    return max(-(-images // IMAGES_PER_SHARD), min(SMALL_SET_SHARDS, -(-images // 64)))
+    small = min(SMALL_SET_SHARDS, -(-images // 64))
+    return min(MAX_SHARDS, max(small, -(-images // IMAGES_PER_SHARD)))
 
 
 def _deal(folder: Path, split: str, shards: int) -> None:

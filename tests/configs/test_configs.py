@@ -119,7 +119,7 @@ def test_the_authors_recipe_has_their_rates():
 def test_fine_tuning_turns_the_colour_shift_off_and_never_compiles_again():
     config = imagenet2012_pretrained.get_config()
     strengths, structures = [], set()
-    for epoch in range(config.num_epochs):
+    for epoch in range(int(config.num_epochs)):
         fields = schedules.hyperparameters_at(epoch, config.hand_changes)
         strengths.append(fields.get("color_strength", config.color_strength))
         structures.add(str(jax.tree.structure(fields["rate_multipliers"])))

@@ -1,7 +1,10 @@
 """The index of tars and folders finds every image, and names what is damaged."""
 
+import errno
 import io
+import os
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from alexnet_jax.data.archives import (
     synset_tars,
     tar_files,
 )
+from alexnet_jax.data.images import ImageError
 from tests.fake_imagenet import make_folder, make_tar
 
 
@@ -44,6 +48,20 @@ def test_images_of_a_tar_of_tars_are_read_where_they_lie(nested):
     members = list(synset_tars(path, {"n01": 0, "n02": 1}, stop))
     assert {member.name: read_member(member) for member in members} == contents
     assert [member.label for member in members] == [0] * 4 + [1] * 4
+
+
+def test_index_of_a_long_tar_takes_no_memory(tmp_path):
+    with open(tmp_path / "long.tar", "wb") as file:
+        for number in range(20_000):
+            file.write(tarfile.TarInfo(f"{number}.JPEG").tobuf())
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in tar_files(tmp_path / "long.tar", stop)) == 20_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000  # bytes; with every member kept it is 20 times that
 
 
 def test_unknown_class_is_reported(nested):
@@ -107,7 +125,7 @@ def test_label_goes_by_the_number_in_the_name(tmp_path):
 def test_folder_images_are_named_by_class_and_file(tmp_path):
     make_folder(tmp_path, ["cat", "dog"], 2)
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
-    members = list(folder_images(tmp_path, {"cat": 0, "dog": 1}))
+    members = list(folder_images(tmp_path, {"cat": 0, "dog": 1, "cow": 2}, stop))
     assert [member.name for member in members] == [
         "cat/0.jpg",
         "cat/1.jpg",
@@ -115,6 +133,37 @@ def test_folder_images_are_named_by_class_and_file(tmp_path):
         "dog/1.jpg",
     ]
     assert [member.label for member in members] == [0, 0, 1, 1]
+
+
+def test_unreadable_file_is_named(tmp_path):
+    with pytest.raises(ImageError, match=r"^a\.jpg \(.*\) cannot be read: Is a directory; give"):
+        read_member(Member("a.jpg", 0, str(tmp_path), 0, 10))
+    with pytest.raises(ImageError, match=r"^a\.jpg \(/proc/self/mem\) .*: Input/output error; .*"):
+        read_member(Member("a.jpg", 0, "/proc/self/mem", 0, 10))
+
+
+def test_unreadable_tar_is_reported(tmp_path):
+    reports = Reports()
+    assert not list(tar_files(tmp_path, reports))
+    assert not list(tar_files(tmp_path / "gone.tar", reports))
+    assert [file for file, _ in reports] == [str(tmp_path), str(tmp_path / "gone.tar")]
+    assert "cannot be read (Is a directory); give leave" in reports[0][1]
+    assert "cannot be read (No such file" in reports[1][1]
+
+
+def test_unreadable_folder_is_reported(tmp_path, monkeypatch):
+    def scandir(path):
+        if "dog" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    real = os.scandir
+    make_folder(tmp_path, ["cat", "dog"], 2)
+    monkeypatch.setattr(os, "scandir", scandir)
+    reports = Reports()
+    assert len(list(folder_images(tmp_path, {"cat": 0, "dog": 1}, reports))) == 2
+    ((file, problem),) = reports
+    assert file == str(tmp_path / "dog") and "cannot be read (Permission denied)" in problem
 
 
 def test_vanished_file_is_named():

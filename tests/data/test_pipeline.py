@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import flags
 from sklearn.datasets import load_digits
 
+from alexnet_jax import prepare
 from alexnet_jax.data.pipeline import (
     batch_indices,
     eval_batches,
@@ -206,6 +208,27 @@ def test_an_unprepared_set_says_what_to_run(digits, user_folder):
         open_dataset("imagenet2012", "train")
     assert str(user_folder) in str(error.value) and "there: digits" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("imagenet2012_256/raw", "--dataset=imagenet2012_256 --encoding=raw --manual_dir=TARS"),
+        ("imagenet_fall2011_256", "--dataset=imagenet_fall2011_256 --manual_dir=TARS"),
+        ("imagenet2010", "--dataset=imagenet2010_256 --manual_dir=TARS"),
+        ("imagenette/160px-v2", "--dataset=imagenette/160px-v2 --data_dir=DIR"),
+        ("my_photos/jpeg", "--dataset=folder --folder=PHOTOGRAPHS --name=my_photos"),
+    ],
+)
+def test_the_command_that_prepares_a_set_is_one_that_prepare_takes(digits, name, command):
+    with pytest.raises(ValueError) as error:
+        open_dataset(name, "train")
+    advised = str(error.value).partition("`")[2].partition("`")[0]
+    assert advised.startswith(f"python -m alexnet_jax.prepare {command}")
+    values = flags.FlagValues()
+    prepare.define_flags(values)
+    values(advised.split()[2:])
+    prepare.make_builder(values)
 
 
 @pytest.mark.parametrize("name", ["foo bar", "", "a/b/c/d"])

@@ -1,17 +1,19 @@
 """Preparing: what is written is what was decoded, shards mix classes, nothing half is whole."""
 
+import errno
 import hashlib
 import json
 import os
 import pickle
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from alexnet_jax.data import preparation, writing
+from alexnet_jax.data import preparation, workers, writing
 from alexnet_jax.data.archives import Member, PrepareError, read_member
 from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
 from alexnet_jax.data.images import ImageError, decode_image
@@ -146,7 +148,7 @@ def test_mended_image_is_read_again_on_continuing(photos):
 
 def test_first_error_of_a_worker_process_is_raised(photos):
     (photos / "cat" / "03.jpg").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"cat/03\.jpg is empty"):
+    with pytest.raises(ImageError, match=r"^cat/03\.jpg \(.*/cat/03\.jpg\) is empty"):
         make_builder(photos, num_workers=1).download_and_prepare()
 
 
@@ -214,7 +216,8 @@ def test_too_little_space_is_told_before_the_first_shard(photos, monkeypatch):
     assert not list(photos.parent.rglob("*array_record*"))
 
 
-def test_full_disk_keeps_what_is_written(photos, monkeypatch):
+@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_keeps_what_is_written(photos, monkeypatch, problem):
     class FullDisk:
         written = 0
 
@@ -224,7 +227,7 @@ def test_full_disk_keeps_what_is_written(photos, monkeypatch):
         def write(self, record):
             FullDisk.written += 1
             if FullDisk.written == 70:  # as ArrayRecord says it
-                raise RuntimeError("write() failed: No space left on device; writing x; at byte 9")
+                raise RuntimeError(f"write() failed: {os.strerror(problem)}; writing x; at byte 9")
             self.writer.write(record)
 
         def close(self):
@@ -248,8 +251,93 @@ def test_changed_archive_is_refused_on_continuing(photos, monkeypatch):
     monkeypatch.setattr(Builder, "_inputs", lambda self, manual_dir: [archive])
     make_builder(photos).plan()
     archive.write_bytes(b"22")
-    with pytest.raises(PrepareError, match=r"a.tar is not the file of the interrupted preparation"):
+    with pytest.raises(PrepareError, match=r"a\.tar was of 1 bytes .* is of 2 bytes .*; go back"):
         make_builder(photos).plan()
+
+
+def test_removed_and_added_archives_are_refused_on_continuing(photos, monkeypatch):
+    archives = [photos.parent / "a.tar", photos.parent / "b.tar"]
+    for archive in archives:
+        archive.write_bytes(b"1")
+    monkeypatch.setattr(Builder, "_inputs", lambda self, manual_dir: archives)
+    make_builder(photos).plan()
+    removed = archives.pop()
+    with pytest.raises(PrepareError, match=r"b\.tar was of 1 bytes .* and is not there; go back"):
+        make_builder(photos).plan()
+    make_builder(photos, data_dir=photos.parent / "two").plan()
+    archives.append(removed)
+    with pytest.raises(PrepareError, match=r"b\.tar was not there in the .* and is of 1 bytes"):
+        make_builder(photos, data_dir=photos.parent / "two").plan()
+
+
+def test_changed_options_are_refused_on_continuing(photos):
+    make_builder(photos).plan()
+    with pytest.raises(PrepareError, match=r"--validation_share was the default .* is 0\.2; go"):
+        make_builder(photos, validation_share=0.2).plan()
+    photos.rename(photos.with_name("moved"))
+    moved = make_builder(photos.with_name("moved"))
+    with pytest.raises(PrepareError, match=r"--folder was .*/photos .* is .*/moved; .* delete"):
+        moved.plan()
+    assert not list(photos.parent.rglob("*array_record*"))
+
+
+@pytest.mark.parametrize("when", ["indexing", "writing"])
+def test_images_left_out_are_not_forgotten_on_continuing(photos, monkeypatch, when):
+    if when == "writing":
+        (photos / "dog" / "07.jpg").write_bytes(b"")
+    else:  # a class that the training images lack
+        (photos / "train").mkdir()
+        for name in ("cat", "dog"):
+            (photos / name).rename(photos / "train" / name)
+        make_folder(photos / "val", ["cat", "cow"], 1)
+    builder = make_builder(photos, on_error="skip")
+    monkeypatch.setattr(builder, "_finish", lambda plan: None)
+    builder.download_and_prepare()
+    left_out = {"indexing": "val/cow", "writing": r"dog/07\.jpg"}[when]
+    with pytest.raises(PrepareError, match=rf"left out .*{left_out}; go on with --on_error=skip"):
+        make_builder(photos).download_and_prepare()
+    builder = make_builder(photos, on_error="skip")
+    builder.download_and_prepare()
+    assert builder.info.metadata["skipped"]["count"] == 1
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_vanished_image_stops_even_where_bad_ones_are_skipped(photos, on_error):
+    builder = make_builder(photos, on_error=on_error)
+    builder.plan()
+    (photos / "dog" / "07.jpg").unlink()
+    with pytest.raises(PrepareError, match=r"dog/07\.jpg is gone; put it back"):
+        builder.download_and_prepare()
+
+
+def test_unreadable_image_is_skipped_and_listed(photos):
+    builder = make_builder(photos, on_error="skip")
+    builder.plan()
+    (photos / "dog" / "07.jpg").unlink()
+    (photos / "dog" / "07.jpg").mkdir()
+    builder.download_and_prepare()
+    (skipped,) = builder.info.metadata["skipped"]["files"]
+    assert (
+        skipped["file"] == "dog/07.jpg" and "cannot be read: Is a directory" in skipped["problem"]
+    )
+
+
+def test_failure_of_a_crashed_beam_pipeline_is_forgotten(photos, monkeypatch):
+    builder = make_builder(photos)
+    folder = builder.plan().folder
+    stale = folder / "photos-train.array_record-00000-of-00002.failure"
+    stale.write_text("an image of long ago")
+    seen = []
+
+    def write(task):
+        seen.append(Path(f"{task.path}.failure").exists())
+
+    task = writing.ShardTask("plan", str(stale).removesuffix(".failure"))
+    workers._attempt(write, task)
+    assert seen == [False] and not stale.exists()
+    stale.write_text("an image of long ago")
+    builder.download_and_prepare()
+    assert not (builder.data_path / stale.name).exists()
 
 
 def test_second_process_on_the_same_set_is_refused(photos):
@@ -268,6 +356,14 @@ def test_plan_deals_every_image_to_one_shard(tmp_path):
     dealt = [writing.read_plan(str(path)) for path in sorted(tmp_path.iterdir())]
     assert len(dealt) == 16 and all(200 < len(members) < 440 for members in dealt)
     assert sorted(member.name for members in dealt for member in members) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("images", "shards"),
+    [(60, 1), (1_797, 16), (50_000, 49), (1_281_167, 512), (15_000_000, 512)],
+)
+def test_shards_of_a_split_can_all_be_open(images, shards):
+    assert writing._number_of_shards(images) == shards
 
 
 def test_plan_does_not_depend_on_the_order_of_the_index(tmp_path):

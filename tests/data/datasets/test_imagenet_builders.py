@@ -159,6 +159,38 @@ def test_missing_tar_is_named_with_the_mend(tmp_path):
         prepare(Imagenet2012(data_dir=tmp_path), tars)
 
 
+def test_skips_of_the_index_are_listed(tmp_path):
+    tars = tmp_path / "tars"
+    make_2012(tars, NAMES_2012[:1], validation=[1])
+    good, image = NAMES_2012[3], image_bytes((10, 200, 30))
+    inner = {
+        f"{good}.tar": {f"{good}_0.JPEG": image, f"../{good}_1.JPEG": image},
+        "n99999999.tar": {"n99999999_0.JPEG": image},
+        f"{NAMES_2012[5]}.tar": {f"{NAMES_2012[5]}_{i}.JPEG": image for i in range(3)},
+    }
+    files = {name: make_tar(tmp_path / "inner.tar", content) for name, content in inner.items()}
+    damaged = bytearray(files[f"{NAMES_2012[5]}.tar"])
+    damaged[damaged.index(b"_1.JPEG")] ^= 255  # the second header no longer fits its checksum
+    files[f"{NAMES_2012[5]}.tar"] = bytes(damaged)
+    make_tar(tars / "ILSVRC2012_img_train.tar", files)
+    with pytest.raises(PrepareError, match=r"points outside its archive; .* --on_error=skip"):
+        prepare(Imagenet2012(data_dir=tmp_path, num_workers=0), tars)
+
+    builder = Imagenet2012(data_dir=tmp_path, num_workers=0, on_error="skip")
+    opened = prepare(builder, tars)
+    assert set(by_name(opened, "train")) == {f"{good}_0.JPEG", f"{NAMES_2012[5]}_0.JPEG"}
+    train = tars / "ILSVRC2012_img_train.tar"
+    for skipped in (builder.info.metadata["skipped"], opened.info.metadata["skipped"]):
+        assert skipped["count"] == 3
+        outside, unknown, cut = skipped["files"]
+        assert outside["file"] == f"{train}: ../{good}_1.JPEG"
+        assert "points outside" in outside["problem"]
+        assert unknown["file"] == f"{train}: n99999999.tar"
+        assert "unknown class" in unknown["problem"]
+        assert cut["file"].startswith(f"{train} at byte ")
+        assert "not a whole tar file" in cut["problem"]
+
+
 def test_damaged_devkit_and_foreign_labels_are_named(tmp_path):
     tars = tmp_path / "tars"
     make_2010(tars)

@@ -44,6 +44,9 @@ class Builder(PreparedBuilder):
             return {}
         return {SPLITS[name]: self._folder / name for name in names}
 
+    def _options(self) -> dict[str, str]:
+        return {"--folder": str(self._folder)}
+
     def _class_names(self, manual_dir: Path) -> list[str]:
         splits = self._splits()
         return class_folders(splits.get("train", self._folder))
@@ -58,4 +61,4 @@ class Builder(PreparedBuilder):
                 if name not in classes:
                     report(str(folder / name), "unknown class: it has no folder in train")
         folders = splits or {"train": self._folder}
-        return {split: folder_images(folder, classes) for split, folder in folders.items()}
+        return {split: folder_images(folder, classes, report) for split, folder in folders.items()}

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax.data.archives import Member, PrepareError, Report
 from alexnet_jax.data.preparation import PreparedBuilder
+from alexnet_jax.data.shards import check_shards
+
+ARRAY_RECORD = "array_record"
+TFDS_NEEDS = "which needs tensorflow, apache-beam and mlcroissant installed"  # tfds 4.9.10
 
 
 class Builder(PreparedBuilder):
-    """The tfds set `source` ("imagenette/160px-v2"), as it lies prepared in `source_dir`.
+    """The tfds set `source` ("imagenette/160px-v2") in `source_dir`; tfds writes it if need be.
 
     It needs the features `image` and `label`. The name defaults to `imagenette_160px_v2_256`.
     """
@@ -26,6 +31,10 @@ class Builder(PreparedBuilder):
         self._source = Source(source, source_dir or kwargs.get("data_dir"))
         super().__init__(**kwargs)
         self._original_state |= {"source": source, "source_dir": source_dir, "name": name}
+
+    def _inputs(self, manual_dir: Path) -> list[Path]:
+        self._source.prepare()
+        return self._source.shards()
 
     def _class_names(self, manual_dir: Path) -> list[str]:
         return self._source.info.features["label"].names
@@ -41,7 +50,7 @@ class Builder(PreparedBuilder):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A prepared tfds set: its images by position, still encoded. Picklable."""
+    """A tfds set: its images by position, still encoded. Picklable."""
 
     name: str
     data_dir: str | None
@@ -53,15 +62,13 @@ class Source:
     def _builder(self) -> tfds.core.DatasetBuilder:
         try:
             builder = tfds.builder(self.name, data_dir=self.data_dir)
-        except tfds.core.DatasetNotFoundError as error:
+            if builder.is_prepared():  # its files, unlike its code, know of formats added later
+                builder = tfds.builder_from_directory(builder.data_dir)
+        except Exception as error:  # a wrong name, configuration and version raise three kinds
             raise PrepareError(
-                f"tfds knows no {self.name} in {self.data_dir}; check the name, and --manual_dir"
+                f"tfds cannot open {self.name} in {self.data_dir} ({_first_line(error)}); "
+                "check the name, and --manual_dir"
             ) from error
-        if not builder.is_prepared() or not builder.info.file_format.value == "array_record":
-            raise PrepareError(
-                f"{self.name} does not lie in {builder.data_dir} as ArrayRecord; write it there "
-                f"first: tfds build {self.name} --file_format=array_record"
-            )
         features = dict(builder.info.features.items())
         if not isinstance(features.get("image"), tfds.features.Image) or not isinstance(
             features.get("label"), tfds.features.ClassLabel
@@ -77,17 +84,78 @@ class Source:
         """What tfds says of the set. Raises PrepareError where it is not there."""
         return self._builder.info
 
+    def prepare(self) -> None:
+        """Has tfds download and write the set, unless it lies in `data_dir` already.
+
+        Raises PrepareError where tfds cannot, or where the set lies there in another format.
+        """
+        builder = self._builder
+        if not builder.is_prepared():
+            try:
+                builder.download_and_prepare(file_format=ARRAY_RECORD)
+            except Exception as error:  # each builder, and each site, fails in its own way
+                missing = re.search(r"No module named '(\w+)", str(error))
+                problem = missing[0] if missing else _first_line(error)
+                mend = f"pip install {missing[1]}" if missing else "mend that"
+                raise PrepareError(
+                    f"tfds cannot write {self.name} ({problem}); {mend} and start again, or write "
+                    f"it elsewhere: tfds build {self.name} --file_format={ARRAY_RECORD} "
+                    f"--data_dir={builder.data_dir_root} ({TFDS_NEEDS})"
+                ) from error
+        formats = sorted(format.value for format in builder.info.available_file_formats())
+        if ARRAY_RECORD not in formats:
+            raise PrepareError(
+                f"{builder.data_dir} is stored as {formats[0]}; add ArrayRecord to it: "
+                f"tfds convert_format --dataset_version_dir={builder.data_dir} "
+                f"--out_file_format={ARRAY_RECORD} ({TFDS_NEEDS})"
+            )
+
     @functools.cached_property
     def _splits(self) -> dict[str, Sequence[dict[str, Any]]]:
+        if not self._builder.is_prepared():
+            raise PrepareError(
+                f"{self._builder.data_dir} is gone, or not seen from this machine; put it back"
+            )
+        # ArrayRecord keeps every shard open, and tfds writes up to 1,024 of a split.
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return self._builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
+
+    def shards(self) -> list[Path]:
+        """The files of the prepared set. Raises PrepareError where one is missing."""
+        files = [
+            Path(file).absolute()
+            for split in self._splits  # opened first, which chooses the format of the files
+            for file in self.info.splits[split].filepaths
+        ]
+        try:
+            check_shards(files)
+        except ValueError as error:
+            raise PrepareError(f"{self.name}: {error}") from error
+        return files
 
     def members(self, split: str) -> Iterator[Member]:
         """Yields every image of `split`; its offset is its position there."""
-        for position, example in enumerate(self._splits[split]):
+        for position in range(len(self._splits[split])):
+            example = self._example(split, position)
             name = example.get("file_name", example.get("id", f"{split}_{position:08d}"))
             name = name.decode() if isinstance(name, bytes) else str(name)
             yield Member(name, int(example["label"]), split, position, len(example["image"]))
 
     def __call__(self, member: Member) -> bytes:
-        """The encoded image of `member`."""
-        return self._splits[member.path][member.offset]["image"]
+        """The encoded image of `member`. Raises PrepareError where its shard is damaged."""
+        return self._example(member.path, member.offset)["image"]
+
+    def _example(self, split: str, position: int) -> dict[str, Any]:
+        examples = self._splits[split]
+        try:
+            return examples[position]
+        except Exception as error:  # ArrayRecord raises many kinds for a damaged shard
+            raise PrepareError(
+                f"image {position} of {self.name} {split} cannot be read ({_first_line(error)}); "
+                f"delete {self._builder.data_dir} and start again: tfds writes it anew"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).partition("\n")[0]
