@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format clean
+.PHONY: help train test test-slow test-beam bench-gpu lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,6 +23,21 @@ test: lint ## Lint, type check and run the tests (under 10 minutes on 2 cores)
 test-slow: $(READY) ## The tests that are too large for every commit: full widths, long runs
 	$(BIN)/python -m pytest -m slow
 
+test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs protobuf below 7
+	$(PYTHON) -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip install --quiet --disable-pip-version-check -e '.[prepare,dev]'
+	$(VENV)-beam/bin/python -m pytest tests/data/test_beam.py
+
+bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this package
+	-$(PYTHON) experiments/mesh_overhead.py
+	-$(PYTHON) experiments/steps_per_call.py
+	-$(PYTHON) experiments/read_speed.py --suffix=_gpu
+	-$(PYTHON) experiments/retrieval_speed.py --gallery=1281167
+	-$(PYTHON) experiments/ensemble.py --full
+	-$(PYTHON) experiments/fine_tune.py --full
+	-$(PYTHON) -m alexnet_jax.main --workdir runs/cifar10 --config=cifar10
+	-$(PYTHON) -m alexnet_jax.main --workdir runs/imagenette --config=imagenette
+
 lint: $(READY) ## Ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,5 +48,5 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-beam runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
     python experiments/ensemble.py [--full]
 
 By default the digits recipe (half width, 64 pixels), cut to 8 epochs so that five networks fit
-into a few minutes of CPU and still err, far from trained; --full trains the recipe's 60 epochs.
+into a few minutes of CPU and still err, far from trained; --full trains as long as the recipe.
 Five of the ten views are mirrored and digits are trained without: they are worse here. Writes
 results/ensemble.json and results/ensemble.png.
 """

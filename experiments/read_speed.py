@@ -369,19 +369,26 @@ def main(argv: list[str]) -> None:
             measured["one core"] = race(files, folder, cores[:1], FLAGS.rounds)
             if len(cores) > 1:
                 measured[f"{len(cores)} cores"] = race(files, folder, cores, FLAGS.rounds)
+            write(measured, len(paths), file)
         if "step" in FLAGS.parts:
             measured["step"] = race_step(folder, FLAGS.rounds)
+            write(measured, len(paths), file)
+
+
+def write(measured: dict[str, dict[str, list[float]]], photographs: int, file: Path) -> None:
+    """Writes and prints what was measured so far."""
     medians = {
         title: {name: statistics.median(values) for name, values in rates.items()}
         for title, rates in measured.items()
     }
     step_seconds = medians.pop("step", None)
+    cores = len(os.sched_getaffinity(0))
     result = {
-        "photographs": len(paths),
+        "photographs": photographs,
         "images_per_second": medians,
         "step_seconds": step_seconds,
         "claims": verdicts(measured),
-        "machine": f"{platform.machine()}, {len(cores)} cores, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {cores} cores, Python {platform.python_version()}",
         "all_rounds": measured,
     }
     RESULTS.mkdir(exist_ok=True)
@@ -396,7 +403,8 @@ def main(argv: list[str]) -> None:
         least, most = claim["rounds"]
         print(
             f"{name}: {claim['ratio']:.3g} ({least:.3g} to {most:.3g}), target {claim['target']}: "
-            f"{verdict}"
+            f"{verdict}",
+            flush=True,
         )
 
 
