@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.stored_size = 256
     config.cache = "none"  # or "host", "device": keep the decoded images there
     # With cache="device", updates made in one compiled call. Pays where a step is short against
-    # its launch, on a GPU; on CPU a loop within a program makes convolutions 30 times slower.
+    # its launch, on a GPU; on CPU it is 11 times slower (experiments/steps_per_call.py).
     config.steps_per_call = 1
     config.read_workers = 0  # processes that read and decode; 0: threads of this one
     config.verify_data = False  # compare every shard with its digest first
