@@ -145,7 +145,7 @@ class MetricsLog:
 class StopSignal:
     """Turns the first Ctrl-C or SIGTERM into a request; a second one acts as usual."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number: int | None = None
         self._previous: dict[int, Any] = {}
 
