@@ -146,7 +146,7 @@ def test_refusal_of_the_system_is_one_line(tmp_path, prepare, monkeypatch, probl
 
 @pytest.mark.slow  # races the signal against the last shard on a busy machine
 def test_killed_preparation_continues_and_leaves_no_worker(tmp_path, prepare):
-    make_folder(tmp_path / "photos", ["ant", "bee"], 200, size=(400, 300))
+    make_folder(tmp_path / "photos", ["ant", "bee"], 200, size=(1600, 1200))
     options = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
     options += [f"--data_dir={tmp_path}/out", "--num_workers=1", "--validation_share=0"]
     command = [sys.executable, "-m", "alexnet_jax.prepare", *options]
