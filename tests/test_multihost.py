@@ -29,21 +29,24 @@ RUN = [
 ]
 
 
-def start(workdir, *flags):
-    """The training command with one device of its own; compiled fast, not to be fast."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+def start(workdir, *flags, devices=1):
+    """The training command with devices of its own; compiled fast, not to be fast."""
+    options = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": options}
     command = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *RUN, *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **pipes)
 
 
-def start_two(workdir):
+def start_two(workdir, *flags, devices=1):
     """The command on two hosts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    together = [f"--coordinator_address={address}", "--num_processes=2"]
-    return [start(workdir, *together, f"--process_id={number}") for number in (0, 1)]
+    together = [f"--coordinator_address={address}", "--num_processes=2", *flags]
+    return [
+        start(workdir, *together, f"--process_id={number}", devices=devices) for number in (0, 1)
+    ]
 
 
 def finish(*processes):
@@ -88,10 +91,20 @@ def test_a_lost_process_stops_the_other_and_the_run_goes_on_as_that_of_one(tmp_p
     for row, expected in zip(curve(tmp_path), curve(one_process), strict=True):
         assert row[:2] == expected[:2]
         assert row[2:] == pytest.approx(expected[2:], rel=1e-4)
-    # The losses hardly leave ln 10 in 42 updates; the velocity shows that all gradients counted.
-    states = [load_run(workdir, which="last").state for workdir in (tmp_path, one_process)]
-    for found, expected in zip(*map(jax.tree.leaves, [s.opt_state for s in states]), strict=True):
+    assert_same_velocity(tmp_path, one_process)
+
+
+def assert_same_velocity(*workdirs):
+    """The losses hardly leave ln 10 in 42 updates; this shows that all gradients counted."""
+    velocities = [load_run(workdir, which="last").state.opt_state for workdir in workdirs]
+    for found, expected in zip(*map(jax.tree.leaves, velocities), strict=True):
         assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("flag", ["--config.augment=host", "--config.cache=device"])
+def test_two_hosts_of_two_devices_see_the_images_of_one(tmp_path, one_process, flag):
+    finish(*start_two(tmp_path, flag, devices=2))
+    assert_same_velocity(tmp_path, one_process)
 
 
 def test_a_process_without_a_cluster_is_told_what_to_give(tmp_path, monkeypatch):
