@@ -7,9 +7,7 @@ same run.
 
 import contextlib
 import itertools
-import json
 import math
-import os
 import signal
 import sys
 import time
@@ -23,10 +21,8 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from alexnet_jax import parallel, schedules, transfer
@@ -44,6 +40,7 @@ from alexnet_jax.data.pipeline import (
 )
 from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.evaluation import METRICS, evaluate
+from alexnet_jax.metrics_log import TEST_SPLITS, MetricsLog
 from alexnet_jax.step import (
     Hyperparameters,
     TrainState,
@@ -52,6 +49,7 @@ from alexnet_jax.step import (
     make_train_step,
     make_train_steps,
 )
+from alexnet_jax.stop_signal import StopSignal
 from alexnet_jax.workdir import (
     CONSTANTS,
     build_augmentation,
@@ -61,8 +59,6 @@ from alexnet_jax.workdir import (
     split_augmentation,
     state_template,
 )
-
-TEST_SPLITS = {"center": "test", "ten": "test_ten_views"}
 
 # A validation loss within 2% of ln K after so many steps is no slow start but the plateau.
 PLATEAU_STEPS = 300
@@ -80,98 +76,6 @@ class Progress(NamedTuple):
     schedule: dict[str, Any]
     validated: int
     sums: dict[str, float]
-
-
-class MetricsLog:
-    """`metrics.jsonl` and TensorBoard events; a line is written whole or not at all."""
-
-    def __init__(self, workdir: Path, writes: bool):
-        self._path = workdir / "metrics.jsonl"
-        self._board = SummaryWriter(str(workdir)) if writes else None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._board is not None:
-            self._board.close()
-
-    def cut(self, step: int, validated: int) -> None:
-        """Drops what was measured after `step`, the tests, and a line that was cut off.
-
-        A validation after `validated` is dropped too: it was logged and its checkpoint not saved.
-        """
-        if self._board is None or not self._path.exists():
-            return
-        kept = []
-        for line in self._path.read_text().splitlines(keepends=True):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            last = validated if row["split"] == "validation" else step
-            if row["step"] <= last and row["split"] not in TEST_SPLITS.values():
-                kept.append(line)
-        whole = self._path.with_suffix(".tmp")
-        whole.write_text("".join(kept))
-        os.replace(whole, self._path)
-
-    def write(
-        self,
-        step: int,
-        epoch: float,
-        split: str,
-        means: Mapping[str, float],
-        learning_rate: float | None,
-        images_per_second: float,
-    ) -> None:
-        """Appends one measurement: the means over `split` after `step` updates.
-
-        `learning_rate` is that of the last update, None where there was none.
-        """
-        if self._board is None:
-            return
-        row = {"step": step, "epoch": round(epoch, 4), "split": split}
-        row |= {name: means[name] for name in METRICS}
-        row |= {"learning_rate": learning_rate, "images_per_second": round(images_per_second, 1)}
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        for name in (*METRICS, "learning_rate", "images_per_second"):
-            if row[name] is not None:
-                self._board.add_scalar(f"{split}/{name}", row[name], step)
-        self._board.flush()
-
-
-class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request; a second one acts as usual."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_):
-        self._restore()
-
-    def agreed(self, turn: int) -> bool:
-        """Whether any process was asked to stop; all of them call this at the same turns."""
-        if jax.process_count() == 1:
-            return self.number is not None
-        if turn % 10:  # asking the others costs a collective
-            return False
-        return bool(multihost_utils.process_allgather(np.array(self.number is not None)).any())
-
-    def _request(self, number, _frame):
-        self.number = number
-        self._restore()
-
-    def _restore(self):
-        while self._previous:
-            signal.signal(*self._previous.popitem())
 
 
 class Training:

@@ -20,7 +20,7 @@ from alexnet_jax.configs import digits
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.pipeline import open_dataset, steps_per_epoch, train_batches
 from alexnet_jax.data.statistics import load_statistics
-from alexnet_jax.train import evaluate
+from alexnet_jax.evaluation import evaluate
 from alexnet_jax.workdir import build_augmentation, build_model
 
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
