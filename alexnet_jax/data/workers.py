@@ -60,7 +60,13 @@ def write_with_processes(
             bar.update(already + sum(shared.written) - bar.n)
             if not shared.errors.empty():
                 raise shared.errors.get()
-            if any(process.exitcode for process in processes):
+            codes = [process.exitcode or 0 for process in processes]
+            if max(codes) > 0:  # Python could not even begin
+                raise PrepareError(
+                    "a worker process could not start, for the reason above; a script that "
+                    'prepares needs `if __name__ == "__main__":`'
+                )
+            if any(codes):
                 raise PrepareError(
                     "a worker process was killed (out of memory?); start the same command again "
                     "with a smaller --num_workers: the shards already written are kept"

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -426,3 +428,15 @@ def test_empty_split_is_named(tmp_path):
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     with pytest.raises(PrepareError, match=r"has no images for split train"):
         make_builder(tmp_path / "photos").plan()
+
+
+def test_a_script_that_starts_itself_again_is_told_the_mend(tmp_path):
+    make_folder(tmp_path / "photos", ["ant"], 3)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as m\n"
+        f"m.Builder(folder='{tmp_path}/photos', name='photos', data_dir='{tmp_path}/out', "
+        "num_workers=1).download_and_prepare()\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert 'a script that prepares needs `if __name__ == "__main__":`' in done.stderr
