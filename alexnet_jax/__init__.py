@@ -10,6 +10,7 @@ from alexnet_jax.step import (
     make_eval_step,
     make_predict_step,
     make_train_step,
+    make_train_steps,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "make_mesh",
     "make_predict_step",
     "make_train_step",
+    "make_train_steps",
 ]

@@ -13,8 +13,9 @@ from alexnet_jax import (
     make_eval_step,
     make_mesh,
     make_train_step,
+    make_train_steps,
 )
-from alexnet_jax.step import compiler_options, make_train_steps
+from alexnet_jax.step import compiler_options
 from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
 from tests.reference import training_numpy

@@ -9,7 +9,6 @@ import dataclasses
 import importlib
 import io
 import os
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from absl import flags, logging
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data.images import decode_image, square
-from alexnet_jax.data.shards import check_shards
+from alexnet_jax.data.shards import allow_open_shards, check_shards
 
 Batch = dict[str, Any]  # of arrays
 
@@ -60,9 +59,7 @@ class Records:
         # The bytes are parsed here: tfds's own parser is 5 times slower than PNG decoding.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split, deserialize_method=raw).data_source
-        # ArrayRecord keeps every shard open, and tfds writes up to 1,024 of a split.
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        allow_open_shards()
         self._name = f"{builder.info.full_name} {split}"
         self._raw_shape = None if isinstance(image, tfds.features.Image) else tuple(image.shape)
         self._num_classes = label.num_classes

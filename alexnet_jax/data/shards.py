@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,15 @@ from tqdm import tqdm
 
 MANIFEST = "manifest.json"  # {shard file: {"sha256", "bytes", "records"}}, written by prepare
 MEND = "copy it again or prepare the data set again"
+
+
+def allow_open_shards() -> None:
+    """Lets this process open as many files as it may.
+
+    ArrayRecord keeps every shard open, and tfds writes up to 1,024 of a split, the usual limit.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import re
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax.data.archives import Member, PrepareError, Report
 from alexnet_jax.data.preparation import PreparedBuilder
-from alexnet_jax.data.shards import check_shards
+from alexnet_jax.data.shards import allow_open_shards, check_shards
 
 ARRAY_RECORD = "array_record"
 TFDS_NEEDS = "which needs tensorflow, apache-beam and mlcroissant installed"  # tfds 4.9.10
@@ -116,9 +115,7 @@ class Source:
             raise PrepareError(
                 f"{self._builder.data_dir} is gone, or not seen from this machine; put it back"
             )
-        # ArrayRecord keeps every shard open, and tfds writes up to 1,024 of a split.
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        allow_open_shards()
         return self._builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
 
     def shards(self) -> list[Path]:
