@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.initialization = "caffe"
     config.augmentation.color = "none"
     config.batch_size = 256
-    for layer in LAYERS:
+    for layer in set(LAYERS) - {"conv6"}:
         config.rate_multipliers[layer] = {"bias": 2.0}
     config.schedule.drops = (20.0, 40.0, 60.0, 80.0)
     return config

@@ -1,5 +1,6 @@
 """Are the shards of a prepared data set whole, and each in its own place?"""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +20,8 @@ def allow_open_shards() -> None:
     ArrayRecord keeps every shard open, and tfds writes up to 1,024 of a split, the usual limit.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(ValueError, OSError):  # macOS has no limit to raise it to
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:

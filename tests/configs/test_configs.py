@@ -8,6 +8,7 @@ import pytest
 
 from alexnet_jax import configs, schedules
 from alexnet_jax.configs import imagenet2012_pretrained
+from alexnet_jax.optimizer import expand
 from alexnet_jax.step import create_train_state
 from alexnet_jax.workdir import build_model
 
@@ -34,6 +35,9 @@ def test_every_recipe_makes_a_network_and_a_schedule(name):
     model = build_model(config, 1000)
     state = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
     assert state.params["fc8"]["bias"].shape == (1000,)
+    for multipliers in (config.rate_multipliers, config.decay_multipliers):
+        given = {layer: m for layer, m in multipliers.to_dict().items() if m is not None}
+        expand(given, state.params, {"kernel": 1.0, "bias": 1.0})  # raises for a layer it lacks
     schedule = schedule_of(config)
     assert schedule.learning_rate(0, schedule.initial_state()) == config.learning_rate
     layers = [layer.name for layer in model.layers]
