@@ -1,7 +1,8 @@
 """AlexNet (Krizhevsky, Sutskever and Hinton, 2012) in JAX."""
 
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.models.alexnet import AlexNet, alexnet
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.presets import alexnet
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.step import (
     Hyperparameters,

@@ -23,6 +23,21 @@ IMAGENET_EIGENVECTORS = np.array(  # one a column, in the order of the deviation
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """One way to look at a test image."""
+
+    count: int  # views, whose probabilities are averaged
+    title: str
+    log_name: str  # of the final test in metrics.jsonl
+
+
+VIEWS = {
+    "center": Views(1, "centre crop", "test"),
+    "ten": Views(10, "mean of ten views", "test_ten_views"),
+}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Augmentation:
     """What is done to the stored images [B, S, S, 3] before the network sees them.

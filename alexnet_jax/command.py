@@ -49,7 +49,7 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
     """`main` with its expected errors turned into one line each."""
 
     def guarded_main(argv: Sequence[str]) -> None:
-        from alexnet_jax.checkpoint import CheckpointError  # noqa: PLC0415
+        from alexnet_jax.runs.checkpoint import CheckpointError  # noqa: PLC0415
 
         jax.config.update("jax_traceback_filtering", "off")  # else it adds a note to errors
         try:

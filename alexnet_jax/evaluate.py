@@ -16,9 +16,14 @@ from absl import app, flags
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from alexnet_jax import command, submission
-from alexnet_jax.data.pipeline import Dataset, open_dataset
-from alexnet_jax.evaluation import (
+from alexnet_jax import command
+from alexnet_jax.data.sets import Dataset, open_dataset
+from alexnet_jax.inspect.confusion import confusion_figure
+from alexnet_jax.inspect.drawing import style
+from alexnet_jax.inspect.names import readable_names
+from alexnet_jax.parallel import make_mesh
+from alexnet_jax.runs import submission
+from alexnet_jax.runs.evaluation import (
     Predictions,
     SplitResult,
     Tally,
@@ -26,11 +31,7 @@ from alexnet_jax.evaluation import (
     search_weights,
     tally,
 )
-from alexnet_jax.inspect.confusion import confusion_figure
-from alexnet_jax.inspect.drawing import style
-from alexnet_jax.inspect.names import readable_names
-from alexnet_jax.parallel import make_mesh
-from alexnet_jax.workdir import Run, load_run
+from alexnet_jax.runs.workdir import Run, load_run
 
 FLAGS = flags.FLAGS
 

@@ -30,10 +30,10 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError("--workdir is missing: the folder of a trained run")
     if bool(_SPLIT.value) == bool(argv[1:]):
         raise app.UsageError("name either images and folders of images, or --split")
-    from alexnet_jax.data.pipeline import open_dataset  # noqa: PLC0415
+    from alexnet_jax.data.sets import open_dataset  # noqa: PLC0415
     from alexnet_jax.inspect.features import file_features, split_features  # noqa: PLC0415
     from alexnet_jax.inspect.files import image_files  # noqa: PLC0415
-    from alexnet_jax.workdir import load_run  # noqa: PLC0415
+    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     output = Path(_OUTPUT.value)
     if not output.parent.is_dir():  # told before the work, not after

@@ -9,7 +9,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from alexnet_jax.command import run
-from alexnet_jax.models.alexnet import suggestion
+from alexnet_jax.wording import suggestion
 
 _CONFIGS = resources.files("alexnet_jax.configs")
 
@@ -71,7 +71,8 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """Runs the training that the flags describe."""
     # Only now: loading tfds and Orbax takes seconds, and --help should not.
-    from alexnet_jax import parallel, train  # noqa: PLC0415
+    from alexnet_jax import parallel  # noqa: PLC0415
+    from alexnet_jax.runs.training import train  # noqa: PLC0415
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
@@ -83,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
     if _MULTIHOST.value or _COORDINATOR.value:
         parallel.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     with parallel.leaving_lost_hosts():
-        train.train(config, Path(_WORKDIR.value))
+        train(config, Path(_WORKDIR.value))
 
 
 if __name__ == "__main__":

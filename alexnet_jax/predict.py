@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     from alexnet_jax.data.images import ImageError  # noqa: PLC0415
     from alexnet_jax.inspect.files import image_files  # noqa: PLC0415
     from alexnet_jax.inspect.predictions import predict_files  # noqa: PLC0415
-    from alexnet_jax.workdir import load_run  # noqa: PLC0415
+    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     files = image_files(argv[1:])
     run = load_run(_WORKDIR.value)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     if not _WORKDIR.value:
         raise app.UsageError("--workdir is missing: the folder of a trained run")
     from alexnet_jax.inspect.page import write_report  # noqa: PLC0415
-    from alexnet_jax.workdir import load_run  # noqa: PLC0415
+    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     run = load_run(_WORKDIR.value)
     output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "report.html")

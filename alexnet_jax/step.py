@@ -25,6 +25,8 @@ from alexnet_jax.optimizer import update_rule
 
 Batch = Mapping[str, Any]
 
+METRICS = ("loss", "top1_error", "top5_error")  # nats, and shares of the images
+
 
 class TrainState(flax.struct.PyTreeNode):
     """All that changes in training; every leaf is a `jax.Array`.

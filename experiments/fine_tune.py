@@ -27,10 +27,11 @@ from alexnet_jax import (
     make_train_step,
     transfer,
 )
+from alexnet_jax.data.batches import steps_per_epoch, train_batches
 from alexnet_jax.data.cache import InMemory
-from alexnet_jax.data.pipeline import Dataset, open_dataset, steps_per_epoch, train_batches
-from alexnet_jax.evaluation import evaluate
+from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
+from alexnet_jax.runs.evaluation import evaluate
 
 SPLITS = ("train", "validation")
 SEEDS = (0, 1)

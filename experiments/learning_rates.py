@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 
 from alexnet_jax import Hyperparameters, create_train_state, make_eval_step, make_train_step
 from alexnet_jax.configs import digits
+from alexnet_jax.data.batches import steps_per_epoch, train_batches
 from alexnet_jax.data.cache import cached
-from alexnet_jax.data.pipeline import open_dataset, steps_per_epoch, train_batches
+from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.data.statistics import load_statistics
-from alexnet_jax.evaluation import evaluate
-from alexnet_jax.workdir import build_augmentation, build_model
+from alexnet_jax.runs.evaluation import evaluate
+from alexnet_jax.runs.workdir import build_augmentation, build_model
 
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
 SEEDS = (0, 1, 2)

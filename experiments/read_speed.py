@@ -128,7 +128,8 @@ def prepared(
     files: list[str], folder: str, encoding: str, threads: int = 1, workers: int = 0
 ) -> Iterator[Any]:
     """This project's pipeline over the prepared set."""
-    from alexnet_jax.data.pipeline import open_dataset, train_batches
+    from alexnet_jax.data.batches import train_batches
+    from alexnet_jax.data.sets import open_dataset
 
     dataset = open_dataset(f"photographs/{encoding}", "train", data_dir=folder)
     return train_batches(dataset, batch_size=BATCH, seed=0, threads=threads, workers=workers)
@@ -136,8 +137,9 @@ def prepared(
 
 def in_memory(files: list[str], folder: str) -> Iterator[Any]:
     """This project's pipeline over the set kept in memory (`--config.cache=host`)."""
+    from alexnet_jax.data.batches import train_batches
     from alexnet_jax.data.cache import cached
-    from alexnet_jax.data.pipeline import open_dataset, train_batches
+    from alexnet_jax.data.sets import open_dataset
 
     dataset = cached(open_dataset("photographs/raw", "train", data_dir=folder), "host")
     return train_batches(dataset, batch_size=BATCH, seed=0, threads=1)
@@ -243,7 +245,8 @@ def race_step(folder: str, rounds: int) -> dict[str, list[float]]:
     import jax
 
     from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
-    from alexnet_jax.data.pipeline import open_dataset, train_batches
+    from alexnet_jax.data.batches import train_batches
+    from alexnet_jax.data.sets import open_dataset
     from alexnet_jax.parallel import place_batch
 
     on_cpu = jax.default_backend() == "cpu"

@@ -26,7 +26,8 @@ from alexnet_jax import (
     parallel,
 )
 from alexnet_jax.communication import collectives, compile_train_step
-from alexnet_jax.summary import align, layer_table
+from alexnet_jax.models.layer_table import layer_table
+from alexnet_jax.wording import align
 
 # Bytes a second that one device can send while it receives as many.
 LINKS = {

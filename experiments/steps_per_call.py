@@ -19,9 +19,10 @@ from absl import app, flags
 
 from alexnet_jax import Hyperparameters, create_train_state, make_train_step, make_train_steps
 from alexnet_jax.configs import digits
+from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.data.cache import cached
-from alexnet_jax.data.pipeline import batch_indices, open_dataset
-from alexnet_jax.workdir import build_model
+from alexnet_jax.data.sets import open_dataset
+from alexnet_jax.runs.workdir import build_model
 
 _UPDATES = flags.DEFINE_integer("updates", 21, "Updates a turn: 21 are an epoch.")
 _TURNS = flags.DEFINE_integer("turns", 20, "Counted turns of each.")

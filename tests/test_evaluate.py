@@ -9,12 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from alexnet_jax import evaluate, submission
-from alexnet_jax.data.pipeline import Dataset, open_dataset
-from alexnet_jax.evaluation import predictions
+from alexnet_jax import evaluate
+from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.parallel import make_mesh
+from alexnet_jax.runs import submission
+from alexnet_jax.runs.evaluation import predictions
+from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import image_scores
-from alexnet_jax.workdir import load_run
 from tests.data.conftest import png, write_dataset
 from tests.tiny_run import write_run
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet_jax.inspect.features import extract_features
-from alexnet_jax.workdir import load_run
+from alexnet_jax.runs.workdir import load_run
 from tests.tiny_run import write_run
 
 

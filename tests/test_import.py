@@ -13,7 +13,7 @@ heavy = ("tensorflow", "tensorflow_datasets", "grain", "orbax.checkpoint", "matp
 assert not [name for name in heavy if name in sys.modules]
 assert not xla_bridge._backends, "importing started a device"
 
-import alexnet_jax.evaluate, alexnet_jax.main, alexnet_jax.train
+import alexnet_jax.evaluate, alexnet_jax.main, alexnet_jax.runs.training
 assert "tensorflow" not in sys.modules
 assert not xla_bridge._backends, "importing started a device"
 """

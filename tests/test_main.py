@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import train as train_module
-from alexnet_jax.checkpoint import Checkpointer
 from alexnet_jax.configs import digits
 from alexnet_jax.main import with_config_paths
-from alexnet_jax.train import plateau_warning, train
-from alexnet_jax.workdir import load_run, save_config
+from alexnet_jax.runs import training as train_module
+from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.training import plateau_warning, train
+from alexnet_jax.runs.workdir import load_run, save_config
 from tests.small import SMALL
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.parallel import HEARTBEAT_SECONDS
-from alexnet_jax.workdir import load_run
+from alexnet_jax.runs.workdir import load_run
 
 # 42 updates of a narrow net on digits, each logged.
 RUN = [

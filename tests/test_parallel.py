@@ -24,8 +24,9 @@ from alexnet_jax import (
     parallel,
 )
 from alexnet_jax.communication import QUICK, collectives, compile_train_step, device_bytes
-from alexnet_jax.summary import format_bytes, format_collectives, towers_exchange
-from alexnet_jax.workdir import state_template
+from alexnet_jax.models.layer_table import towers_exchange
+from alexnet_jax.runs.workdir import state_template
+from alexnet_jax.summary import format_bytes, format_collectives
 
 MESHES = [(1, 2), (2, 1), (2, 2), (4, 2)]
 NARROW = {"conv_features": (8, 16, 16, 16, 8), "fc_features": (32, 32), "num_classes": 10}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_jax import alexnet
-from alexnet_jax.summary import format_table, layer_table
+from alexnet_jax.models.layer_table import format_table, layer_table
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from alexnet_jax import alexnet
-from alexnet_jax.models.alexnet import PRESETS
-from alexnet_jax.summary import format_table, layer_table
+from alexnet_jax.models.layer_table import format_table, layer_table
+from alexnet_jax.models.presets import PRESETS
 
 # layer: output, parameters, neurons, MACs; the authors' layers-145.
 PAPER = {

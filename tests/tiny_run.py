@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from alexnet_jax.checkpoint import Checkpointer
 from alexnet_jax.configs import digits
+from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.workdir import build_model, save_config
 from alexnet_jax.step import create_train_state
-from alexnet_jax.workdir import build_model, save_config
 
 CLASS_NAMES = tuple(map(str, range(10)))
 

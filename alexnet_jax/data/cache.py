@@ -11,7 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from alexnet_jax.data.pipeline import Batch, Dataset, eval_batches
+from alexnet_jax.data.batches import eval_batches
+from alexnet_jax.data.records import Batch
+from alexnet_jax.data.sets import Dataset
 
 CACHES = ("none", "host", "device")
 FILL = 0.8  # of the free memory; the rest is for the network and for what else runs

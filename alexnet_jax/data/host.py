@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.augment import Augmentation, augment, example_keys
-from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.records import Batch
 
 
 def host_augment(

@@ -18,7 +18,7 @@ from etils import epath
 from tensorflow_datasets.core import utils
 from tqdm import tqdm
 
-from alexnet_jax.data.pipeline import Dataset
+from alexnet_jax.data.sets import Dataset
 
 BATCH = 32  # images read and summed at a time
 

@@ -11,13 +11,16 @@ from tqdm import tqdm
 
 from alexnet_jax import augment
 from alexnet_jax.augment import Augmentation
+from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.pipeline import Batch, Dataset, eval_batches
+from alexnet_jax.data.records import Batch
+from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect.files import read_images
 from alexnet_jax.inspect.samples import map_batches, padded_batches
-from alexnet_jax.models.alexnet import AlexNet, suggestion
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.runs.workdir import Run
 from alexnet_jax.step import compiler_options
-from alexnet_jax.workdir import Run
+from alexnet_jax.wording import suggestion
 
 BATCH_SIZE = 64
 

@@ -18,8 +18,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from alexnet_jax.augment import view_offsets
+from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.cache import cached
-from alexnet_jax.data.pipeline import Dataset, eval_batches, open_dataset
+from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.inspect import drawing, paper
 from alexnet_jax.inspect.confusion import confusion_figure, confusion_matrix, worst_confusions
 from alexnet_jax.inspect.curves import curves_figure, read_metrics
@@ -40,8 +41,8 @@ from alexnet_jax.inspect.retrieval import (
 )
 from alexnet_jax.inspect.saliency import occlusion_figure, occlusion_map
 from alexnet_jax.inspect.samples import sample
-from alexnet_jax.summary import layer_table
-from alexnet_jax.workdir import Run
+from alexnet_jax.models.layer_table import layer_table
+from alexnet_jax.runs.workdir import Run
 
 # What becomes of `drawing.COLORS` on a dark page.
 DARK_COLORS = {

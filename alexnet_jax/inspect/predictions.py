@@ -9,14 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.pipeline import Batch, Dataset, eval_batches
+from alexnet_jax.data.records import Batch
+from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, show_image, style
 from alexnet_jax.inspect.files import image_files, read_images
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.inspect.samples import map_batches, padded_batches
+from alexnet_jax.runs.workdir import Run
 from alexnet_jax.step import make_eval_step, make_predict_step
-from alexnet_jax.workdir import Run
 
 # Compiled once for all calls with the same network.
 _predict_step = functools.lru_cache(maxsize=8)(make_predict_step)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, show_image, style
 from alexnet_jax.inspect.predictions import predict
-from alexnet_jax.workdir import Run
+from alexnet_jax.runs.workdir import Run
 
 
 def occlusion_map(run: Run, image: np.ndarray, label: int, *, steps: int = 12) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.data.pipeline import Batch, Dataset, Source
+from alexnet_jax.data.records import Batch, Source
+from alexnet_jax.data.sets import Dataset
 
 
 class Part:

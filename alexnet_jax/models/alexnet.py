@@ -1,8 +1,6 @@
-"""The network: eight learned layers in two towers (section 3.5, figure 2) and its presets."""
+"""The network: eight learned layers in two towers (section 3.5, figure 2)."""
 
 import dataclasses
-import difflib
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from alexnet_jax import ops, parallel
+from alexnet_jax.wording import suggestion
 
 # The rule that sizes conv1's output, and the input size it is meant for. "ceil" is the authors':
 # the last window may reach past the image and reads zeros there.
@@ -361,64 +360,3 @@ def _check(net: AlexNet) -> None:
             f"image_size={net.image_size} leaves no pixel after the poolings; use {smallest} or "
             "more"
         )
-
-
-def suggestion(name: str, known) -> str:
-    """What to write instead of an unknown name: 'did you mean …' or the list."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
-
-
-# What each named net changes of the paper's.
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    # The authors' code: layers-145.
-    "original": {
-        "conv1_order": ("lrn", "pool", "activation"),
-        "conv2_order": ("activation", "lrn", "map_norm", "pool"),
-        "lrn_alpha_over_n": True,
-        "initialization": "original",
-    },
-    "valid224": {"geometry": "valid224"},
-    # models/bvlc_alexnet.
-    "caffe": {
-        "geometry": "caffe227",
-        "lrn_k": 1.0,
-        "lrn_alpha_over_n": True,
-        "lrn_scope": "all",
-        "dropout_style": "inverted",
-        "initialization": "caffe",
-        "hidden_bias": 0.1,
-    },
-    # Section 3.2: half the kernels in conv1 to conv4, as many parameters in all.
-    "one_gpu": {"towers": 1, "conv_features": (48, 128, 192, 192, 256)},
-    # Section 6.1's net for pre-training.
-    "six_conv": {
-        "conv6_features": 256,
-        "exchange": ("conv3", "conv6", "fc6", "fc7", "fc8"),
-    },
-}
-
-
-def alexnet(preset: str = "paper", **overrides: Any) -> AlexNet:
-    """Builds a named net, any field overridden.
-
-    Args:
-      preset: a key of `PRESETS`.
-      **overrides: fields of `AlexNet`.
-
-    Raises:
-      ValueError: unknown preset, unknown field, or a field's bad value.
-    """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; {suggestion(preset, PRESETS)}")
-    fields = {field.name for field in dataclasses.fields(AlexNet)} - {"parent", "name"}
-    for name in overrides:
-        if name not in fields:
-            raise ValueError(f"AlexNet has no field {name!r}; {suggestion(name, fields)}")
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in {**PRESETS[preset], **overrides}.items()
-    }
-    return AlexNet(**values)

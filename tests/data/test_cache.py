@@ -12,8 +12,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data import cache as cache_module
+from alexnet_jax.data.batches import eval_batches, train_batches
 from alexnet_jax.data.cache import cached
-from alexnet_jax.data.pipeline import eval_batches, open_dataset, train_batches
+from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.parallel import make_mesh, place_batch
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
 from alexnet_jax.augment import Augmentation, augment, example_keys
+from alexnet_jax.data.batches import train_batches
 from alexnet_jax.data.host import host_augment
-from alexnet_jax.data.pipeline import open_dataset, train_batches
+from alexnet_jax.data.sets import open_dataset
 
 KEY = jax.random.key(7)
 SETTINGS = [{}, {"crop": "ten", "flip": False, "mean": np.full((24, 24, 3), 100, np.float32)}]

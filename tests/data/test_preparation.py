@@ -17,9 +17,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from alexnet_jax.data import preparation, workers, writing
 from alexnet_jax.data.archives import Member, PrepareError, read_member
+from alexnet_jax.data.batches import train_batches
 from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
 from alexnet_jax.data.images import ImageError, decode_image
-from alexnet_jax.data.pipeline import open_dataset, train_batches
+from alexnet_jax.data.sets import open_dataset
 from tests.fake_imagenet import image_bytes, make_folder
 
 

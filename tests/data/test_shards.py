@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from alexnet_jax.data.pipeline import open_dataset
+from alexnet_jax.data.sets import open_dataset
 from tests.data.conftest import png, write_dataset
 
 FIRST, SECOND = (f"photos-train.array_record-{i:05d}-of-00002" for i in range(2))

@@ -8,7 +8,7 @@ import pytest
 from alexnet_jax.augment import IMAGENET_DEVIATIONS, IMAGENET_EIGENVECTORS, Augmentation
 from alexnet_jax.data import statistics
 from alexnet_jax.data.images import decode_image
-from alexnet_jax.data.pipeline import open_dataset
+from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.data.statistics import derive, load_statistics, moments
 from tests.data.conftest import png, write_dataset
 

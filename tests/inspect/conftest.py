@@ -1,9 +1,9 @@
 import pytest
 
 from alexnet_jax.data.cache import cached
-from alexnet_jax.data.pipeline import open_dataset
+from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.inspect.samples import sample
-from alexnet_jax.workdir import load_run
+from alexnet_jax.runs.workdir import load_run
 from tests.tiny_run import write_run
 
 

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.pipeline import eval_batches
 from alexnet_jax.inspect import predictions
 from alexnet_jax.inspect.drawing import COLORS
 from alexnet_jax.inspect.predictions import (

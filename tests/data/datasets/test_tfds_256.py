@@ -14,9 +14,9 @@ from alexnet_jax.configs import imagenette
 from alexnet_jax.data.archives import Member, PrepareError
 from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
 from alexnet_jax.data.datasets.tfds_256.tfds_256_dataset_builder import Builder, Source
-from alexnet_jax.data.pipeline import open_dataset
+from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.data.statistics import load_statistics
-from alexnet_jax.train import train
+from alexnet_jax.runs.training import train
 from tests.fake_imagenet import image_bytes, make_folder
 
 SOURCE_DIR = os.environ.get("ALEXNET_DATA_DIR")

@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import parallel
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.checkpoint import Checkpointer, CheckpointError
-from alexnet_jax.models.alexnet import AlexNet, alexnet
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.presets import alexnet
 from alexnet_jax.step import TrainState, create_train_state
 
 # Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
@@ -51,6 +52,11 @@ class Run(NamedTuple):
     state: TrainState
     class_names: tuple[str, ...]
     step: int
+
+    @property
+    def params(self):
+        """Layer -> {"kernel", "bias"}."""
+        return self.state.params
 
 
 def build_model(config: ConfigDict, num_classes: int) -> AlexNet:

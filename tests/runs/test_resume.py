@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from alexnet_jax.metrics_log import MetricsLog
+from alexnet_jax.runs.metrics_log import MetricsLog
 from tests.small import SMALL
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step, transfer
-from alexnet_jax.train import train
-from alexnet_jax.transfer import Weights
-from alexnet_jax.workdir import load_config, load_run
+from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
+from alexnet_jax.runs import transfer
+from alexnet_jax.runs.training import train
+from alexnet_jax.runs.transfer import Weights
+from alexnet_jax.runs.workdir import load_config, load_run
 from tests.tiny_run import write_run
 
 SMALL = {"image_size": 64, "conv_features": (4, 4, 4, 4, 4), "fc_features": (8, 8)}

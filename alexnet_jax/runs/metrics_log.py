@@ -7,10 +7,11 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from alexnet_jax.evaluation import METRICS
+from alexnet_jax.augment import VIEWS
+from alexnet_jax.step import METRICS
 
 # Views of the final test -> how the log names their split.
-TEST_SPLITS = {"center": "test", "ten": "test_ten_views"}
+TEST_SPLITS = {name: views.log_name for name, views in VIEWS.items()}
 
 
 class MetricsLog:

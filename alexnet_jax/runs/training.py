@@ -25,23 +25,20 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from alexnet_jax import parallel, schedules, transfer
+from alexnet_jax import parallel, schedules
+from alexnet_jax.runs import transfer
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.checkpoint import Checkpointer
+from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.data.cache import OnDevice, cached
 from alexnet_jax.data.host import host_augment
-from alexnet_jax.data.pipeline import (
-    Batch,
-    Dataset,
-    batch_indices,
-    open_dataset,
-    steps_per_epoch,
-    train_batches,
-)
+from alexnet_jax.data.batches import batch_indices, steps_per_epoch, train_batches
+from alexnet_jax.data.records import Batch
+from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.data.statistics import load_statistics
-from alexnet_jax.evaluation import METRICS, evaluate
-from alexnet_jax.metrics_log import TEST_SPLITS, MetricsLog
+from alexnet_jax.runs.evaluation import evaluate
+from alexnet_jax.runs.metrics_log import TEST_SPLITS, MetricsLog
 from alexnet_jax.step import (
+    METRICS,
     Hyperparameters,
     TrainState,
     create_train_state,
@@ -49,8 +46,8 @@ from alexnet_jax.step import (
     make_train_step,
     make_train_steps,
 )
-from alexnet_jax.stop_signal import StopSignal
-from alexnet_jax.workdir import (
+from alexnet_jax.runs.stop_signal import StopSignal
+from alexnet_jax.runs.workdir import (
     CONSTANTS,
     build_augmentation,
     build_model,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from alexnet_jax import alexnet, create_train_state, make_mesh, parallel
-from alexnet_jax.checkpoint import Checkpointer, CheckpointError, _digest
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, _digest
 
 
 class State(NamedTuple):
@@ -416,7 +416,7 @@ def test_killed_while_saving_leaves_the_last_finished_checkpoint(tmp_path):
     program = textwrap.dedent(
         """
         import sys, jax.numpy as jnp
-        from alexnet_jax.checkpoint import Checkpointer
+        from alexnet_jax.runs.checkpoint import Checkpointer
         with Checkpointer(sys.argv[1]) as checkpointer:
             for step in range(1, 100_000):
                 state = {"w": jnp.full(1_000_000, step), "step": jnp.int32(step)}
@@ -444,7 +444,7 @@ def test_two_processes_write_one_checkpoint(tmp_path):
         """
         import sys, jax, jax.numpy as jnp, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P
-        from alexnet_jax.checkpoint import Checkpointer
+        from alexnet_jax.runs.checkpoint import Checkpointer
         directory, address, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(address, 2, index)

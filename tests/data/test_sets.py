@@ -13,13 +13,8 @@ from absl import flags
 from sklearn.datasets import load_digits
 
 from alexnet_jax import prepare
-from alexnet_jax.data.pipeline import (
-    batch_indices,
-    eval_batches,
-    open_dataset,
-    steps_per_epoch,
-    train_batches,
-)
+from alexnet_jax.data.batches import batch_indices, eval_batches, steps_per_epoch, train_batches
+from alexnet_jax.data.sets import open_dataset
 from tests.data.conftest import png, write_dataset
 
 
@@ -294,7 +289,8 @@ def test_images_without_three_channels_are_refused(tmp_path):
 def test_reading_loads_neither_tensorflow_nor_a_device():
     code = """
 import sys
-from alexnet_jax.data.pipeline import open_dataset, train_batches
+from alexnet_jax.data.batches import train_batches
+from alexnet_jax.data.sets import open_dataset
 next(train_batches(open_dataset("digits", "train"), batch_size=2, seed=0))
 assert "tensorflow" not in sys.modules
 print("jax" in sys.modules and bool(sys.modules["jax"]._src.xla_bridge._backends))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from alexnet_jax.data.pipeline import Dataset
+from alexnet_jax.data.sets import Dataset
 
 
 def file_order(dataset: Dataset) -> np.ndarray:

@@ -16,11 +16,10 @@ from jax.sharding import Mesh
 from scipy.special import logsumexp
 
 from alexnet_jax import parallel
-from alexnet_jax.data.pipeline import Dataset, eval_batches
-from alexnet_jax.step import TrainState, image_scores, make_predict_step
-from alexnet_jax.workdir import Run
-
-METRICS = ("loss", "top1_error", "top5_error")
+from alexnet_jax.data.batches import eval_batches
+from alexnet_jax.data.sets import Dataset
+from alexnet_jax.step import METRICS, TrainState, image_scores, make_predict_step
+from alexnet_jax.runs.workdir import Run
 
 
 def evaluate(

@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
 from alexnet_jax.step import TrainState
-from alexnet_jax.workdir import load_run
+from alexnet_jax.runs.workdir import load_run
 
 HEAD = "fc8"  # its units are classes
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.evaluation import Predictions, Tally, average, search_weights, tally
+from alexnet_jax.runs.evaluation import Predictions, Tally, average, search_weights, tally
 from alexnet_jax.step import image_scores
 
 
