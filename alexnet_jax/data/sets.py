@@ -11,12 +11,13 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from alexnet_jax.data.records import Records, Source
+from alexnet_jax.data.records import Batch, Records, Source
 from alexnet_jax.data.shards import check_shards
 
 WITHOUT_DOWNLOAD = ("digits",)  # prepared on first use
@@ -81,6 +82,79 @@ def open_dataset(
         image_size=stored_size,
         path=Path(builder.data_path),
     )
+
+
+class _Relabelled:
+    """A source whose labels are numbered anew: a `Source`."""
+
+    def __init__(self, source: Source, numbers: np.ndarray):
+        """`numbers` int32[K]: old label -> new label."""
+        self._source = source
+        self._numbers = np.append(numbers, np.int32(-1))  # so that -1, no label, stays -1
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[index]
+        return {**example, "label": int(self._numbers[example["label"]])}
+
+    def read(self, indices: np.ndarray) -> Batch:
+        """The images `indices`, as `Source.read`."""
+        batch = self._source.read(indices)
+        return {**batch, "label": self._numbers[batch["label"]]}
+
+
+def match_classes(
+    dataset: Dataset, class_names: Sequence[str], *, owner: str, by_position: bool = False
+) -> tuple[Dataset, str]:
+    """Numbers the labels of `dataset` as `class_names` does, and says so.
+
+    Args:
+      dataset: a split, its classes in any order.
+      class_names: those that the network tells apart, in its order.
+      owner: whose they are, for the messages, such as a workdir.
+      by_position: class n of the data set is class n of the network, whatever their names.
+
+    Returns:
+      The data set, and one line to tell the user; "" where the names are the same already.
+
+    Raises:
+      ValueError: the names differ, and not only in their order.
+    """
+    names, wanted = tuple(dataset.class_names), tuple(class_names)
+    if names == wanted:
+        return dataset, ""
+    what = f"{dataset.name} {dataset.split}"
+    if by_position and len(names) == len(wanted):
+        renamed = dataclasses.replace(dataset, class_names=wanted)
+        return renamed, f"classes of {what} are matched with those of {owner} by position"
+    if sorted(names) != sorted(wanted):
+        odd = next(
+            f"{name!r} is only in {where}"
+            for only, where in (
+                (set(names) - set(wanted), what),
+                (set(wanted) - set(names), owner),
+            )
+            for name in sorted(only)
+        )
+        rest = (
+            "; --classes_by_position takes class n for class n whatever the names"
+            if len(names) == len(wanted)
+            else ""
+        )
+        raise ValueError(
+            f"{what} has {len(names)} classes and {owner} {len(wanted)}, or others ({odd}); give "
+            f"the data set of its classes{rest}"
+        )
+    numbers = np.array([wanted.index(name) for name in names], np.int32)
+    matched = dataclasses.replace(
+        dataset, source=_Relabelled(dataset.source, numbers), class_names=wanted
+    )
+    return matched, f"classes of {what} are in another order than in {owner}: matched by name"
 
 
 def _user_folder() -> str:
