@@ -134,12 +134,15 @@ def match_classes(
         return renamed, f"classes of {what} are matched with those of {owner} by position"
     if sorted(names) != sorted(wanted):
         odd = next(
-            f"{name!r} is only in {where}"
-            for only, where in (
-                (set(names) - set(wanted), what),
-                (set(wanted) - set(names), owner),
-            )
-            for name in sorted(only)
+            (
+                f"{name!r} is only in {where}"
+                for only, where in (
+                    (set(names) - set(wanted), what),
+                    (set(wanted) - set(names), owner),
+                )
+                for name in sorted(only)
+            ),
+            "a name stands twice",
         )
         rest = (
             "; --classes_by_position takes class n for class n whatever the names"
