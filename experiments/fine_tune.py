@@ -25,12 +25,12 @@ from alexnet_jax import (
     create_train_state,
     make_eval_step,
     make_train_step,
-    transfer,
 )
 from alexnet_jax.data.batches import steps_per_epoch, train_batches
 from alexnet_jax.data.cache import InMemory
 from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
+from alexnet_jax.runs import transfer
 from alexnet_jax.runs.evaluation import evaluate
 
 SPLITS = ("train", "validation")
@@ -69,7 +69,7 @@ def main() -> None:
             )
             state, _ = step(state, next(batches), hparams)
             if (number + 1) % (epochs * per_epoch // 3) == 0:
-                errors.append(evaluate(eval_step, state, heldout, 200)["top1_error"])
+                errors.append(evaluate(eval_step, state, heldout, 200).means["top1_error"])
         print(f"rate {rate}, seed {seed}: {errors}", flush=True)
         return state, errors
 

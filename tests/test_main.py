@@ -15,9 +15,10 @@ import pytest
 
 from alexnet_jax.configs import digits
 from alexnet_jax.main import with_config_paths
-from alexnet_jax.runs import training as train_module
+from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.runs.training import plateau_warning, train
+from alexnet_jax.runs.health import plateau_warning
+from alexnet_jax.runs.training import train
 from alexnet_jax.runs.workdir import load_run, save_config
 from tests.small import SMALL
 
@@ -176,9 +177,9 @@ def test_a_resumed_run_wants_the_classes_it_began_with(tmp_path):
     train(config, tmp_path)
     names = tuple("abcdefghij")
     with pytest.MonkeyPatch.context() as patch:
-        opened = train_module.open_dataset
+        opened = recipe_module.open_dataset
         patch.setattr(
-            train_module,
+            recipe_module,
             "open_dataset",
             lambda *a, **k: dataclasses.replace(opened(*a, **k), class_names=names),
         )

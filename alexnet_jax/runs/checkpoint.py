@@ -12,12 +12,10 @@ import os
 import re
 import shutil
 import time
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -25,12 +23,21 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from alexnet_jax.files import whole_file
+from alexnet_jax.runs.digest import crc, digests
+
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, or cannot be used. One line: the fact, then the mend."""
+    """A checkpoint could not be written, or cannot be used. One line: the fact, then what to do."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint is not what was saved."""
 
 
 class Restored(NamedTuple):
+    """What a checkpoint held; `arrays` and `metadata` as given to `Checkpointer.save`."""
+
     state: Any
     arrays: dict[str, np.ndarray]
     metadata: dict[str, Any]
@@ -51,6 +58,7 @@ class Checkpointer:
         if not read_only:
             self._remove_leftovers()
             self._settle()
+            self._restore_metrics()
         keep = [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(
@@ -99,8 +107,13 @@ class Checkpointer:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the smallest `best_metric`; None if no checkpoint has one."""
-        return self._manager.best_step()
+        """The step of the smallest `best_metric`; None if no checkpoint has one.
+
+        Raises DamagedCheckpoint where that cannot be told.
+        """
+        metrics = {step: self._metric(step) for step in self._manager.all_steps()}
+        ranked = [(value, step) for step, value in metrics.items() if value is not None]
+        return min(ranked)[1] if ranked else None
 
     def save(
         self,
@@ -123,15 +136,18 @@ class Checkpointer:
         if step in self._manager.all_steps() and best_metric is None:
             return
         leaves, _ = _leaves(state)
-        digests = jax.device_get(_digests({path: _bits(leaf) for path, leaf in leaves.items()}))
+        found = jax.device_get(digests({path: _bits(leaf) for path, leaf in leaves.items()}))
+        if best_metric is not None and math.isnan(best_metric):
+            best_metric = None
         content = {
             "metadata": metadata,
+            "best_metric": best_metric,
             "state": {
-                path: _signature(leaf) | {"digest": int(digests[path])}
+                path: _signature(leaf) | {"digest": int(found[path])}
                 for path, leaf in leaves.items()
             },
             "arrays": {
-                name: _signature(array) | {"digest": _crc(np.ascontiguousarray(array).data)}
+                name: _signature(array) | {"digest": crc(np.ascontiguousarray(array).data)}
                 for name, array in arrays.items()
             },
         }
@@ -140,12 +156,12 @@ class Checkpointer:
             "state": ocp.args.PyTreeSave(
                 unflatten_dict({path: _bits(leaf) for path, leaf in leaves.items()}, sep="/")
             ),
-            "manifest": ocp.args.JsonSave({"crc32": _crc(text.encode()), "content": text}),
+            "manifest": ocp.args.JsonSave({"crc32": crc(text.encode()), "content": text}),
         }
         if arrays:
             items["arrays"] = ocp.args.StandardSave(dict(arrays))
         metrics = None
-        if best_metric is not None and not math.isnan(best_metric):
+        if best_metric is not None:
             metrics = {"value": float(best_metric), "step": step}
         self._saving = step
         try:
@@ -174,21 +190,49 @@ class Checkpointer:
         """The metadata of checkpoint `step`; loads no arrays."""
         return self._manifest(step)["metadata"]
 
-    def restore(self, template_state: Any, *, step: int | None = None) -> Restored:
+    def restore_newest(self, template_state: Any) -> tuple[Restored, list[str]]:
+        """Restores the newest checkpoint that is whole, and says what is wrong with newer ones.
+
+        Those are set aside as `<step>.damaged`, so that the run can go on. Raises as `restore`;
+        DamagedCheckpoint only if none is whole.
+        """
+        self.wait()
+        problems: list[DamagedCheckpoint] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self.restore(template_state, step=step)
+            except DamagedCheckpoint as error:
+                problems.append(error)
+                continue
+            for newer in self._manager.all_steps():
+                if newer > step:
+                    self._rename(newer, f"{self._path(newer)}{_DAMAGED}")
+            return restored, [str(error) for error in problems]
+        if problems:
+            raise problems[0]
+        raise CheckpointError(f"there is no checkpoint in {self.directory}; train first")
+
+    def restore(
+        self, template_state: Any, *, step: int | None = None, partial: bool = False
+    ) -> Restored:
         """Restores checkpoint `step` (default: the last) and checks every digest.
 
         template_state: a tree like the one saved, of arrays or `jax.ShapeDtypeStruct`; each leaf
-        is placed with its template's sharding, whatever mesh the checkpoint was written from.
-        Raises CheckpointError if there is none, if it does not fit the template, or if it is
-        damaged.
+        is placed with its template's sharding, whatever mesh the checkpoint was written from. With
+        `partial` the checkpoint may hold more, which is not read.
+        Raises CheckpointError if there is none, or if it does not fit the template;
+        DamagedCheckpoint if it is not what was saved.
         """
         self.wait()
         step = self.latest_step if step is None else step
         if step is None:
-            raise CheckpointError(f"no checkpoint in {self.directory}; train first")
+            raise CheckpointError(f"there is no checkpoint in {self.directory}; train first")
         manifest = self._manifest(step)
         leaves, tree = _leaves(template_state)
-        difference = _difference(manifest["state"], leaves)
+        saved = manifest["state"]
+        if partial:
+            saved = {path: saved[path] for path in leaves if path in saved}
+        difference = _difference(saved, leaves)
         if difference:
             raise CheckpointError(
                 f"checkpoint {self._path(step)} does not fit the model: {difference}; use the "
@@ -196,7 +240,11 @@ class Checkpointer:
             )
         abstract = unflatten_dict({path: _abstract_bits(x) for path, x in leaves.items()}, sep="/")
         placement = ocp.checkpoint_utils.construct_restore_args(abstract)
-        items = {"state": ocp.args.PyTreeRestore(abstract, restore_args=placement)}
+        items = {
+            "state": ocp.args.PyTreeRestore(
+                abstract, restore_args=placement, partial_restore=partial
+            )
+        }
         arrays = {name: _zeros(signature) for name, signature in manifest["arrays"].items()}
         if arrays:
             items["arrays"] = ocp.args.StandardRestore(arrays)
@@ -207,18 +255,18 @@ class Checkpointer:
         state = flatten_dict(restored["state"], sep="/")
         arrays = restored["arrays"] if arrays else {}
         found = {
-            "state": jax.device_get(_digests(state)),
-            "arrays": {name: _crc(array.data) for name, array in arrays.items()},
+            "state": jax.device_get(digests(state)),
+            "arrays": {name: crc(array.data) for name, array in arrays.items()},
         }
-        for item, digests in found.items():
-            for path, digest in digests.items():
+        for item, values in found.items():
+            for path, digest in values.items():
                 if digest != manifest[item][path]["digest"]:
                     raise self._damage(step, f"{path} is not what was saved")
         state = {
             path: jax.random.wrap_key_data(state[path], impl=signature["key"])
             if "key" in signature
             else state[path]
-            for path, signature in manifest["state"].items()
+            for path, signature in saved.items()
         }
         return Restored(
             jax.tree.unflatten(tree, [state[path] for path in leaves]),
@@ -230,24 +278,56 @@ class Checkpointer:
     def _manifest(self, step: int) -> dict[str, Any]:
         if step not in self._manager.all_steps():
             there = ", ".join(map(str, self._manager.all_steps())) or "none"
-            raise CheckpointError(f"no checkpoint {step} in {self.directory}; there: {there}")
+            raise CheckpointError(f"{self.directory} has no checkpoint {step}; there: {there}")
         try:
             args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
             saved = self._manager.restore(step, args=args)["manifest"]
-            text, crc = saved["content"], saved["crc32"]
+            text, expected = saved["content"], saved["crc32"]
         except Exception as error:
             raise self._damage(step, _reason(error)) from error
-        if _crc(text.encode()) != crc:
+        if crc(text.encode()) != expected:
             raise self._damage(step, "its metadata is not what was saved")
         return json.loads(text)
 
     def _path(self, step: int) -> Path:
         return self.directory / str(step)
 
-    def _damage(self, step: int, fact: str) -> CheckpointError:
+    def _metric(self, step: int) -> float | None:
+        """The `best_metric` of a checkpoint; None if it has none."""
+        manifest = self._manifest(step)
+        if "best_metric" in manifest:
+            return manifest["best_metric"]
+        path = self._path(step) / _METRICS  # of an earlier version: it stands there alone
+        try:
+            return float(json.loads(path.read_bytes())["value"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damage(step, f"{path} cannot be read ({error})") from error
+
+    def _restore_metrics(self) -> None:
+        """Writes anew what Orbax keeps the best checkpoint by, where it is not what was saved."""
+        if jax.process_index() != 0:
+            return
+        for path in self.directory.glob("*/manifest/metadata"):
+            try:
+                content = json.loads(json.loads(path.read_bytes())["content"])
+                value, step = content["best_metric"], int(path.parents[1].name)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged, which `restore` tells, or of an earlier version
+            metrics = path.parents[1] / _METRICS
+            expected = json.dumps({"value": value, "step": step})
+            if value is not None and not (
+                metrics.exists() and metrics.read_bytes() == expected.encode()
+            ):
+                metrics.parent.mkdir(exist_ok=True)
+                with whole_file(metrics) as file:
+                    file.write(expected)
+
+    def _damage(self, step: int, fact: str) -> DamagedCheckpoint:
         others = [other for other in self._manager.all_steps() if other != step]
-        then = f"resume from checkpoint {max(others)}" if others else "start again"
-        return CheckpointError(
+        then = f"use checkpoint {max(others)}" if others else "start again"
+        return DamagedCheckpoint(
             f"checkpoint {self._path(step)} is damaged: {fact}; delete that directory to {then}"
         )
 
@@ -265,8 +345,13 @@ class Checkpointer:
 
     def _set_aside(self, step: int) -> None:
         """Makes room for another checkpoint of `step`; this one goes once that one is whole."""
+        self._rename(step, f"{self._path(step)}{_REPLACED}")
+
+    def _rename(self, step: int, path: str) -> None:
+        """Takes a checkpoint out of those that count."""
         if jax.process_index() == 0:
-            self._path(step).rename(f"{self._path(step)}{_REPLACED}")
+            shutil.rmtree(path, ignore_errors=True)
+            self._path(step).rename(path)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoint set aside")
         self._manager.reload()
@@ -293,6 +378,8 @@ class Checkpointer:
 
 
 _REPLACED = ".replaced"
+_DAMAGED = ".damaged"
+_METRICS = Path("metrics", "metrics")
 _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 
 
@@ -304,7 +391,7 @@ def _without_orbax(record: python_logging.LogRecord) -> bool:
 
 def _rank(metrics: dict[str, float]) -> Any:
     """Sorts the best last: the lowest value, of equals the earliest."""
-    return -metrics["value"], -metrics["step"]
+    return -metrics.get("value", math.inf), -metrics.get("step", math.inf)
 
 
 def _reason(error: Exception) -> str:
@@ -317,10 +404,6 @@ def _reason(error: Exception) -> str:
     if leaf := re.search(r"'path': '([^/']+)/'", text):  # TensorStore, reading
         return f"{leaf[1].replace('.', '/')} cannot be read"
     return text.splitlines()[0]
-
-
-def _crc(data: bytes | memoryview) -> int:
-    return zlib.crc32(data)
 
 
 def _leaves(tree: Any) -> tuple[dict[str, Any], Any]:
@@ -371,28 +454,3 @@ def _difference(saved: dict[str, Any], wanted: dict[str, Any]) -> str | None:
         if there != here:
             return f"{path} is {there} in the checkpoint, {here} in the model"
     return None
-
-
-def _digest(array: jax.Array) -> jax.Array:
-    """A uint32 of an array's bits that no mesh changes.
-
-    The sum modulo 2^32 of every word, scrambled, times an odd weight for its position: each factor
-    is a bijection, so any change within one word changes the digest, and larger ones all but
-    2^-32 of the time.
-    """
-    if array.dtype == jnp.bool_:
-        array = array.astype(jnp.uint8)
-    width = min(array.dtype.itemsize, 4)  # eight bytes become two words
-    bits = jax.lax.bitcast_convert_type(array, f"uint{8 * width}").astype(jnp.uint32)
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
-    bits = bits ^ (bits >> 15)
-    position = jnp.zeros(bits.shape, jnp.uint32)
-    for axis in range(bits.ndim):
-        stride = math.prod(bits.shape[axis + 1 :]) % 2**32
-        position += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride)
-    return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
-
-
-@jax.jit
-def _digests(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {path: _digest(leaf) for path, leaf in leaves.items()}

@@ -5,6 +5,7 @@ through: what stays in memory are sums.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,8 +19,20 @@ from scipy.special import logsumexp
 from alexnet_jax import parallel
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import Dataset
-from alexnet_jax.step import METRICS, TrainState, image_scores, make_predict_step
 from alexnet_jax.runs.workdir import Run
+from alexnet_jax.step import METRICS, TrainState, image_scores, make_predict_step
+
+
+class Measured(NamedTuple):
+    """What `evaluate` found.
+
+    Fields:
+      means: "loss" (nats), "top1_error" and "top5_error" (shares).
+      images_per_second: without the compilation.
+    """
+
+    means: dict[str, float]
+    images_per_second: float
 
 
 def evaluate(
@@ -29,7 +42,7 @@ def evaluate(
     batch_size: int,
     mesh: Mesh | None = None,
     stopped: Callable[[int], bool] = lambda turn: False,
-) -> dict[str, float] | None:
+) -> Measured | None:
     """Mean loss and errors over every image of a split, once each.
 
     Args:
@@ -41,16 +54,21 @@ def evaluate(
       stopped: asked after each batch, with its number, whether to give up.
 
     Returns:
-      "loss" (nats), "top1_error" and "top5_error" (shares); None where it gave up.
+      The means over the split; None where it gave up.
     """
     sums = []
+    started, compiling = time.perf_counter(), 0.0
     for turn, batch in enumerate(_batches(dataset, batch_size, mesh)):
+        called = time.perf_counter()
         sums.append(eval_step(state, batch))
+        if not turn:  # returns once the work is dispatched, after the compilation if there is one
+            compiling = time.perf_counter() - called
         if stopped(turn):
             return None
     sums = jax.device_get(sums)
     count = sum(float(part["count"]) for part in sums)
-    return {name: sum(float(part[name]) for part in sums) / count for name in METRICS}
+    means = {name: sum(float(part[name]) for part in sums) / count for name in METRICS}
+    return Measured(means, len(dataset) / (time.perf_counter() - started - compiling))
 
 
 class Predictions(NamedTuple):

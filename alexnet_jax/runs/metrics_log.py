@@ -1,52 +1,109 @@
-"""What a run measured: `metrics.jsonl`, one object a line, and the same for TensorBoard."""
+"""What a run measured: `metrics.jsonl`, one object per line, and the same for TensorBoard."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from tensorboardX import SummaryWriter
 
 from alexnet_jax.augment import VIEWS
+from alexnet_jax.files import whole_file
 from alexnet_jax.step import METRICS
 
-# Views of the final test -> how the log names their split.
-TEST_SPLITS = {name: views.log_name for name, views in VIEWS.items()}
+TEST_SPLITS = {views.log_name for views in VIEWS.values()}
+FILE = "metrics.jsonl"
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """The measurements of a run in order; none if it has written none.
+
+    Raises:
+      ValueError: a line is not JSON (a last line cut off is left out).
+    """
+    path = Path(workdir) / FILE
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            raise ValueError(f"line {number} of {path} is damaged; take it out or train again")
+    return rows
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A line's measurement, None where it holds none."""
+    try:
+        row = json.loads(line)
+    except ValueError:  # not JSON, or not even UTF-8
+        return None
+    known = isinstance(row, dict) and {"step", "split", *METRICS} <= row.keys()
+    return row if known else None
 
 
 class MetricsLog:
     """`metrics.jsonl` and TensorBoard events; a line is written whole or not at all."""
 
     def __init__(self, workdir: Path, writes: bool):
-        self._path = workdir / "metrics.jsonl"
-        self._board = SummaryWriter(str(workdir)) if writes else None
+        """Opens the log of `workdir`; nothing is written where `writes` is False."""
+        self._path = workdir / FILE
+        self._workdir = workdir
+        self._writes = writes
+        self._board: SummaryWriter | None = None
+        self.lines = 0  # written or kept, the tests not counted
+        self._tests: list[dict[str, Any]] = []  # of an earlier end of this run
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._board is not None:
             self._board.close()
 
-    def cut(self, step: int, validated: int) -> None:
-        """Drops what was measured after `step`, the tests, and a line that was cut off.
+    def begin(self, step: int, validated: int, lines: int | None = None) -> str:
+        """Makes ready to go on after `step`: drops what was measured later, and the tests.
 
         A validation after `validated` is dropped too: it was logged and its checkpoint not saved.
+
+        Args:
+          step: updates done.
+          validated: the last step whose validation counts.
+          lines: how many lines were written up to then, where that is known.
+
+        Returns:
+          What is wrong with the log, in one line; "" where nothing is.
         """
-        if self._board is None or not self._path.exists():
-            return
-        kept = []
-        for line in self._path.read_text().splitlines(keepends=True):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            last = validated if row["split"] == "validation" else step
-            if row["step"] <= last and row["split"] not in TEST_SPLITS.values():
-                kept.append(line)
-        whole = self._path.with_suffix(".tmp")
-        whole.write_text("".join(kept))
-        os.replace(whole, self._path)
+        if not self._writes:
+            return ""
+        # TensorBoard forgets what an interrupted run has told it of steps to come.
+        self._board = SummaryWriter(str(self._workdir), purge_step=step + 1)
+        written = self._path.read_bytes().splitlines() if self._path.exists() else []
+        rows = [row for row in map(_parse, written) if row is not None]
+        self._tests = [row for row in rows if row["split"] in TEST_SPLITS]
+        kept = [
+            row
+            for row in rows
+            if row["step"] <= (validated if row["split"] == "validation" else step)
+            and row["split"] not in TEST_SPLITS
+        ]
+        if written:
+            with whole_file(self._path) as file:
+                file.writelines(json.dumps(row) + "\n" for row in kept)
+        self.lines = len(kept)
+        if lines is None or len(kept) >= lines:
+            return ""
+        return (
+            f"warning: {self._path} holds {len(kept)} of the {lines} lines written up to step "
+            f"{step}: it was damaged or removed, and what is missing is lost"
+        )
 
     def write(
         self,
@@ -63,12 +120,19 @@ class MetricsLog:
         """
         if self._board is None:
             return
-        row = {"step": step, "epoch": round(epoch, 4), "split": split}
+        row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "split": split}
         row |= {name: means[name] for name in METRICS}
         row |= {"learning_rate": learning_rate, "images_per_second": round(images_per_second, 1)}
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        self.lines += split not in TEST_SPLITS
+        if any(_same(row, test) for test in self._tests):  # the board has it already
+            return
         for name in (*METRICS, "learning_rate", "images_per_second"):
             if row[name] is not None:
                 self._board.add_scalar(f"{split}/{name}", row[name], step)
         self._board.flush()
+
+
+def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(row[name] == other[name] for name in ("step", "split", *METRICS))

@@ -8,10 +8,8 @@ same run.
 import contextlib
 import itertools
 import math
-import signal
 import sys
-import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -25,40 +23,32 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from alexnet_jax import parallel, schedules
-from alexnet_jax.runs import transfer
-from alexnet_jax.augment import Augmentation
-from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.data.cache import OnDevice, cached
+from alexnet_jax import parallel
+from alexnet_jax.augment import VIEWS
+from alexnet_jax.data.batches import batch_indices, train_batches
+from alexnet_jax.data.cache import OnDevice
 from alexnet_jax.data.host import host_augment
-from alexnet_jax.data.batches import batch_indices, steps_per_epoch, train_batches
 from alexnet_jax.data.records import Batch
-from alexnet_jax.data.sets import Dataset, open_dataset
-from alexnet_jax.data.statistics import load_statistics
+from alexnet_jax.files import local_path
+from alexnet_jax.runs import health, meter, transfer
+from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.evaluation import evaluate
-from alexnet_jax.runs.metrics_log import TEST_SPLITS, MetricsLog
+from alexnet_jax.runs.final_test import final_test
+from alexnet_jax.runs.lock import locked
+from alexnet_jax.runs.metrics_log import MetricsLog
+from alexnet_jax.runs.recipe import Recipe, build_augmentation, split_augmentation
+from alexnet_jax.runs.stop_signal import StopSignal
+from alexnet_jax.runs.workdir import members, save_config, state_template
 from alexnet_jax.step import (
     METRICS,
-    Hyperparameters,
     TrainState,
     create_train_state,
     make_eval_step,
     make_train_step,
     make_train_steps,
 )
-from alexnet_jax.runs.stop_signal import StopSignal
-from alexnet_jax.runs.workdir import (
-    CONSTANTS,
-    build_augmentation,
-    build_model,
-    load_run,
-    save_config,
-    split_augmentation,
-    state_template,
-)
 
-# A validation loss within 2% of ln K after so many steps is no slow start but the plateau.
-PLATEAU_STEPS = 300
+Say = Callable[[str], None]
 
 
 class Progress(NamedTuple):
@@ -68,60 +58,33 @@ class Progress(NamedTuple):
       schedule: the state of the learning-rate schedule.
       validated: the last step that was validated.
       sums: sums of the training metrics since the last line of the log, and "steps".
+      lines: of the log so far; None in checkpoints of an earlier version.
     """
 
     schedule: dict[str, Any]
     validated: int
     sums: dict[str, float]
+    lines: int | None = None
 
 
 class Training:
     """One run: what it is made of, where it stands, and what happens at each step."""
 
-    def __init__(self, config: ConfigDict, workdir: Path):
-        self.config, self.workdir = config, workdir
-        self.mesh = parallel.make_mesh(config.mesh.data, config.mesh.model)
+    def __init__(self, recipe: Recipe, workdir: Path, mesh: Mesh, say: Say):
+        self.recipe, self.config, self.workdir = recipe, recipe.config, workdir
+        self.mesh, self.say = mesh, say
         self.first = jax.process_index() == 0
-        self.say(_describe_devices(self.mesh))
-        _check_choices(config)
-        self.stored = _open(config, "train")
-        self.validation = cached(
-            _open(config, "validation"), "none" if config.cache == "none" else "host"
-        )
-        if config.test_split:
-            _open(config, "test")  # now rather than after days, if it is not there
-        self.model = build_model(config, self.stored.num_classes)
-        self.epoch_steps = steps_per_epoch(self.stored, config.batch_size)
-        self.num_steps = round(config.num_epochs * self.epoch_steps)
-        self.schedule = schedules.make_schedule(
-            **config.schedule,
-            learning_rate=config.learning_rate,
-            num_epochs=config.num_epochs,
-            steps_per_epoch=self.epoch_steps,
-        )
+        self.model, self.schedule = recipe.model, recipe.schedule
+        self.num_steps = recipe.num_steps
         self.step = 0
-        self.progress = Progress(self.schedule.initial_state(), validated=0, sums=_no_sums())
+        self.progress = Progress(self.schedule.initial_state(), validated=0, sums=meter.no_sums())
         self.state: TrainState
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None  # the steps just dispatched
-        self._clock = _Clock()
+        self.meter = meter.Meter()
 
-    def say(self, message: str) -> None:
-        """Prints a line above the progress bar, on the first process."""
-        if self.first:
-            tqdm.write(message, file=sys.stdout)
-
-    def run(self) -> None:
+    def run(self, stop: StopSignal, log: MetricsLog) -> None:
         """Trains from where the workdir stands to the end."""
-        if self.first:
-            self.workdir.mkdir(parents=True, exist_ok=True)
-        with (
-            StopSignal() as self.stop,
-            Checkpointer(self.workdir / "checkpoints") as self.checkpoints,
-            MetricsLog(self.workdir, writes=self.first) as self.log,
-        ):
-            if self.first:
-                resumes = self.checkpoints.latest_step is not None
-                save_config(self.config, self.workdir, resumes=resumes)
+        self.stop, self.log = stop, log
+        with Checkpointer(self.workdir / "checkpoints") as self.checkpoints:
             self._start()
             most = self.config.steps_per_call
             updates = self._one_by_one() if most == 1 else self._many_at_once(most)
@@ -135,46 +98,63 @@ class Training:
                     self._log_if_due()
                     self._validate_if_due()
                     self._save_if_due()
-                    if self.stop.agreed(turn):
+                    if stop.agreed(turn):
                         self._stop()
                     bar.update((self.step - before) * self.config.batch_size)
-                    bar.set_description(f"epoch {self.epoch:.1f}/{self.config.num_epochs:g}")
-                    bar.set_postfix_str(self._latest, refresh=False)
+                    bar.set_description(f"epoch {self.epoch:.1f}/{self._epochs:.4g}")
+                    bar.set_postfix_str(self.meter.latest, refresh=False)
 
     @property
     def epoch(self) -> float:
         """Passes over the training split done."""
-        return self.step / self.epoch_steps
+        return self.step / self.recipe.epoch_steps
+
+    @property
+    def _epochs(self) -> float:
+        """Those that the whole run makes."""
+        return self.num_steps / self.recipe.epoch_steps
 
     def _start(self) -> None:
         """Takes up the last checkpoint, or begins."""
-        self._latest = ""
-        class_names = self.stored.class_names
-        if self.checkpoints.latest_step is None:
-            key = jax.random.key(self.config.seed)
-            self.state = create_train_state(self.model, key, mesh=self.mesh)
-            if self.config.init_from:
-                weights = transfer.load_weights(self.config.init_from, mesh=self.mesh)
-                self.state, rows = transfer.start_from(self.state, weights, class_names)
-                self.say(f"Starting from {self.config.init_from}:\n{transfer.format_rows(rows)}")
-            means_and_axes = constants(self.config, self.stored)
-        else:
-            restored = self.checkpoints.restore(state_template(self.model, self.mesh))
-            began_with = tuple(restored.metadata["class_names"])
-            if began_with != class_names:
-                raise ValueError(
-                    f"{self.workdir} began with the classes of {restored.metadata['dataset']} and "
-                    f"{self.stored.name} in {self.stored.path} has others; give the data set it "
-                    "began with, or another --workdir"
-                )
-            self.state, self.step = restored.state, restored.step
-            self.progress = Progress(**restored.metadata["progress"])
-            means_and_axes = restored.arrays
-            self.say(f"Resuming at step {self.step:,} of {self.num_steps:,} from {self.workdir}")
-        self.augmentation = build_augmentation(self.config.augmentation, means_and_axes)
-        self.data = cached(self.stored, self.config.cache, mesh=self.mesh)
+        resumes = self.checkpoints.latest_step is not None
+        if self.first:
+            for change in save_config(self.config, self.workdir, resumes=resumes):
+                self.say(change)
+        constants = self._resume() if resumes else self._begin()
+        self.augmentation = build_augmentation(self.config.augmentation, constants)
+        self.data = self.recipe.cached_training(self.mesh)
         self.eval_step = make_eval_step(self.model, self.augmentation, mesh=self.mesh)
-        self.log.cut(self.step, self.progress.validated)
+        if warning := self.log.begin(self.step, self.progress.validated, self.progress.lines):
+            self.say(warning)
+
+    def _begin(self) -> dict[str, np.ndarray]:
+        """Initialises the state; gives the augmentation's constants."""
+        self.state = create_train_state(self.model, self.recipe.key, mesh=self.mesh)
+        if source := self.config.init_from:
+            weights = transfer.load_weights(source, mesh=self.mesh)
+            self.state, rows = transfer.start_from(
+                self.state, weights, self.recipe.training.class_names, self.model.layers[-1].name
+            )
+            self.say(f"Starting from {source}:\n{transfer.format_rows(rows)}")
+        return self.recipe.constants
+
+    def _resume(self) -> dict[str, np.ndarray]:
+        """Restores the last whole checkpoint; gives the augmentation's constants."""
+        template = state_template(self.model, self.mesh)
+        restored, problems = self.checkpoints.restore_newest(template)
+        for problem in problems:
+            self.say(f"warning: {problem}; going on from checkpoint {restored.step}")
+        stored = self.recipe.training
+        if tuple(restored.metadata["class_names"]) != stored.class_names:
+            raise ValueError(
+                f"{self.workdir} began with the classes of {restored.metadata['dataset']} and "
+                f"{stored.name} in {stored.path} has others, or in another order; give the data "
+                "set it began with, or another --workdir"
+            )
+        self.state, self.step = restored.state, restored.step
+        self.progress = Progress(**restored.metadata["progress"])
+        self.say(f"Resuming at step {self.step:,} of {self.num_steps:,} from {self.workdir}")
+        return restored.arrays
 
     def _train_stream(self) -> grain.DatasetIterator[Batch]:
         """The batches from this step on, placed; those cached on the device lie there already."""
@@ -182,16 +162,11 @@ class Training:
         rows = None if placed else parallel.local_rows(self.mesh, config.batch_size)
         transform = None
         if config.augment == "host":
-
-            def color_strength(step: int) -> float:
-                changes = schedules.hyperparameters_at(step / self.epoch_steps, config.hand_changes)
-                return changes.get("color_strength", config.color_strength)
-
             transform = host_augment(
                 self.augmentation,
                 self.state.key,
                 image_size=self.model.image_size,
-                color_strength=color_strength,
+                color_strength=self.recipe.color_strength,
                 rows=rows,
             )
         return train_batches(
@@ -214,7 +189,7 @@ class Training:
         train_step = make_train_step(self.model, self.augmentation, mesh=self.mesh, max_traces=1)
         with contextlib.closing(self._train_stream()) as batches:
             for batch in batches:
-                hparams = self._hyperparameters(self.step)
+                hparams = self.recipe.hyperparameters(self.step, self.progress.schedule)
                 self.state, metrics = train_step(self.state, batch, hparams)
                 self._count(1, metrics)
                 yield
@@ -224,13 +199,13 @@ class Training:
         train_steps = make_train_steps(self.model, self.augmentation, mesh=self.mesh)
         size, config = len(self.data), self.config
         order = batch_indices(size, batch_size=config.batch_size, seed=config.seed)
-        assert isinstance(self.data.source, OnDevice)  # `_check_choices` has seen to it
+        assert isinstance(self.data.source, OnDevice)  # the configuration's check has seen to it
         data = self.data.source.read_all()
         while True:
             due = min(every - self.step % every for every in self._due_every())
             stop = min(self.step + min(due, most), self.num_steps)
             steps = range(self.step, stop)
-            hparams = [self._hyperparameters(step) for step in steps]
+            hparams = [self.recipe.hyperparameters(step, self.progress.schedule) for step in steps]
             self.state, metrics = train_steps(
                 self.state,
                 data,
@@ -242,85 +217,48 @@ class Training:
 
     def _due_every(self) -> list[int]:
         """Steps between logs, between validations, and between checkpoints."""
-        every = [self.config.log_every_steps, self._validate_every]
+        every = [self.config.log_every_steps, self.recipe.validate_every]
         return every + [n for n in [self.config.checkpoint_every_steps] if n]
 
     def _count(self, steps: int, metrics: dict[str, jax.Array]) -> None:
         """Takes note of updates just dispatched. Their metrics are read while the next run."""
         self.step += steps
-        self._count_pending()
-        self._pending = (self.step, metrics)
-        self._clock.add(steps * self.config.batch_size)
+        self._read_metrics()
+        self.meter.add(self.step, metrics, steps * self.config.batch_size)
 
-    def _learning_rate(self, step: int) -> float:
-        return self.schedule.learning_rate(step, self.progress.schedule)
-
-    def _hyperparameters(self, step: int) -> Hyperparameters:
-        config, rate = self.config, self._learning_rate(step)
-        base = {"rate_multipliers": _given(config.rate_multipliers)}
-        changes = schedules.hyperparameters_at(
-            step / self.epoch_steps,
-            ((0, base), *config.hand_changes),
-            layers=[layer.name for layer in self.model.layers],
-            learning_rate=rate,
-            bias_learning_rate=config.bias_learning_rate,
-        )
-        fields = {
-            "momentum": config.momentum,
-            "weight_decay": config.weight_decay,
-            "color_strength": config.color_strength,
-            "decay_multipliers": _given(config.decay_multipliers) or None,
-        }
-        return Hyperparameters(learning_rate=rate, **{**fields, **changes})
-
-    def _count_pending(self) -> None:
-        """Adds the metrics of the last updates dispatched to the sums."""
-        if self._pending is None:
-            return
-        last, values = self._pending
-        self._pending = None
-        metrics = {name: np.atleast_1d(value) for name, value in jax.device_get(values).items()}
-        for step, loss in enumerate(metrics["loss"], start=last + 1 - len(metrics["loss"])):
-            if not math.isfinite(loss):
-                self._fail_as_not_finite(f"the loss is {loss}", step)
-        sums = dict(self.progress.sums)
-        for name in METRICS:
-            for value in metrics[name]:
-                sums[name] += float(value)
-        sums["steps"] += len(metrics["loss"])
-        self.progress = self.progress._replace(sums=sums)
-        loss, *errors = (metrics[name][-1] for name in METRICS)
-        self._latest = f"loss {loss:.3f}, errors {errors[0]:.1%} / {errors[1]:.1%}"
-
-    @property
-    def _validate_every(self) -> int:
-        return max(1, round(self.config.validate_every_epochs * self.epoch_steps))
+    def _read_metrics(self) -> None:
+        """Adds the metrics of the updates last dispatched to the sums."""
+        try:
+            self.progress = self.progress._replace(sums=self.meter.summed(self.progress.sums))
+        except meter.NotFinite as error:
+            self._fail_as_not_finite(f"the loss is {error.loss}", error.step)
 
     def _log_if_due(self) -> None:
         if self.step % self.config.log_every_steps and self.step != self.num_steps:
             return
-        self._count_pending()
-        steps = self.progress.sums["steps"]
-        means = {name: self.progress.sums[name] / steps for name in METRICS}
-        self._write("train", means, self._clock.rate())
-        self.progress = self.progress._replace(sums=_no_sums())
-        self._clock.restart()
+        self._read_metrics()
+        self._write("train", meter.means(self.progress.sums), self.meter.rate())
+        self.progress = self.progress._replace(sums=meter.no_sums())
+        self.meter.restart()
 
     def _validate_if_due(self) -> None:
-        due = self.step % self._validate_every == 0 or self.step == self.num_steps
-        if not due or self.progress.validated == self.step:
+        due = self.step % self.recipe.validate_every == 0 or self.step == self.num_steps
+        nothing_new = self.progress.validated == self.step and self.num_steps > 0
+        if not due or nothing_new:
             return
-        self._count_pending()
-        with self._clock.paused():
-            started = time.perf_counter()
-            batch_size = self.config.eval_batch_size
-            means = evaluate(
-                self.eval_step, self.state, self.validation, batch_size, self.mesh, self.stop.agreed
+        self._read_metrics()
+        with self.meter.paused():
+            measured = evaluate(
+                self.eval_step,
+                self.state,
+                self.recipe.validation,
+                self.config.eval_batch_size,
+                self.mesh,
+                self.stop.agreed,
             )
-            if means is None:
+            if measured is None:
                 self._stop()
-            rate = len(self.validation) / (time.perf_counter() - started)
-            self._take_validation(means, rate)
+            self._take_validation(measured.means, measured.images_per_second)
 
     def _take_validation(self, means: Mapping[str, float], images_per_second: float) -> None:
         """Logs a validation, lets the schedule see it, and saves."""
@@ -328,11 +266,12 @@ class Training:
             self._fail_as_not_finite(f"the validation loss is {means['loss']}", self.step)
         self._write("validation", means, images_per_second)
         self.say(
-            f"epoch {self.epoch:6.1f}  step {self.step:>8,}  validation: {_describe(means)}"
-            f"  rate {self._learning_rate(self.step - 1):g}"
+            f"epoch {self.epoch:6.1f}  step {self.step:>8,}  validation: {meter.describe(means)}"
+            f"  rate {self._last_rate:g}"
         )
-        if warning := plateau_warning(
-            self.step, means["loss"], self.stored.num_classes, self.model.initialization
+        initialization = getattr(self.model, "initialization", "")
+        if warning := health.plateau_warning(
+            self.step, means["loss"], self.model.num_classes, initialization
         ):
             self.say(warning)
         schedule = self.schedule.update(self.progress.schedule, means["top1_error"])
@@ -342,15 +281,20 @@ class Training:
     def _save_if_due(self) -> None:
         every = self.config.checkpoint_every_steps
         if every and self.step % every == 0 and self.progress.validated != self.step:
-            self._count_pending()
+            self._read_metrics()
             self._save(None)
 
+    @property
+    def _last_rate(self) -> float:
+        """The learning rate of the last update."""
+        return self.schedule.learning_rate(self.step - 1, self.progress.schedule)
+
     def _write(self, split: str, means: Mapping[str, float], images_per_second: float) -> None:
-        rate = self._learning_rate(self.step - 1)
-        self.log.write(self.step, self.epoch, split, means, rate, images_per_second)
+        self.log.write(self.step, self.epoch, split, means, self._last_rate, images_per_second)
+        self.progress = self.progress._replace(lines=self.log.lines)
 
     def _save(self, best_metric: float | None) -> None:
-        if not _all_finite(self.state):
+        if not health.all_finite(self.state):
             self._fail_as_not_finite("a parameter is not a number", self.step)
         settings, arrays = split_augmentation(self.augmentation)
         self.checkpoints.save(
@@ -367,21 +311,15 @@ class Training:
         )
 
     def _stop(self) -> NoReturn:
-        self._count_pending()
+        self._read_metrics()
         self._save(None)
         self.checkpoints.wait()
         self.say(f"Stopped at step {self.step:,}, saved; the same command goes on from there.")
-        raise SystemExit(128 + (self.stop.number or signal.SIGTERM))
+        raise SystemExit(self.stop.exit_status)
 
     def _fail_as_not_finite(self, fact: str, step: int) -> NoReturn:
         kept = self.checkpoints.latest_step
-        mend = "lower --config.learning_rate, or add --config.schedule.warmup_epochs"
-        if kept is None:
-            raise FloatingPointError(f"{fact} at step {step}, before any checkpoint; {mend}")
-        raise FloatingPointError(
-            f"{fact} at step {step}; checkpoint {kept} is kept; start another --workdir and {mend} "
-            f"(--config.init_from={self.workdir} starts from the best weights here)"
-        )
+        raise health.not_finite(fact, step, kept, self.workdir) from None
 
     def _progress_bar(self) -> tqdm:
         return tqdm(
@@ -394,22 +332,7 @@ class Training:
         )
 
 
-def plateau_warning(step: int, loss: float, num_classes: int, initialization: str) -> str | None:
-    """What to say of a validation loss (nats) that sits at chance; None where it does not."""
-    chance = math.log(num_classes)
-    if step < PLATEAU_STEPS or abs(loss - chance) >= 0.02 * chance:
-        return None
-    mends = ["a larger --config.learning_rate"]
-    if initialization != "original":
-        mends.insert(0, "--config.model.initialization=original")
-    return (
-        f"warning: the validation loss sits at ln {num_classes} = {chance:.3f}, chance level: the "
-        f"known plateau of small initial weights. If it stays, start another --workdir with "
-        f"{' or '.join(mends)}; check that pixels are 0-255 with the mean subtracted."
-    )
-
-
-def train(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
+def train(config: ConfigDict, workdir: str | Path) -> dict[str, dict[str, float]]:
     """Trains the run that `config` describes, or resumes it, and evaluates its best checkpoint.
 
     Args:
@@ -422,76 +345,75 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
       of the network of each seed, as "seed_0/test".
 
     Raises:
-      ValueError: the configuration or the data cannot be used.
+      ValueError: the configuration or the data cannot be used, or another run is in the workdir.
       CheckpointError: a checkpoint cannot be written, or the one that is there does not fit.
       FloatingPointError: the loss is not a number; the last good checkpoint is kept.
       SystemExit: stopped by a signal, after saving.
     """
+    workdir = local_path(workdir)
     if config.ensemble > 1:
         return _train_ensemble(config, workdir)
-    training = Training(config, workdir)
-    training.run()
-    return test(config, workdir, training.mesh, training.say) if config.test_split else {}
+    first = jax.process_index() == 0
+
+    def say(message: str) -> None:  # above the progress bar, on the first process
+        if first:
+            tqdm.write(message, file=sys.stdout)
+
+    recipe = Recipe(config)
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.model)
+    say(_describe_devices(mesh))
+    _check(recipe)
+    training = Training(recipe, workdir, mesh, say)
+    with (
+        _alone_in(workdir, first),
+        StopSignal() as stop,
+        MetricsLog(workdir, writes=first) as log,
+    ):
+        training.run(stop, log)
+        return final_test(recipe, workdir, mesh, say=say, stop=stop, log=log)
+
+
+@contextlib.contextmanager
+def _alone_in(workdir: Path, first: bool) -> Generator[None]:
+    """Makes the workdir and keeps other runs out of it."""
+    if not first:  # the first process of a run stands for all
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with locked(workdir):
+        yield
 
 
 def _train_ensemble(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
     """Trains the networks of an ensemble one after the other, each a run of its own.
 
     The vmapped step trains them at once but is slower on CPU: five of the digits recipe's nets on
-    one batch of 64 took 1.33 s an update against 0.99 s one by one; at a sixth of the paper's
+    one batch of 64 took 1.33 s per update against 0.99 s one by one; at a sixth of the paper's
     width 0.21 s against 0.11 s (medians, interleaved, two busy cores).
     """
+    first = jax.process_index() == 0
     results: dict[str, dict[str, float]] = {}
-    for seed in range(config.seed, config.seed + config.ensemble):
-        member = config.copy_and_resolve_references()
-        member.seed, member.ensemble = seed, 1
-        folder = f"seed_{seed}"
-        results |= {f"{folder}/{k}": v for k, v in train(member, workdir / folder).items()}
+    with _alone_in(workdir, first):
+        if first:
+            begun = any((run / "checkpoints").is_dir() for run in members(workdir))
+            save_config(config, workdir, resumes=begun)
+        for number, seed in enumerate(range(config.seed, config.seed + config.ensemble), 1):
+            member = config.copy_and_resolve_references()
+            member.seed, member.ensemble = seed, 1
+            folder = f"seed_{seed}"
+            if first:
+                print(f"Network {number} of {config.ensemble}: {workdir / folder}", flush=True)
+            results |= {f"{folder}/{k}": v for k, v in train(member, workdir / folder).items()}
     return results
 
 
-def test(config: ConfigDict, workdir: Path, mesh: Mesh, say) -> dict[str, dict[str, float]]:
-    """Evaluates the best checkpoint of `workdir` on the test split and logs it."""
-    run = load_run(workdir, mesh=mesh)
-    dataset = _open(config, "test")
-    epoch = run.step / steps_per_epoch(_open(config, "train"), config.batch_size)
-    results: dict[str, dict[str, float]] = {}
-    with StopSignal() as stop, MetricsLog(workdir, writes=jax.process_index() == 0) as log:
-        for views in config.final_views:
-            eval_step = make_eval_step(run.model, run.augmentation, views=views, mesh=mesh)
-            started = time.perf_counter()
-            batch_size = config.eval_batch_size // (10 if views == "ten" else 1)
-            means = evaluate(eval_step, run.state, dataset, batch_size, mesh, stop.agreed)
-            if means is None:
-                say("Stopped during the final test; all training is saved, the same command tests.")
-                raise SystemExit(128 + (stop.number or signal.SIGTERM))
-            rate = len(dataset) / (time.perf_counter() - started)
-            split = TEST_SPLITS[views]
-            log.write(run.step, epoch, split, means, None, rate)
-            say(f"{split.replace('_', ' ')}, checkpoint {run.step:,}: {_describe(means)}")
-            results[split] = means
-    return results
-
-
-def constants(config: ConfigDict, training: Dataset) -> dict[str, np.ndarray]:
-    """Mean image, deviations and eigenvectors: the training split's own, or ImageNet's."""
-    if config.augmentation.statistics == "imagenet":
-        default = Augmentation()
-        return {name: getattr(default, name) for name in CONSTANTS}
-    if config.augmentation.statistics != "dataset":
-        raise ValueError(
-            f"augmentation.statistics={config.augmentation.statistics!r}; use 'dataset' or "
-            "'imagenet'"
-        )
-    return load_statistics(training)._asdict()
-
-
-def _check_choices(config: ConfigDict) -> None:
-    """Raises ValueError for a value that would be met only after hours of training."""
-    choices = {
+def _check(recipe: Recipe) -> None:
+    """Raises ValueError for what would be met only after hours of training."""
+    config = recipe.config
+    choices: dict[str, tuple[str, ...]] = {
         "augment": ("device", "host"),
         "best_metric": METRICS,
-        "final_views": tuple(TEST_SPLITS),
+        "final_views": tuple(VIEWS),
     }
     for field, allowed in choices.items():
         values = config[field] if field == "final_views" else (config[field],)
@@ -508,59 +430,9 @@ def _check_choices(config: ConfigDict) -> None:
             f"steps_per_call={config.steps_per_call} with cache={config.cache!r}; it is 1, or more "
             "with cache='device'"
         )
-
-
-def _given(multipliers: ConfigDict) -> dict[str, Any]:
-    """Those that are not None."""
-    return {layer: factor for layer, factor in multipliers.to_dict().items() if factor is not None}
-
-
-def _open(config: ConfigDict, split: str) -> Dataset:
-    return open_dataset(
-        config.dataset,
-        config[f"{split}_split"],
-        data_dir=config.data_dir,
-        stored_size=config.stored_size,
-        verify=config.verify_data,
-    )
-
-
-class _Clock:
-    """Images per second of training, without what is not training."""
-
-    def __init__(self):
-        self.restart()
-        self._compiling = True
-
-    def restart(self) -> None:
-        self._images, self._since = 0, time.perf_counter()
-
-    def add(self, images: int) -> None:
-        if self._compiling:  # the first step compiles
-            self._compiling = False
-            self.restart()
-        else:
-            self._images += images
-
-    def rate(self) -> float:
-        return self._images / (time.perf_counter() - self._since)
-
-    @contextlib.contextmanager
-    def paused(self):
-        started = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - started
-
-
-def _no_sums() -> dict[str, float]:
-    return dict.fromkeys((*METRICS, "steps"), 0.0)
-
-
-def _describe(means: Mapping[str, float]) -> str:
-    return (
-        f"loss {means['loss']:.4f}, top-1 error {means['top1_error']:.2%}, "
-        f"top-5 error {means['top5_error']:.2%}"
-    )
+    for name in ("train", "validation", "test"):
+        if name != "test" or config.test_split:
+            recipe.split(name)
 
 
 def _describe_devices(mesh: Mesh) -> str:
@@ -571,9 +443,3 @@ def _describe_devices(mesh: Mesh) -> str:
         f"Training on {len(devices)} device(s){hosts}: {kind}; mesh data={mesh.shape['data']} x "
         f"model={mesh.shape['model']}"
     )
-
-
-@jax.jit
-def _all_finite(tree) -> jax.Array:
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()

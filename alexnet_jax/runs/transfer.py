@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
-from alexnet_jax.step import TrainState
+from alexnet_jax.files import local_path
 from alexnet_jax.runs.workdir import load_run
-
-HEAD = "fc8"  # its units are classes
+from alexnet_jax.step import TrainState
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 
@@ -52,57 +50,77 @@ def load_weights(source: str | Path, *, mesh: Mesh | None = None) -> Weights:
 
     Args:
       source: the workdir of a run, whose best checkpoint is read, or an .npz file of arrays named
-        `conv1/kernel`, `conv1/bias`, ….
+        `conv1/kernel`, `conv1/bias`, … (or `params/conv1/kernel`, …).
       mesh: where to place those of a run.
 
     Raises:
       ValueError, CheckpointError: there is neither, or it cannot be read.
     """
-    path = Path(source)
+    path = local_path(source)
     if not path.exists():
         raise ValueError(f"init_from={source}: no such folder or file; name a run's workdir")
     if path.is_dir():
         run = load_run(path, mesh=mesh)
-        return Weights(run.state.params, run.class_names)
+        return Weights(run.params, run.class_names)
     try:
-        with np.load(path) as file:
-            params = unflatten_dict(dict(file), sep="/")
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"init_from={source} is no .npz file of arrays ({error})") from error
+        with np.load(path, allow_pickle=False) as file:
+            entries = dict(file)
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"init_from={source} is not an .npz file of arrays ({error})") from error
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in entries.items():
+        layer, _, parameter = name.removeprefix("params/").partition("/")
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(
+                f"init_from={source}: {name!r} is of type {array.dtype}; weights are floating-point"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"init_from={source}: {name!r} holds values that are not finite")
+        params.setdefault(layer, {})[parameter] = array
     return Weights(params, None)
 
 
 def start_from(
-    state: TrainState, weights: Weights, class_names: Sequence[str]
+    state: TrainState, weights: Weights, class_names: Sequence[str], head: str = "fc8"
 ) -> tuple[TrainState, list[Row]]:
     """Takes over each layer whose shapes agree, and says what became of all.
 
-    The last layer is taken only for the same classes. Velocities stay zero.
+    The last layer is taken only for the same classes; where only their order differs, its units
+    are put in this run's. Velocities stay zero.
 
     Args:
       state: freshly initialised, on any mesh.
       weights: from `load_weights`.
       class_names: the classes of this run.
+      head: the layer whose units are classes.
 
     Raises:
       ValueError: no layer agrees.
     """
     params, rows = dict(state.params), []
+    wanted = tuple(class_names)
     for layer, leaves in state.params.items():
         size = sum(leaf.size for leaf in leaves.values())
         if layer not in weights.params:
             rows.append(Row(layer, "new", "", size))
             continue
-        why = _difference(leaves, weights.params[layer])
-        same_classes = weights.class_names in (None, tuple(class_names))
-        if not why and layer == HEAD and not same_classes:
-            why = "other classes"
+        others, note = weights.params[layer], ""
+        why = _difference(leaves, others)
+        if not why and layer == head and weights.class_names not in (None, wanted):
+            if sorted(weights.class_names or ()) == sorted(wanted):
+                order = np.array([(weights.class_names or ()).index(name) for name in wanted])
+                others = {name: np.take(leaf, order, axis=-1) for name, leaf in others.items()}
+                note = "its classes in this run's order"
+            else:
+                why = "other classes"
         if not why:
             params[layer] = {
-                name: jax.device_put(weights.params[layer][name], leaf.sharding)
+                name: jax.device_put(np.asarray(others[name], leaf.dtype), leaf.sharding)
                 for name, leaf in leaves.items()
             }
-        rows.append(Row(layer, "renewed" if why else "taken", why, size))
+            if unknown := sorted(others.keys() - leaves.keys()):
+                note = f"without {', '.join(unknown)}"
+        rows.append(Row(layer, "renewed" if why else "taken", why or note, size))
     for layer, others in weights.params.items():
         if layer not in state.params:
             size = sum(leaf.size for leaf in others.values())

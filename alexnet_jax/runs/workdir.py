@@ -1,33 +1,37 @@
 """A run's folder: its configuration, and the network that its checkpoints hold.
 
 config.json      the resolved configuration
-metrics.jsonl    one measurement a line
+metrics.jsonl    one measurement per line
 checkpoints/     the last and the best
 events.out.*     the same measurements for TensorBoard
+seed_0/ …        of an ensemble: a run each
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from alexnet_jax import parallel
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
+from alexnet_jax.configs import default
+from alexnet_jax.data.images import square
+from alexnet_jax.files import local_path, whole_file
 from alexnet_jax.models.alexnet import AlexNet
-from alexnet_jax.models.presets import alexnet
-from alexnet_jax.step import TrainState, create_train_state
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
+from alexnet_jax.runs.recipe import build_augmentation, build_model
+from alexnet_jax.step import TrainState, create_train_state, make_predict_step
 
-# Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
-CONSTANTS = ("mean", "deviations", "eigenvectors")
-
-# Fields that a resumed run may change: where it runs, and its test at the end.
+# Fields that a resumed run may change: where it runs, how long, and its test at the end.
 MAY_CHANGE = (
     "data_dir",
     "cache",
@@ -36,14 +40,27 @@ MAY_CHANGE = (
     "verify_data",
     "mesh.data",
     "mesh.model",
+    "num_epochs",
     "eval_batch_size",
     "test_split",
     "final_views",
 )
 
 
-class Run(NamedTuple):
-    """A trained network and all it takes to use it."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A trained network and all it takes to use it, from `load_run`.
+
+    Fields:
+      workdir: its folder.
+      config: the configuration it was trained with.
+      model: the network.
+      augmentation: what is done to the images.
+      state: the parameters, step and key; without the velocities.
+      class_names: what the outputs stand for.
+      step: updates done.
+      mesh: the devices that the state lies on; None is the default device.
+    """
 
     workdir: Path
     config: ConfigDict
@@ -52,35 +69,100 @@ class Run(NamedTuple):
     state: TrainState
     class_names: tuple[str, ...]
     step: int
+    mesh: Mesh | None = None
 
     @property
-    def params(self):
-        """Layer -> {"kernel", "bias"}."""
+    def params(self) -> dict[str, dict[str, jax.Array]]:
+        """Layer -> {"kernel", "bias"}, float32."""
         return self.state.params
 
+    @property
+    def views(self) -> str:
+        """The views to test with: "ten", or "center" if it never saw mirrored images."""
+        return "ten" if getattr(self.augmentation, "flip", True) else "center"
 
-def build_model(config: ConfigDict, num_classes: int) -> AlexNet:
-    """The network of `config.preset` and `config.model`. Raises ValueError as `alexnet` does."""
-    overrides = {name: value for name, value in config.model.items() if value is not None}
-    return alexnet(config.preset, num_classes=num_classes, **overrides)
+    def predict(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        *,
+        views: str | None = None,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Probabilities float32 [N, num_classes] of images, in order.
+
+        Args:
+          images: uint8 [N, H, W, 3] or a sequence of [H, W, 3], RGB; scaled and cut to the stored
+            size where they have another.
+          views: "ten" (mean of the probabilities of ten views) or "center"; None: `self.views`.
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: an image is not uint8 RGB, or the views are unknown.
+
+        Source: AlexNet §4.1.
+        """
+        size = self.config.stored_size
+        pixels = [_stored(image, size) for image in images]
+        if not pixels:
+            return np.zeros((0, self.model.num_classes), np.float32)
+        step = _predict_step(self.model, self.augmentation, views or self.views, self.mesh)
+        shards = 1 if self.mesh is None else self.mesh.shape["data"]
+        # Few sizes, so that few programs are compiled; the last image is repeated to fill one.
+        rows = -(-min(batch_size, 1 << (len(pixels) - 1).bit_length()) // shards) * shards
+        parts = []
+        for start in range(0, len(pixels), rows):
+            chosen = np.minimum(np.arange(start, start + rows), len(pixels) - 1)
+            batch = {"image": np.stack([pixels[n] for n in chosen])}
+            parts.append(np.exp(step(self.state, batch))[: len(pixels) - start])
+        return np.concatenate(parts)
+
+    def with_classes(self, class_names: Sequence[str]) -> "Run":
+        """This run with its outputs in the order of `class_names`.
+
+        Raises:
+          ValueError: they are other classes, not only in another order.
+        """
+        wanted = tuple(class_names)
+        if wanted == self.class_names:
+            return self
+        if sorted(wanted) != sorted(self.class_names):
+            raise ValueError(
+                f"{self.workdir} distinguishes {len(self.class_names)} classes and "
+                f"{len(wanted)} are asked for, or others; use runs on the same classes"
+            )
+        order = np.array([self.class_names.index(name) for name in wanted])
+        head = _head(self.model)
+        params = dict(self.params) | {head: _reordered(self.params[head], order)}
+        return dataclasses.replace(
+            self, state=self.state.replace(params=params), class_names=wanted
+        )
 
 
-def build_augmentation(
-    settings: Mapping[str, Any], constants: Mapping[str, np.ndarray]
-) -> Augmentation:
-    """The settings of `config.augmentation` with the constants of the data."""
-    fields: dict[str, Any] = {k: v for k, v in settings.items() if k != "statistics"}
-    fields |= {name: np.asarray(constants[name]) for name in CONSTANTS}
-    return Augmentation(**fields)
+def _head(model: AlexNet) -> str:
+    """The layer whose units are classes."""
+    return model.layers[-1].name
 
 
-def split_augmentation(
-    augmentation: Augmentation,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Settings (JSON) and constants, as a checkpoint holds them; see `build_augmentation`."""
-    fields = dataclasses.asdict(augmentation)
-    constants = {name: np.asarray(fields.pop(name)) for name in CONSTANTS}
-    return fields, constants
+def _reordered(leaves: dict[str, jax.Array], order: np.ndarray) -> dict[str, jax.Array]:
+    """The head with its outputs in another order, where its leaves lie."""
+    return {
+        name: jax.device_put(jnp.take(leaf, order, axis=-1), leaf.sharding)
+        for name, leaf in leaves.items()
+    }
+
+
+def _stored(image: np.ndarray, size: int) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"an image of {image.dtype} {list(image.shape)}; it is uint8 [H, W, 3], RGB 0-255"
+        )
+    return image if image.shape[:2] == (size, size) else square(image, size)
+
+
+@functools.lru_cache(maxsize=8)
+def _predict_step(model: AlexNet, augmentation: Augmentation, views: str, mesh: Mesh | None) -> Any:
+    return make_predict_step(model, augmentation, views=views, mesh=mesh)
 
 
 def state_template(model: AlexNet, mesh: Mesh | None) -> TrainState:
@@ -97,45 +179,93 @@ def state_template(model: AlexNet, mesh: Mesh | None) -> TrainState:
     )
 
 
-def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> None:
-    """Writes the configuration; raises ValueError where it `resumes` a run of another one."""
+def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str]:
+    """Writes the configuration, whole or not at all.
+
+    Args:
+      config: of the run that begins or goes on.
+      workdir: its folder.
+      resumes: the folder holds a run already, whose configuration this must be.
+
+    Returns:
+      What is different from the run so far, a line per field.
+
+    Raises:
+      ValueError: it `resumes` a run of another configuration.
+    """
     path = workdir / "config.json"
-    text = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True) + "\n"
+    text = _as_text(config)
+    changes = []
     if resumes and path.exists():
-        saved, given = (_flatten(json.loads(t)) for t in (path.read_text(), text))
+        saved, given = (_flat(json.loads(t)) for t in (_as_text(load_config(workdir)), text))
         for field in sorted(saved.keys() | given.keys()):
-            if saved.get(field) != given.get(field) and field not in MAY_CHANGE:
+            was, now = saved.get(field), given.get(field)
+            if was == now:
+                continue
+            if field not in MAY_CHANGE:
                 raise ValueError(
-                    f"{workdir} holds a run with {field}={saved.get(field)!r} and this one has "
-                    f"{given.get(field)!r}; give the same configuration, or another --workdir"
+                    f"{workdir} holds a run with {field}={was!r} and this one has {now!r}; give "
+                    "the same configuration, or another --workdir"
                 )
-    path.write_text(text)
+            changes.append(f"{field} was {was!r} and is {now!r} from here on")
+    with whole_file(path) as file:
+        file.write(text)
+    return changes
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        is_tree = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{name}.") if is_tree else {prefix + name: value}
-    return flat
+def _as_text(config: ConfigDict) -> str:
+    return json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True) + "\n"
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return flatten_dict(tree, keep_empty_nodes=True, sep=".")
 
 
 def load_config(workdir: str | Path) -> ConfigDict:
-    """The configuration saved in `workdir`. Raises ValueError where there is none."""
-    path = Path(workdir) / "config.json"
+    """The configuration saved in `workdir`; fields it lacks have their default.
+
+    Raises:
+      ValueError: there is none, or it is damaged.
+    """
+    workdir = local_path(workdir)
+    path = workdir / "config.json"
     try:
-        return ConfigDict(json.loads(path.read_text()))
-    except FileNotFoundError:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        config = default.get_config()
+        with config.unlocked():
+            config.update(saved)
+        return config
+    except (FileNotFoundError, NotADirectoryError):
+        if runs := members(workdir):
+            raise ValueError(_name_a_member(workdir, runs)) from None
         raise ValueError(
             f"{workdir} holds no run (no config.json); train one with "
             f"`python -m alexnet_jax.main --workdir {workdir}`"
         ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore it, or train again") from error
+    except (ValueError, TypeError, AttributeError) as error:  # not JSON, or of other types
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is damaged ({reason}); restore it, or train again") from error
+
+
+def members(workdir: Path) -> list[Path]:
+    """The runs of an ensemble, `seed_0`, `seed_1`, …, in order of the seeds; none of a run."""
+    found = {}
+    for path in workdir.glob("seed_*/config.json"):
+        seed = path.parent.name.removeprefix("seed_")
+        if seed.isdecimal():
+            found[int(seed)] = path.parent
+    return [found[seed] for seed in sorted(found)]
+
+
+def _name_a_member(workdir: Path, runs: Sequence[Path]) -> str:
+    return (
+        f"{workdir} holds an ensemble of {len(runs)} runs; name one of them, such as {runs[0]} "
+        "(`evaluate` averages all of them)"
+    )
 
 
 def load_run(workdir: str | Path, *, which: str = "best", mesh: Mesh | None = None) -> Run:
-    """Restores a trained network from its workdir.
+    """Restores a trained network from its workdir, without what only training needs.
 
     Args:
       workdir: the folder given to `--workdir`.
@@ -143,24 +273,29 @@ def load_run(workdir: str | Path, *, which: str = "best", mesh: Mesh | None = No
       mesh: where to place the state, whatever mesh it was trained on.
 
     Raises:
-      ValueError: the folder holds no run, or `which` is neither.
+      ValueError: the folder holds no run, or an ensemble, or `which` is neither.
       CheckpointError: there is no checkpoint, or it is damaged.
     """
     if which not in ("best", "last"):
         raise ValueError(f"which={which!r}; use 'best' or 'last'")
+    workdir = local_path(workdir)
     config = load_config(workdir)
-    folder = Path(workdir) / "checkpoints"
+    folder = workdir / "checkpoints"
+    nothing = CheckpointError(f"{workdir} has no checkpoint yet; let the training save one")
     if not folder.is_dir():
-        raise CheckpointError(f"{workdir} has no checkpoint yet; let the training save one")
+        if runs := members(workdir):
+            raise ValueError(_name_a_member(workdir, runs))
+        raise nothing
     with Checkpointer(folder, read_only=True) as checkpoints:
         step = checkpoints.best_step if which == "best" else None
         step = checkpoints.latest_step if step is None else step
         if step is None:
-            raise CheckpointError(f"{workdir} has no checkpoint yet; let the training save one")
+            raise nothing
         metadata = checkpoints.metadata(step)
         class_names = tuple(metadata["class_names"])
         model = build_model(config, len(class_names))
         parallel.check_mesh(model, mesh)
-        restored = checkpoints.restore(state_template(model, mesh), step=step)
+        template = state_template(model, mesh).replace(opt_state=())
+        restored = checkpoints.restore(template, step=step, partial=True)
     augmentation = build_augmentation(metadata["augmentation"], restored.arrays)
-    return Run(Path(workdir), config, model, augmentation, restored.state, class_names, step)
+    return Run(workdir, config, model, augmentation, restored.state, class_names, step, mesh)

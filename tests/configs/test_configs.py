@@ -9,7 +9,7 @@ import pytest
 from alexnet_jax import configs, schedules
 from alexnet_jax.configs import imagenet2012_pretrained
 from alexnet_jax.optimizer import expand
-from alexnet_jax.runs.workdir import build_model
+from alexnet_jax.runs.recipe import build_model
 from alexnet_jax.step import create_train_state
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(configs.__path__))

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from alexnet_jax import alexnet, create_train_state, make_mesh, parallel
-from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, _digest
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
+from alexnet_jax.runs.digest import digest
 
 
 class State(NamedTuple):
@@ -230,21 +231,21 @@ def test_killed_while_replacing_leaves_what_was_to_be_replaced(tmp_path):
     position=st.integers(0, 59),
     bit=st.integers(0, 31),
 )
-def test_any_one_bit_changes_the_digest(dtype, position, bit):
+def test_any_one_bit_changes_thedigest(dtype, position, bit):
     array = np.random.default_rng(0).integers(0, 100, (3, 4, 5)).astype(jnp.dtype(dtype))
     changed = array.copy()
     words = changed.reshape(-1).view(f"u{array.dtype.itemsize}")
     words[position] ^= words.dtype.type(1 << bit % (8 * array.dtype.itemsize))
-    assert int(_digest(jnp.asarray(array))) != int(_digest(jnp.asarray(changed)))
+    assert int(digest(jnp.asarray(array))) != int(digest(jnp.asarray(changed)))
 
 
 def test_the_digest_sees_order_and_sign():
     array = jnp.arange(1.0, 25.0).reshape(4, 6)
     swapped = array.at[0, 0].set(array[3, 5]).at[3, 5].set(array[0, 0])
     signs = jnp.ones(64).at[3].set(-1)
-    assert int(_digest(array)) != int(_digest(swapped))
-    assert int(_digest(array)) != int(_digest(-array))
-    assert int(_digest(signs)) != int(_digest(jnp.roll(signs, 1)))
+    assert int(digest(array)) != int(digest(swapped))
+    assert int(digest(array)) != int(digest(-array))
+    assert int(digest(signs)) != int(digest(jnp.roll(signs, 1)))
 
 
 def flip_bits_until(directory, damaged, attempts=400):
@@ -284,7 +285,7 @@ def test_a_flipped_bit_is_noticed_and_names_the_leaf(tmp_path):
     assert len(noticed) >= 15  # the rest fell on bytes nobody reads; what came back was exact
     for report in noticed:
         assert report.startswith(f"checkpoint {tmp_path / '2'} is damaged: ")
-        assert report.endswith("; delete that directory to resume from checkpoint 1")
+        assert report.endswith("; delete that directory to use checkpoint 1")
         assert "\n" not in report
     assert any("params/fc8/kernel is not what was saved" in report for report in noticed)
 
@@ -402,13 +403,13 @@ def test_a_checkpoint_of_another_model_names_the_first_difference(tmp_path, chan
 def test_a_missing_checkpoint_says_what_is_there(tmp_path):
     with (
         Checkpointer(tmp_path / "none", read_only=True) as checkpointer,
-        pytest.raises(CheckpointError, match=r"no checkpoint in .*; train first"),
+        pytest.raises(CheckpointError, match=r"there is no checkpoint in .*; train first"),
     ):
         checkpointer.restore(make_state())
     assert not (tmp_path / "none").exists()
     with Checkpointer(tmp_path) as checkpointer:
         save(checkpointer, 3)
-        with pytest.raises(CheckpointError, match=r"no checkpoint 4 in .*; there: 3"):
+        with pytest.raises(CheckpointError, match=r"has no checkpoint 4; there: 3"):
             checkpointer.restore(make_state(), step=4)
 
 

@@ -106,9 +106,10 @@ def test_killed_at_any_moment_it_ends_as_the_undisturbed_run(tmp_path, undisturb
 def test_a_validation_whose_checkpoint_was_never_saved_is_measured_again(tmp_path):
     means = {"loss": 1.0, "top1_error": 0.5, "top5_error": 0.1}
     with MetricsLog(tmp_path, writes=True) as log:
+        log.begin(0, validated=0)
         for step, split in [(5, "train"), (5, "validation"), (10, "train"), (10, "validation")]:
             log.write(step, step / 5, split, means, 0.01, 100.0)
-        log.cut(10, validated=5)
+        log.begin(10, validated=5)
     assert [(row["step"], row["split"]) for row in metrics(tmp_path)] == [
         (5, "train"),
         (5, "validation"),

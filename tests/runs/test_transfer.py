@@ -80,7 +80,7 @@ def test_what_cannot_be_started_from_is_one_line(old, tmp_path):
     with pytest.raises(ValueError, match="no such folder or file"):
         transfer.load_weights(tmp_path / "nothing")
     (tmp_path / "torn.npz").write_bytes(b"PK\3\4 torn")
-    with pytest.raises(ValueError, match=r"torn\.npz is no \.npz file") as error:
+    with pytest.raises(ValueError, match=r"torn\.npz is not an \.npz file") as error:
         transfer.load_weights(tmp_path / "torn.npz")
     assert "\n" not in str(error.value)
     (tmp_path / "folder").mkdir()

@@ -1,0 +1,105 @@
+"""What the loop measures between two lines of the log: sums of the metrics, images per second."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from alexnet_jax.step import METRICS
+
+
+class NotFinite(FloatingPointError):
+    """A loss that is not a number.
+
+    Fields:
+      loss: the value.
+      step: the update it belongs to, 1 is the first.
+    """
+
+    def __init__(self, loss: float, step: int):
+        super().__init__(f"the loss is {loss} at step {step}")
+        self.loss, self.step = loss, step
+
+
+def no_sums() -> dict[str, float]:
+    """The sums of the training metrics before the first update after a line of the log."""
+    return dict.fromkeys((*METRICS, "steps"), 0.0)
+
+
+class Meter:
+    """Adds up the metrics of updates. They are read one call late, while the next update runs."""
+
+    def __init__(self) -> None:
+        self.latest = ""  # the last metrics read, in words
+        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._compiling = True
+        self.restart()
+
+    def add(self, step: int, metrics: Mapping[str, jax.Array], images: int) -> None:
+        """Takes note of updates just dispatched.
+
+        Args:
+          step: number of updates done with these.
+          metrics: scalars of one update, or [T] of the last T.
+          images: how many they saw.
+        """
+        self._pending = (step, metrics)
+        if self._compiling:  # the first call compiles
+            self._compiling = False
+            self.restart()
+        else:
+            self._images += images
+
+    def summed(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """`sums` with the metrics of the updates last dispatched added.
+
+        Raises:
+          NotFinite: a loss is not a number.
+        """
+        if self._pending is None:
+            return dict(sums)
+        last, values = self._pending
+        self._pending = None
+        metrics = {name: np.atleast_1d(value) for name, value in jax.device_get(values).items()}
+        for step, loss in enumerate(metrics["loss"], start=last + 1 - len(metrics["loss"])):
+            if not math.isfinite(loss):
+                raise NotFinite(loss, step)
+        total = dict(sums)
+        for name in METRICS:
+            for value in metrics[name]:
+                total[name] += float(value)
+        total["steps"] += len(metrics["loss"])
+        loss, *errors = (metrics[name][-1] for name in METRICS)
+        self.latest = f"loss {loss:.3f}, errors {errors[0]:.1%} / {errors[1]:.1%}"
+        return total
+
+    def restart(self) -> None:
+        """Counts images and seconds from now on."""
+        self._images, self._since = 0, time.perf_counter()
+
+    def rate(self) -> float:
+        """Images per second of training since `restart`, without what was `paused`."""
+        return self._images / (time.perf_counter() - self._since)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of what is not training."""
+        started = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - started
+
+
+def means(sums: Mapping[str, float]) -> dict[str, float]:
+    """The metrics per update."""
+    return {name: sums[name] / sums["steps"] for name in METRICS}
+
+
+def describe(metrics: Mapping[str, float]) -> str:
+    """Loss and errors in words."""
+    return (
+        f"loss {metrics['loss']:.4f}, top-1 error {metrics['top1_error']:.2%}, "
+        f"top-5 error {metrics['top5_error']:.2%}"
+    )

@@ -1,0 +1,175 @@
+"""What a configuration means: its data, network, augmentation, schedule and hyper-parameters."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from alexnet_jax import schedules
+from alexnet_jax.augment import Augmentation
+from alexnet_jax.data.batches import steps_per_epoch
+from alexnet_jax.data.cache import cached
+from alexnet_jax.data.sets import Dataset, open_dataset
+from alexnet_jax.data.statistics import load_statistics
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.presets import alexnet
+from alexnet_jax.step import Hyperparameters
+
+# Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
+CONSTANTS = ("mean", "deviations", "eigenvectors")
+
+
+class Recipe:
+    """A configuration unpacked. Each part is made when it is first asked for, and only once.
+
+    Raises:
+      ValueError: at the part that cannot be made, naming the field or the data set.
+    """
+
+    def __init__(self, config: ConfigDict):
+        """`config` is one of `configs`, with whatever fields its user changed."""
+        self.config = config
+
+    def split(self, name: str) -> Dataset:
+        """The "train", "validation" or "test" split, on disk."""
+        config = self.config
+        return open_dataset(
+            config.dataset,
+            config[f"{name}_split"],
+            data_dir=config.data_dir,
+            stored_size=config.stored_size,
+            verify=config.verify_data,
+        )
+
+    @cached_property
+    def training(self) -> Dataset:
+        """The training split, on disk."""
+        return self.split("train")
+
+    @cached_property
+    def validation(self) -> Dataset:
+        """The validation split, in the host's memory unless nothing is to be kept there."""
+        where = "none" if self.config.cache == "none" else "host"
+        return cached(self.split("validation"), where)
+
+    def cached_training(self, mesh: Mesh | None = None) -> Dataset:
+        """The training split where `config.cache` has it: on disk, host or the mesh's devices."""
+        return cached(self.training, self.config.cache, mesh=mesh)
+
+    @cached_property
+    def model(self) -> AlexNet:
+        """The network, for the classes of the training split."""
+        return build_model(self.config, self.training.num_classes)
+
+    @cached_property
+    def constants(self) -> dict[str, np.ndarray]:
+        """Mean image, deviations and eigenvectors: the training split's own, or ImageNet's."""
+        statistics = self.config.augmentation.statistics
+        if statistics == "imagenet":
+            default = Augmentation()
+            return {name: getattr(default, name) for name in CONSTANTS}
+        if statistics != "dataset":
+            raise ValueError(f"augmentation.statistics={statistics!r}; use 'dataset' or 'imagenet'")
+        return load_statistics(self.training)._asdict()
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """What is done to the images, with the constants of the data."""
+        return build_augmentation(self.config.augmentation, self.constants)
+
+    @property
+    def key(self) -> jax.Array:
+        """The PRNG key of the run."""
+        return jax.random.key(self.config.seed, impl="threefry2x32")
+
+    @cached_property
+    def epoch_steps(self) -> int:
+        """Updates in a pass over the training split."""
+        return steps_per_epoch(self.training, self.config.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Updates in the whole run."""
+        return round(self.config.num_epochs * self.epoch_steps)
+
+    @property
+    def validate_every(self) -> int:
+        """Updates between validations."""
+        return max(1, round(self.config.validate_every_epochs * self.epoch_steps))
+
+    @cached_property
+    def schedule(self) -> schedules.Schedule:
+        """The learning rate by step."""
+        return schedules.make_schedule(
+            **self.config.schedule,
+            learning_rate=self.config.learning_rate,
+            num_epochs=self.config.num_epochs,
+            steps_per_epoch=self.epoch_steps,
+        )
+
+    def hyperparameters(
+        self, step: int, schedule: schedules.State | None = None
+    ) -> Hyperparameters:
+        """Those of update `step`: the configuration's fields, the schedule, changes by hand.
+
+        Args:
+          step: 0 is the first.
+          schedule: the schedule's state; None is that of the beginning.
+        """
+        config = self.config
+        state = self.schedule.initial_state() if schedule is None else schedule
+        rate = self.schedule.learning_rate(step, state)
+        fields = {
+            field.name: _given(config.get(field.name, field.default))
+            for field in dataclasses.fields(Hyperparameters)
+        }
+        changes = schedules.hyperparameters_at(
+            step / self.epoch_steps,
+            ((0, {"rate_multipliers": fields["rate_multipliers"] or {}}), *config.hand_changes),
+            layers=[layer.name for layer in self.model.layers],
+            learning_rate=rate,
+            bias_learning_rate=config.bias_learning_rate,
+        )
+        return Hyperparameters(**{**fields, "learning_rate": rate, **changes})
+
+    def color_strength(self, step: int) -> float:
+        """That of update `step`, for images augmented on the host."""
+        config = self.config
+        changes = schedules.hyperparameters_at(step / self.epoch_steps, config.hand_changes)
+        return changes.get("color_strength", config.color_strength)
+
+
+def build_model(config: ConfigDict, num_classes: int) -> AlexNet:
+    """The network of `config.preset` and `config.model`. Raises ValueError as `alexnet` does."""
+    overrides = {name: value for name, value in config.model.items() if value is not None}
+    return alexnet(config.preset, num_classes=num_classes, **overrides)
+
+
+def build_augmentation(
+    settings: Mapping[str, Any], constants: Mapping[str, np.ndarray]
+) -> Augmentation:
+    """The settings of `config.augmentation` with the constants of the data."""
+    fields: dict[str, Any] = {k: v for k, v in settings.items() if k != "statistics"}
+    fields |= {name: np.asarray(constants[name]) for name in CONSTANTS}
+    return Augmentation(**fields)
+
+
+def split_augmentation(
+    augmentation: Augmentation,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Settings (JSON) and constants, as a checkpoint holds them; see `build_augmentation`."""
+    fields = dataclasses.asdict(augmentation)
+    constants = {name: np.asarray(fields.pop(name)) for name in CONSTANTS}
+    return fields, constants
+
+
+def _given(value: Any) -> Any:
+    """A plain value as it is; of a group of optional fields those that are set, or None."""
+    if not isinstance(value, ConfigDict):
+        return value
+    return {name: entry for name, entry in value.to_dict().items() if entry is not None} or None
