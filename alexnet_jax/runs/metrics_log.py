@@ -1,6 +1,7 @@
 """What a run measured: `metrics.jsonl`, one object per line, and the same for TensorBoard."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -84,7 +85,9 @@ class MetricsLog:
         if not self._writes:
             return ""
         # TensorBoard forgets what an interrupted run has told it of steps to come.
-        self._board = SummaryWriter(str(self._workdir), purge_step=step + 1)
+        # Its files are named by the second: two of one second would be one, and the first lost.
+        suffix = f".{time.time_ns() % 10**9:09d}"
+        self._board = SummaryWriter(str(self._workdir), purge_step=step + 1, filename_suffix=suffix)
         written = self._path.read_bytes().splitlines() if self._path.exists() else []
         rows = [row for row in map(_parse, written) if row is not None]
         self._tests = [row for row in rows if row["split"] in TEST_SPLITS]

@@ -1,0 +1,93 @@
+"""metrics.jsonl and TensorBoard: cut where a run goes on, honest about what is missing."""
+
+import json
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from alexnet_jax.runs.metrics_log import MetricsLog, read_metrics
+
+MEANS = {"loss": 1.0, "top1_error": 0.5, "top5_error": 0.1}
+
+
+def write(workdir, measured, begin=(0, 0), lines=None):
+    with MetricsLog(workdir, writes=True) as log:
+        warning = log.begin(*begin, lines)
+        for step, split in measured:
+            log.write(step, step / 5, split, MEANS, 0.01, 100.0)
+        return warning, log.lines
+
+
+def written(workdir):
+    return [(row["step"], row["split"]) for row in read_metrics(workdir)]
+
+
+def board_points(workdir):
+    """(step, tag) of what TensorBoard shows: later starts purge earlier events from their step."""
+    points = []
+    for path in sorted(workdir.glob("events.out.*"), key=lambda p: p.stat().st_mtime_ns):
+        data = path.read_bytes()
+        while data:
+            size = int.from_bytes(data[:8], "little")
+            event = event_pb2.Event.FromString(data[12 : 12 + size])
+            data = data[16 + size :]
+            if event.session_log.status == event_pb2.SessionLog.START:
+                points = [point for point in points if point[0] < event.step]
+            points += [(event.step, value.tag) for value in event.summary.value]
+    return points
+
+
+def test_what_was_measured_after_the_checkpoint_is_measured_again(tmp_path):
+    write(tmp_path, [(5, "train"), (5, "validation"), (10, "train"), (10, "validation")])
+    warning, lines = write(tmp_path, [(10, "validation"), (15, "train")], begin=(10, 5), lines=3)
+    assert (warning, lines) == ("", 5)
+    assert written(tmp_path) == [
+        (5, "train"), (5, "validation"), (10, "train"), (10, "validation"), (15, "train")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["removed", "halved", "flipped"])
+def test_lost_lines_are_told(tmp_path, damage):
+    write(tmp_path, [(step, "train") for step in (5, 10, 15)])
+    path = tmp_path / "metrics.jsonl"
+    if damage == "removed":
+        path.unlink()
+    elif damage == "halved":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        content = bytearray(path.read_bytes())
+        content[3] ^= 0x80
+        path.write_bytes(content)
+    left = {"removed": 0, "halved": 1, "flipped": 2}[damage]
+    warning, lines = write(tmp_path, [], begin=(15, 15), lines=3)
+    assert f"holds {left} of the 3 lines written up to step 15" in warning
+    assert lines == left
+    assert write(tmp_path, [], begin=(15, 15), lines=None)[0] == ""  # an earlier version's run
+
+
+def test_a_damaged_line_in_the_middle_is_named_and_one_cut_off_at_the_end_is_left_out(tmp_path):
+    write(tmp_path, [(5, "train"), (10, "train")])
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + whole[:20])
+    assert written(tmp_path) == [(5, "train"), (10, "train")]
+    path.write_text(whole[:20] + "\n" + whole)
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics\.jsonl is damaged"):
+        read_metrics(tmp_path)
+
+
+def test_tensorboard_shows_every_point_once_after_a_kill_before_any_checkpoint(tmp_path):
+    write(tmp_path, [(5, "train"), (10, "train")])
+    write(tmp_path, [(5, "train"), (10, "train")])
+    points = board_points(tmp_path)
+    assert sorted(set(points)) == sorted(points)
+    assert (10, "train/loss") in points
+
+
+def test_a_finished_run_started_again_shows_its_tests_once(tmp_path):
+    write(tmp_path, [(5, "train"), (5, "validation"), (5, "test")])
+    write(tmp_path, [(5, "test")], begin=(5, 5))
+    assert written(tmp_path) == [(5, "train"), (5, "validation"), (5, "test")]
+    points = board_points(tmp_path)
+    assert points.count((5, "test/loss")) == 1
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["loss"] == 1.0
