@@ -15,7 +15,6 @@ from alexnet_jax import (
     make_train_step,
     make_train_steps,
 )
-from alexnet_jax.step import compiler_options
 from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
 from tests.reference import training_numpy
@@ -54,7 +53,7 @@ def model():
 def quick_compile(monkeypatch):
     """For steps that are built for one test: compiling would take nearly all of its time."""
     options = {"xla_backend_optimization_level": 0}
-    monkeypatch.setattr("alexnet_jax.step.compiler_options", lambda: options)
+    monkeypatch.setattr("alexnet_jax.compilation.compiler_options", lambda: options)
 
 
 @pytest.fixture(scope="module")
@@ -219,22 +218,6 @@ def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quic
     chex.assert_trees_all_close(
         jax.device_get(found.params), jax.device_get(state.params), rtol=1e-4, atol=1e-6
     )
-
-
-def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
-    compile_as_usual = jax.jit
-
-    def jit(function, compiler_options):
-        if "xla_cpu_copy_insertion_use_region_analysis" in compiler_options:
-            raise RuntimeError("No such compile option")
-        return compile_as_usual(function, compiler_options=compiler_options)
-
-    compiler_options.cache_clear()
-    monkeypatch.setattr(jax, "jit", jit)
-    try:
-        assert list(compiler_options()) == ["xla_cpu_experimental_ynn_fusion_type"]
-    finally:
-        compiler_options.cache_clear()
 
 
 # --- evaluation ---------------------------------------------------------------------------------

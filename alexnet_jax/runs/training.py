@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from alexnet_jax import parallel, schedules
 from alexnet_jax.runs import transfer
-from alexnet_jax.augment import Augmentation
+from alexnet_jax.augment import AlreadyAugmented, Augmentation
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.data.cache import OnDevice, cached
 from alexnet_jax.data.host import host_augment
@@ -211,7 +211,9 @@ class Training:
     def _one_by_one(self) -> Generator[None]:
         """Makes an update from the next batch each time it is asked for one."""
         chex.clear_trace_counter()  # counts by name: an ensemble's networks would add up
-        train_step = make_train_step(self.model, self.augmentation, mesh=self.mesh, max_traces=1)
+        on_host = self.config.augment == "host"
+        augmentation = AlreadyAugmented(self.augmentation) if on_host else self.augmentation
+        train_step = make_train_step(self.model, augmentation, mesh=self.mesh, max_traces=1)
         with contextlib.closing(self._train_stream()) as batches:
             for batch in batches:
                 hparams = self._hyperparameters(self.step)
