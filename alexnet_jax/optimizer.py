@@ -1,6 +1,6 @@
 """The update rule of section 5, built from Optax transforms."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -39,26 +39,26 @@ def update_rule(
     """
 
     def decayed(gradients, params):
-        multipliers = expand(decay_multipliers, params, lambda name: float(name != "bias"))
+        multipliers = expand(decay_multipliers, params, {"bias": 0.0})
         return jax.tree.map(
             lambda g, w, m: g + weight_decay * m * w, gradients, params, multipliers
         )
 
     def scaled(gradients, params):
-        multipliers = expand(rate_multipliers, params, lambda name: 1.0)
+        multipliers = expand(rate_multipliers, params, {})
         return jax.tree.map(lambda g, m: -learning_rate * m * g, gradients, multipliers)
 
     return optax.chain(optax.stateless(decayed), optax.stateless(scaled), optax.trace(momentum))
 
 
-def expand(multipliers: Any, params: Any, default: Callable[[str], float]) -> Any:
+def expand(multipliers: Any, params: Any, default: Mapping[str, float]) -> Any:
     """Completes a partial tree of multipliers to one factor per parameter.
 
     Args:
       multipliers: None, one factor, or name -> the same for what is below that name.
       params: nested mappings of arrays, of any depth.
-      default: the factor of a parameter that is not named, from its own name ("kernel", "bias"
-        …). One of 0 stays 0 where a factor is given for all that lies above.
+      default: the last part of a parameter's name, such as "bias" -> its factor where it is not
+        named; 1 for all others. A 0 stays where one factor is given for all that lies above.
 
     Raises:
       ValueError: a name that no parameter has, or a factor that is not a number.
@@ -73,7 +73,7 @@ def expand(multipliers: Any, params: Any, default: Callable[[str], float]) -> An
                 given = given.get(entry.key)
             else:
                 of_all_below = True
-        usual = default(path[-1].key)
+        usual = default.get(path[-1].key, 1.0)
         if given is None:
             return jnp.asarray(usual)
         return jnp.asarray(given * (usual != 0) if of_all_below else given)
