@@ -313,8 +313,9 @@ def _train_step(model, augmentation, rule, mesh) -> Callable[..., tuple[TrainSta
             variables = {"params": axes.replicate(params)}
             logits = net.apply(variables, images, train=True, dropout_keys=keys)
             scores = _float32_scores(jax.nn.log_softmax(logits), labels)
-            # A factor rather than a choice, so that the gradient is NaN too.
-            scores["loss"] *= jnp.where(_is_class(labels, model.num_classes), 1.0, jnp.nan)
+            # A factor of all losses, so that the whole gradient is NaN too.
+            usable = _is_class(labels, model.num_classes).all()
+            scores["loss"] *= jnp.where(usable, 1.0, jnp.nan)
             return scores["loss"].sum() / count, scores
 
         gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)

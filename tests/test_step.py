@@ -12,9 +12,11 @@ from alexnet_jax import (
     create_train_state,
     make_eval_step,
     make_mesh,
+    make_predict_step,
     make_train_step,
     make_train_steps,
 )
+from alexnet_jax.step import image_scores
 from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
 from tests.reference import training_numpy
@@ -220,6 +222,37 @@ def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quic
     )
 
 
+@pytest.mark.parametrize("label", [-1, -2, NET.num_classes, NET.num_classes + 5])
+def test_a_label_of_no_class_is_loud_in_training_and_never_right_in_evaluation(
+    model, train_step, eval_step, label
+):
+    """Indexing takes -1 for the last class: a run would learn it in silence."""
+    batch = batch_of()
+    batch["label"][1] = label
+    state, metrics = train_step(fresh_state(model), batch, Hyperparameters())
+    assert np.isnan(metrics["loss"])
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(state.params["fc8"]))
+    state = fresh_state(model)
+    sums = eval_step(state, batch)
+    others = eval_step(state, batch_of() | {"mask": np.arange(BATCH) != 1})
+    for name, value in others.items():
+        assert float(sums[name]) == pytest.approx(float(value) + (name != "loss")), name
+    scores = image_scores(np.log(np.full((1, 6), 1 / 6, np.float32)), np.array([label]))
+    assert [float(score[0]) for score in scores.values()] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("field", ["momentum", "weight_decay", "color_strength"])
+def test_every_hyperparameter_reaches_the_update(model, train_step, field):
+    def moved(value):
+        hparams = Hyperparameters(**{field: value})
+        state = fresh_state(model)
+        for _ in range(2):
+            state, _ = train_step(state, batch_of(), hparams)
+        return np.asarray(state.params["fc8"]["kernel"])
+
+    assert not np.array_equal(moved(0.1), moved(0.2))
+
+
 # --- evaluation ---------------------------------------------------------------------------------
 
 
@@ -301,5 +334,7 @@ def test_unusable_images_are_named(model, eval_step, shape, message):
 
 
 def test_unknown_views_are_named(model):
-    with pytest.raises(ValueError, match="views='five'"):
+    with pytest.raises(ValueError, match="views='five'; use one of center, ten"):
         make_eval_step(model, views="five")
+    with pytest.raises(ValueError, match="views='tne'; did you mean 'ten'"):
+        make_predict_step(model, views="tne")

@@ -18,8 +18,8 @@ from scipy.special import logsumexp
 from alexnet_jax import parallel
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import Dataset
-from alexnet_jax.step import METRICS, TrainState, image_scores, make_predict_step
 from alexnet_jax.runs.workdir import Run
+from alexnet_jax.step import METRICS, TrainState, image_scores, make_predict_step
 
 
 def evaluate(

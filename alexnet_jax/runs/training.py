@@ -26,26 +26,17 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from alexnet_jax import parallel, schedules
-from alexnet_jax.runs import transfer
 from alexnet_jax.augment import AlreadyAugmented, Augmentation
-from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.data.batches import batch_indices, steps_per_epoch, train_batches
 from alexnet_jax.data.cache import OnDevice, cached
 from alexnet_jax.data.host import host_augment
-from alexnet_jax.data.batches import batch_indices, steps_per_epoch, train_batches
 from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.data.statistics import load_statistics
+from alexnet_jax.runs import transfer
+from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.metrics_log import TEST_SPLITS, MetricsLog
-from alexnet_jax.step import (
-    METRICS,
-    Hyperparameters,
-    TrainState,
-    create_train_state,
-    make_eval_step,
-    make_train_step,
-    make_train_steps,
-)
 from alexnet_jax.runs.stop_signal import StopSignal
 from alexnet_jax.runs.workdir import (
     CONSTANTS,
@@ -55,6 +46,15 @@ from alexnet_jax.runs.workdir import (
     save_config,
     split_augmentation,
     state_template,
+)
+from alexnet_jax.step import (
+    METRICS,
+    Hyperparameters,
+    TrainState,
+    create_train_state,
+    make_eval_step,
+    make_train_step,
+    make_train_steps,
 )
 
 # A validation loss within 2% of ln K after so many steps is no slow start but the plateau.

@@ -10,8 +10,8 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
-from alexnet_jax.step import TrainState
 from alexnet_jax.runs.workdir import load_run
+from alexnet_jax.step import TrainState
 
 HEAD = "fc8"  # its units are classes
 

@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import parallel
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.presets import alexnet
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.step import TrainState, create_train_state
 
 # Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
