@@ -14,8 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from alexnet_jax import parallel
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.models.alexnet import AlexNet
-from alexnet_jax.runs.workdir import state_template
-from alexnet_jax.step import Hyperparameters, make_train_step
+from alexnet_jax.step import Hyperparameters, make_train_step, state_template
 
 _KINDS = (
     "all-gather",

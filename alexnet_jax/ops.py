@@ -6,6 +6,7 @@ hand-written one; the mathematics is the same, and the tests hold both against N
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,11 @@ def convolution(
     return _by_group(convolve, x, kernel, groups)
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """float32 for floats of fewer bits, which sums are not made in; else `dtype`."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def dense(
     x: jax.Array, kernel: jax.Array, *, groups: int = 1, precision: lax.PrecisionLike = None
 ) -> jax.Array:
@@ -72,22 +78,22 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     The gradient of the bias is a product with ones: as a plain sum, XLA:CPU fuses the whole
     backward pass into one slow reduction.
     """
-    return x + bias
+    return x + jnp.broadcast_to(bias, x.shape)
 
 
 def _add_bias_forward(x, bias):
-    return x + bias, None
+    return add_bias(x, bias), None
 
 
 def _add_bias_backward(_, g):
     rows = g.reshape(-1, g.shape[-1])
-    ones = jnp.ones(len(rows), g.dtype)
+    ones = jnp.ones(rows.shape[:1], g.dtype)
     # The sum runs over up to a million rows, so it is kept in float32 or better.
     total = jnp.matmul(
         ones,
         rows,
         precision=lax.Precision.HIGHEST,
-        preferred_element_type=jnp.promote_types(g.dtype, jnp.float32),
+        preferred_element_type=at_least_float32(g.dtype),
     )
     return g, total.astype(g.dtype)
 
@@ -124,7 +130,7 @@ def local_response_norm(
 
 
 def _lrn_forward(x, size, k, alpha, beta, towers):
-    a = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    a = x.astype(at_least_float32(x.dtype))
     d = k + alpha * _window_sum(a * a, size, towers)
     return (a * _inverse_power(d, beta)).astype(x.dtype), (x, d)
 
@@ -179,7 +185,7 @@ def within_map_norm(
 
     Source: the authors' `layer-params`, rnorm "cnorm2".
     """
-    a = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    a = x.astype(at_least_float32(x.dtype))
     before = size // 2
     margin = (before, size - 1 - before)
     squares = lax.reduce_window(
@@ -263,23 +269,24 @@ _max_pool_axis.defvjp(_max_pool_axis_forward, _max_pool_axis_backward)
 
 
 def dropout_mask(keys: jax.Array, towers: jax.Array, features: int, rate: float) -> jax.Array:
-    """Draws which units stay: bool [B, len(towers) * features], each kept with 1 - rate.
+    """Draws which units stay: bool [B, len(towers) * features], each with probability 1 - rate.
 
     A unit's draw depends on its image's key and its tower alone, so every split of the batch or
     of the towers over devices draws the same mask.
 
     Args:
-      keys: [B] PRNG keys, one an image.
+      keys: [B] PRNG keys, one per image.
       towers: int32 [T], the numbers of the towers held here.
       features: units of one tower.
       rate: share of units dropped.
     """
 
     def draw(key, tower):
-        return jax.random.bernoulli(jax.random.fold_in(key, tower), 1 - rate, (features,))
+        keep = jnp.float32(1 - rate)  # the same draws under JAX_ENABLE_X64
+        return jax.random.bernoulli(jax.random.fold_in(key, tower), keep, (features,))
 
     mask = jax.vmap(lambda key: jax.vmap(partial(draw, key))(towers))(keys)
-    return mask.reshape(len(keys), -1)
+    return mask.reshape(keys.shape[0], towers.shape[0] * features)
 
 
 def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "paper") -> jax.Array:

@@ -1,16 +1,19 @@
 """The update rule of section 5, built from Optax transforms."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 
 def update_rule(
-    learning_rate: jax.Array | float,
-    momentum: jax.Array | float = 0.9,
-    weight_decay: jax.Array | float = 5e-4,
-    rate_multipliers=None,
-    decay_multipliers=None,
+    learning_rate: Any,
+    momentum: Any = 0.9,
+    weight_decay: Any = 5e-4,
+    rate_multipliers: Any = None,
+    decay_multipliers: Any = None,
 ) -> optax.GradientTransformation:
     """v ← momentum·v − rate·(decay·w + gradient); w ← w + v.
 
@@ -18,66 +21,76 @@ def update_rule(
     (`optax.sgd` rescales it at every drop). Biases are not decayed unless told otherwise.
 
     Args:
-      learning_rate: ε of the paper.
+      learning_rate: ε of the paper; a number or a traced array, as all that follow.
       momentum: 0.9 in the paper.
       weight_decay: 0.0005 in the paper.
       rate_multipliers: tree with the parameters' names, or a part of it, of factors on the rate:
         `{"conv1": 0.1, "fc8": {"bias": 2.0}}`. What it does not name has 1.
-      decay_multipliers: the same for the decay; what it does not name has 1 for kernels and 0
-        for biases.
+      decay_multipliers: the same for the decay. What it does not name has 0 if it is called
+        "bias", else 1; a factor for a whole layer leaves its biases undecayed.
 
     Returns:
       A transform whose updates are added to the parameters; its state holds the velocity.
 
     Raises:
-      ValueError: at the update, where a multiplier names no parameter.
+      ValueError: at the update, where a multiplier names no parameter or is not a number.
 
     Source: AlexNet §5.
     """
 
     def decayed(gradients, params):
-        default = {"kernel": 1.0, "bias": 0.0}
-        multipliers = expand(decay_multipliers, params, default)
+        multipliers = expand(decay_multipliers, params, {"bias": 0.0})
         return jax.tree.map(
             lambda g, w, m: g + weight_decay * m * w, gradients, params, multipliers
         )
 
     def scaled(gradients, params):
-        multipliers = expand(rate_multipliers, params, {"kernel": 1.0, "bias": 1.0})
+        multipliers = expand(rate_multipliers, params, {})
         return jax.tree.map(lambda g, m: -learning_rate * m * g, gradients, multipliers)
 
     return optax.chain(optax.stateless(decayed), optax.stateless(scaled), optax.trace(momentum))
 
 
-def expand(multipliers, params, default: dict[str, float]):
-    """Completes a partial tree of multipliers to one factor a parameter.
+def expand(multipliers: Any, params: Any, default: Mapping[str, float]) -> Any:
+    """Completes a partial tree of multipliers to one factor per parameter.
 
     Args:
-      multipliers: None, or layer -> factor, or layer -> {"kernel" or "bias" -> factor}.
-      params: layer -> {"kernel", "bias"}.
-      default: factor of the kernels and of the biases that are not named.
+      multipliers: None, one factor, or name -> the same for what is below that name.
+      params: nested mappings of arrays, of any depth.
+      default: the last part of a parameter's name, such as "bias" -> its factor where it is not
+        named; 1 for all others. A 0 stays where one factor is given for all that lies above.
 
     Raises:
-      ValueError: a name that no parameter has.
+      ValueError: a name that no parameter has, or a factor that is not a number.
     """
-    multipliers = multipliers or {}
-    _check_names(multipliers, params, "")
-    complete = {}
-    for layer, leaves in params.items():
-        given = multipliers.get(layer, {})
-        one_factor = not isinstance(given, dict)
-        complete[layer] = {
-            name: given * (default[name] != 0) if one_factor else given.get(name, default[name])
-            for name in leaves
-        }
-    return jax.tree.map(jnp.asarray, complete)
+
+    _check_multipliers(multipliers, params, "")
+
+    def factor(path, _):
+        given, of_all_below = multipliers, False
+        for entry in path:
+            if isinstance(given, Mapping):
+                given = given.get(entry.key)
+            else:
+                of_all_below = True
+        usual = default.get(path[-1].key, 1.0)
+        if given is None:
+            return jnp.asarray(usual)
+        return jnp.asarray(given * (usual != 0) if of_all_below else given)
+
+    return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def _check_names(multipliers, params, path):
-    for name, value in multipliers.items():
-        if name not in params:
-            raise ValueError(
-                f"multiplier of {path + name!r}: no such parameter; there are {', '.join(params)}"
-            )
-        if isinstance(value, dict):
-            _check_names(value, params[name], f"{name}/")
+def _check_multipliers(given, params, path):
+    if isinstance(given, Mapping):
+        names = list(params) if isinstance(params, Mapping) else []
+        for name, value in given.items():
+            here = f"{path}/{name}" if path else name
+            if name not in names:
+                raise ValueError(
+                    f"multiplier of {here!r}: no such parameter; "
+                    + (f"there are {', '.join(names)}" if names else f"{path!r} has no parts")
+                )
+            _check_multipliers(value, params[name], here)
+    elif given is not None and (isinstance(given, list | tuple) or jnp.shape(given) != ()):
+        raise ValueError(f"multiplier of {path!r} is {given!r}; give one number")

@@ -118,7 +118,7 @@ def sum_towers(x: jax.Array, axis: str | None) -> jax.Array:
 
 def tower_numbers(towers: int, axis: str | None) -> jax.Array:
     """int32 numbers of the towers this device holds."""
-    return jnp.arange(towers) if axis is None else lax.axis_index(axis)[None]
+    return jnp.arange(towers, dtype=jnp.int32) if axis is None else lax.axis_index(axis)[None]
 
 
 class Axes(NamedTuple):
@@ -130,7 +130,7 @@ class Axes(NamedTuple):
     def positions(self, images: int) -> jax.Array:
         """int32 [images]: where this device's images stand in the global batch."""
         shard = 0 if self.data is None else lax.axis_index(self.data)
-        return shard * images + jnp.arange(images)
+        return shard * images + jnp.arange(images, dtype=jnp.int32)
 
     def replicate(self, params):
         """Marks parameters as used by every data shard, so that their gradients are summed."""

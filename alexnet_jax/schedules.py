@@ -6,10 +6,11 @@ checkpoint, so a resumed run takes the same rates. Epochs become steps once, whe
 built. Plain Python: the rate is a number on the host, given to the step as a hyper-parameter.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from alexnet_jax.wording import suggestion
 
 State = dict[str, Any]  # numbers, booleans and None only
 
@@ -58,11 +59,11 @@ class Drops(Schedule):
     factor: float = 10.0
 
     def learning_rate(self, step: int, state: State) -> float:
-        return self.base / self.factor ** sum(step >= drop for drop in self.drops)
+        return float(self.base / self.factor ** sum(step >= drop for drop in self.drops))
 
 
 @dataclass(frozen=True)
-class Dexp(Schedule):
+class ExponentialStages(Schedule):
     """`stages` equal stages from the base rate down to base / `ratio`, in equal factors.
 
     At 0.01: 0.01, 1.587e-3, 2.52e-4, 4e-5, a quarter of the run each, as in the authors' later
@@ -97,7 +98,7 @@ class Plateau(Schedule):
         return {"best": None, "stalled": 0, "drops": 0, "finished": False}
 
     def learning_rate(self, step: int, state: State) -> float:
-        return self.base / self.factor ** state["drops"]
+        return float(self.base / self.factor ** state["drops"])
 
     def update(self, state: State, validation_error: float) -> State:
         best = state["best"]
@@ -111,7 +112,7 @@ class Plateau(Schedule):
         return state | {"stalled": state["stalled"] + 1, "finished": self.stop}
 
     def finished(self, state: State) -> bool:
-        return state["finished"]
+        return bool(state["finished"])
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ def make_schedule(
     """
     epochs = [drop * num_epochs if drop < 1 else drop for drop in drops]
     num_steps = round(num_epochs * steps_per_epoch)
+    schedule: Schedule
     match name:
         case "constant":
             schedule = Schedule(learning_rate)
@@ -172,14 +174,12 @@ def make_schedule(
             steps = tuple(round(epoch * steps_per_epoch) for epoch in epochs)
             schedule = Drops(learning_rate, steps, factor)
         case "dexp":
-            schedule = Dexp(learning_rate, num_steps)
+            schedule = ExponentialStages(learning_rate, num_steps)
         case "plateau":
             schedule = Plateau(learning_rate, factor, patience, min_delta, max_drops, stop)
         case _:
             names = ("drops", "plateau", "dexp", "constant")
-            close = difflib.get_close_matches(name, names, n=1)
-            mend = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(names)}"
-            raise ValueError(f'unknown schedule "{name}"; {mend}')
+            raise ValueError(f"unknown schedule {name!r}; {suggestion(str(name), names)}")
     if warmup_epochs > 0:
         schedule = WarmUp(learning_rate, schedule, max(1, round(warmup_epochs * steps_per_epoch)))
     return schedule
@@ -189,31 +189,71 @@ def hyperparameters_at(
     epoch: float,
     changes: Sequence[tuple[float, Mapping[str, Any]]],
     *,
-    layers: Sequence[str] = (),
+    layers: Sequence[str] | Mapping[str, Any] = (),
     learning_rate: float = 1.0,
     bias_learning_rate: float | None = None,
 ) -> dict[str, Any]:
     """Fields of `Hyperparameters` changed by hand at `epoch`, such as `ORIGINAL_CHANGES` says.
 
-    changes: (epoch, fields); each holds from the end of that many epochs on, the later over the
-    earlier. `rate_multipliers` are by layer, or by layer and "kernel" or "bias".
-    bias_learning_rate: a rate for the biases of `layers` that does not follow `learning_rate`; the
-    authors left theirs at 0.02. The tree is the same at every epoch, so no change compiles again.
+    The tree of rate multipliers is the same at every epoch, so no change compiles again.
+
+    Args:
+      epoch: passes over the training split done.
+      changes: (epoch, fields); each holds from the end of that many epochs on, the later over the
+        earlier. `rate_multipliers` are by layer, or by layer and parameter of it.
+      layers: the parameters, layer -> their names -> anything, to any depth; or names of layers,
+        whose parameters are then "kernel" and "bias" (and what else a change names).
+      learning_rate: ε at this epoch.
+      bias_learning_rate: a rate for the biases of `layers` that does not follow `learning_rate`;
+        the authors left theirs at 0.02.
     """
+    named = [change.get("rate_multipliers", {}) for _, change in changes]
+    known = layers if isinstance(layers, Mapping) else {}
+    rates: dict[str, Any] = {}
+    if bias_learning_rate is not None:
+        rates = {layer: _all_ones(known.get(layer, _PARAMETERS)) for layer in layers}
+    for layer in dict.fromkeys(layer for change in named for layer in change):
+        rates[layer] = _all_ones(known.get(layer) or _named_parameters(layer, named))
     fields: dict[str, Any] = {}
-    rates = {layer: _UNCHANGED for layer in layers if bias_learning_rate is not None}
-    for _, change in changes:
-        rates |= dict.fromkeys(change.get("rate_multipliers", {}), _UNCHANGED)
     for start, change in sorted(changes, key=lambda item: item[0]):
         if epoch >= start:
             fields |= {field: change[field] for field in change if field != "rate_multipliers"}
             for layer, rate in change.get("rate_multipliers", {}).items():
-                one_factor = not isinstance(rate, Mapping)
-                rates[layer] = dict.fromkeys(_UNCHANGED, rate) if one_factor else _UNCHANGED | rate
+                rates[layer] = _with(rates[layer], rate)
     if bias_learning_rate is not None:
-        bias = bias_learning_rate / learning_rate
-        rates = {layer: rate | {"bias": rate["bias"] * bias} for layer, rate in rates.items()}
+        rates = _biases_times(rates, bias_learning_rate / learning_rate)
     return fields | {"rate_multipliers": rates} if rates else fields
 
 
-_UNCHANGED = {"kernel": 1.0, "bias": 1.0}
+_PARAMETERS = {"kernel": None, "bias": None}
+
+
+def _named_parameters(layer: str, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters of a layer as far as the changes tell."""
+    rates = [change[layer] for change in changes if isinstance(change.get(layer), Mapping)]
+    named = dict.fromkeys(name for rate in rates for name in rate)
+    return named if named.keys() - _PARAMETERS.keys() else _PARAMETERS
+
+
+def _all_ones(names: Any) -> Any:
+    if isinstance(names, Mapping):
+        return {name: _all_ones(below) for name, below in names.items()}
+    return 1.0
+
+
+def _with(rates: Any, change: Any) -> Any:
+    """The tree `rates` as a change has it: one factor is for all below, and what is not named 1."""
+    if not isinstance(rates, Mapping):
+        return change
+    by_name = change if isinstance(change, Mapping) else dict.fromkeys(rates, change)
+    unknown = {name: rate for name, rate in by_name.items() if name not in rates}  # told later
+    return {name: _with(below, by_name.get(name, 1.0)) for name, below in rates.items()} | unknown
+
+
+def _biases_times(rates: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    return {
+        name: _biases_times(below, factor)
+        if isinstance(below, Mapping)
+        else below * (factor if name == "bias" else 1.0)
+        for name, below in rates.items()
+    }

@@ -5,25 +5,52 @@ same on one device, on two towers, on many hosts.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import augment, parallel
-from alexnet_jax.augment import Augmentation
+from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
+from alexnet_jax.compilation import compiled, compiler_options
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.optimizer import update_rule
+from alexnet_jax.wording import suggestion
+
+__all__ = [
+    "METRICS",
+    "Batch",
+    "EvalStep",
+    "Hyperparameters",
+    "Metrics",
+    "PredictStep",
+    "Rule",
+    "TrainState",
+    "TrainStep",
+    "TrainSteps",
+    "compiled",
+    "compiler_options",
+    "create_train_state",
+    "image_scores",
+    "make_eval_step",
+    "make_predict_step",
+    "make_train_step",
+    "make_train_steps",
+    "run_key",
+    "state_template",
+]
 
 Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+Rule = Callable[..., optax.GradientTransformation]  # of fields of `Hyperparameters`, by name
 
 METRICS = ("loss", "top1_error", "top5_error")  # nats, and shares of the images
 
@@ -31,15 +58,18 @@ METRICS = ("loss", "top1_error", "top5_error")  # nats, and shares of the images
 class TrainState(flax.struct.PyTreeNode):
     """All that changes in training; every leaf is a `jax.Array`.
 
+    Parameters and what the update rule remembers are all there is: statistics of batches and
+    other variables that a network changes as it runs (Flax's mutable collections) have no place.
+
     Fields:
       step: int32 number of updates done.
       params: layer -> {"kernel", "bias"}, float32.
-      opt_state: the velocity, shaped as the parameters.
-      key: the run's PRNG key, never changed: draws fold in the step.
+      opt_state: the state of the update rule: the velocity, shaped as the parameters.
+      key: the run's threefry PRNG key, never changed: draws fold in the step.
     """
 
     step: jax.Array
-    params: dict[str, dict[str, jax.Array]]
+    params: dict[str, Any]
     opt_state: optax.OptState
     key: jax.Array
 
@@ -50,7 +80,8 @@ class Hyperparameters:
     """What a sweep varies without compiling again; the defaults are the paper's.
 
     However a number is written (Python, NumPy or JAX, integer or float), it becomes a float32
-    `jax.Array`. `jax.vmap(Hyperparameters)(rates)` is a stack of them, one a rate, to `vmap` over.
+    `jax.Array`. `jax.vmap(Hyperparameters)(rates)` is a stack of them, one per rate,
+    to `vmap` over.
 
     Fields:
       learning_rate: ε.
@@ -70,7 +101,7 @@ class Hyperparameters:
     rate_multipliers: Any = None
     decay_multipliers: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), getattr(self, field.name))
             object.__setattr__(self, field.name, value)
@@ -79,14 +110,14 @@ class Hyperparameters:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def tree_flatten_with_keys(self):
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], list[str]]:
         """For jax: fields are the children."""
         names = [field.name for field in dataclasses.fields(self)]
         keys = map(jax.tree_util.GetAttrKey, names)
         return [(key, getattr(self, name)) for key, name in zip(keys, names, strict=True)], names
 
     @classmethod
-    def tree_unflatten(cls, names, children):
+    def tree_unflatten(cls, names: list[str], children: Any) -> "Hyperparameters":
         """For jax: takes any children as they are, since jax puts placeholders into trees."""
         self = object.__new__(cls)
         for name, child in zip(names, children, strict=True):
@@ -94,12 +125,60 @@ class Hyperparameters:
         return self
 
 
-def create_train_state(model: AlexNet, key: jax.Array, *, mesh: Mesh | None = None) -> TrainState:
-    """Initialises parameters and velocity, the same on every mesh, and places them.
+class TrainStep(jax.stages.Wrapped, Protocol):
+    """What `make_train_step` makes: one update. It has the methods of a `jax.jit` function."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, hparams: Hyperparameters
+    ) -> tuple[TrainState, Metrics]:
+        """The state after the update, and the metrics of the batch before it."""
+        ...
+
+
+class TrainSteps(jax.stages.Wrapped, Protocol):
+    """What `make_train_steps` makes: several updates."""
+
+    def __call__(
+        self, state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
+    ) -> tuple[TrainState, Metrics]:
+        """The state after the updates, and the metrics of each."""
+        ...
+
+
+class EvalStep(jax.stages.Wrapped, Protocol):
+    """What `make_eval_step` makes."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> Metrics:
+        """Sums over the images of the batch."""
+        ...
+
+
+class PredictStep(jax.stages.Wrapped, Protocol):
+    """What `make_predict_step` makes."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> jax.Array:
+        """Log-probabilities float32 [B, num_classes]."""
+        ...
+
+
+def run_key(seed: int) -> jax.Array:
+    """The PRNG key of a run: threefry, whatever `JAX_DEFAULT_PRNG_IMPL` says.
+
+    With other generators the draws would depend on the mesh.
+    """
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def create_train_state(
+    model: AlexNet, key: jax.Array, *, rule: Rule = update_rule, mesh: Mesh | None = None
+) -> TrainState:
+    """Initialises parameters and the rule's state, the same on every mesh, and places them.
 
     Args:
       model: the network.
-      key: PRNG key of the run; initialisation and all later draws come from it.
+      key: PRNG key of the run; initialisation and all later draws come from it. One that is not
+        threefry (`run_key`) is made into the threefry key of the same seed; raw words are taken.
+      rule: as given to `make_train_step`.
       mesh: where to place the state; None is the default device.
 
     Raises:
@@ -109,34 +188,56 @@ def create_train_state(model: AlexNet, key: jax.Array, *, mesh: Mesh | None = No
 
     def create(key):
         images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
-        init_key, run_key = jax.random.split(key)
+        init_key, kept_key = jax.random.split(key)
         params = model.init(init_key, images)["params"]
-        opt_state = update_rule(learning_rate=0.0).init(params)
-        return TrainState(jnp.int32(0), params, opt_state, run_key)
+        opt_state = _rule_at(rule, Hyperparameters()).init(params)
+        return TrainState(jnp.int32(0), params, opt_state, kept_key)
 
+    key = threefry(key)
     if mesh is None:
         return jax.jit(create)(key)
     placed = parallel.shardings(jax.eval_shape(create, key), model, mesh)
     return jax.jit(create, out_shardings=placed)(key)
 
 
+def state_template(model: AlexNet, mesh: Mesh | None, rule: Rule = update_rule) -> TrainState:
+    """The shapes, dtypes and placement of a train state; computes nothing."""
+    state = jax.eval_shape(lambda: create_train_state(model, run_key(0), rule=rule))
+    if mesh is None:
+        placed = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), state)
+    else:
+        placed = parallel.shardings(state, model, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        placed,
+    )
+
+
 def make_train_step(
     model: AlexNet,
-    augmentation: Augmentation | None = None,
+    augmentation: AugmentationProtocol | None = None,
     *,
+    rule: Rule = update_rule,
     mesh: Mesh | None = None,
     max_traces: int | None = None,
-):
+) -> TrainStep:
     """Builds the jitted step `(state, batch, hparams) -> (state, metrics)`; the state is donated.
 
-    `batch` is {"image": uint8 [B, S, S, 3], "label": int32 [B]}, NumPy or JAX; float32 images
-    [B, s, s, 3] are taken as augmented already (by `data.host.host_augment`). The metrics are
+    `batch` is {"image": uint8 [B, S, S, 3], "label": int32 [B]}, NumPy or JAX. The metrics are
     the batch's mean "loss" (nats) and "top1_error" and "top5_error" (shares), float32 scalars of
-    the augmented images before the update.
+    the augmented images before the update. A label outside 0 to num_classes - 1 makes the loss
+    and the update NaN. The step may stand inside `jit`, `scan`, `vmap` and the like.
 
     Args:
-      model: the network.
-      augmentation: what is done to the images; None takes ImageNet's constants.
+      model: the network. Its parameters alone are trained: networks that keep statistics of
+        batches (mutable collections) are out of scope.
+      augmentation: what is done to the images; None takes the paper's with ImageNet's constants.
+        `AlreadyAugmented` is for images that the host augments.
+      rule: makes the Optax transform of the update, from the fields of `Hyperparameters` that
+        its signature names: `optax.adam`, `optax.adamw` … Under a mesh with model=2 it sees the
+        parameters of one tower, so it should treat each value by itself. The state is to be
+        created with the same rule.
       mesh: devices to run on, from `make_mesh`; None is one device.
       max_traces: raise AssertionError where the step is compiled more often than this. chex
         counts by the function's name: `chex.clear_trace_counter()` comes before another model.
@@ -145,15 +246,19 @@ def make_train_step(
       ValueError: the model cannot be split over the mesh; or, at a call, the images do not have
         three channels, are too small, or do not divide over the mesh.
     """
-    train_step = _train_step(model, augmentation, mesh)
+    train_step = _train_step(model, augmentation, rule, mesh)
     if max_traces is not None:
         train_step = chex.assert_max_traces(train_step, n=max_traces)
-    return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
+    return compiled(train_step, donate_argnums=0)
 
 
 def make_train_steps(
-    model: AlexNet, augmentation: Augmentation | None = None, *, mesh: Mesh | None = None
-):
+    model: AlexNet,
+    augmentation: AugmentationProtocol | None = None,
+    *,
+    rule: Rule = update_rule,
+    mesh: Mesh | None = None,
+) -> TrainSteps:
     """Builds jitted updates in one call, `(state, data, indices, hparams) -> (state, metrics)`.
 
     The same updates as those of `make_train_step`, one after the other. `data` is a whole split,
@@ -162,10 +267,12 @@ def make_train_steps(
     is donated. Arguments and errors as in `make_train_step`. Slow on CPU, where XLA does not take
     its fast convolutions inside a loop.
     """
-    train_step = _train_step(model, augmentation, mesh)
+    train_step = _train_step(model, augmentation, rule, mesh)
     rows = None if mesh is None else NamedSharding(mesh, parallel.batch_spec(mesh))
 
-    def train_steps(state, data, indices, hparams):
+    def train_steps(
+        state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
+    ) -> tuple[TrainState, Metrics]:
         def one(state, update):
             chosen, hparams = update
             batch = {name: jnp.take(array, chosen, axis=0) for name, array in data.items()}
@@ -175,46 +282,52 @@ def make_train_steps(
 
         return jax.lax.scan(one, state, (indices, hparams))
 
-    return jax.jit(train_steps, donate_argnums=0, compiler_options=compiler_options())
+    return compiled(train_steps, donate_argnums=0)
 
 
-def _train_step(model, augmentation, mesh):
+def _rule_at(rule: Rule, hparams: Hyperparameters) -> optax.GradientTransformation:
+    """The transform that `rule` makes of the hyper-parameters that its signature names."""
+    values = {field.name: getattr(hparams, field.name) for field in dataclasses.fields(hparams)}
+    parameters = inspect.signature(rule).parameters.values()
+    wanted = {parameter.name for parameter in parameters}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        values = {name: value for name, value in values.items() if name in wanted}
+    return rule(**values)
+
+
+def _train_step(model, augmentation, rule, mesh) -> Callable[..., tuple[TrainState, Metrics]]:
     """The function that `make_train_step` compiles."""
     parallel.check_mesh(model, mesh)
-    augmentation = augmentation or Augmentation()
+    augmentation = sized(augmentation or Augmentation(), model.image_size)
     axes = parallel.axes_of(mesh)
     net = model.clone(tower_axis=axes.towers)
 
     def local_step(state: TrainState, batch: Batch, hparams: Hyperparameters):
         labels = batch["label"]
-        count = len(labels) * axes.shards
-        keys = augment.example_keys(state.key, state.step, axes.positions(len(labels)))
-        images = batch["image"]
-        if images.dtype != jnp.float32:  # float32: the host has augmented them
-            images = augment.augment(
-                images, keys, augmentation, model.image_size, hparams.color_strength
-            )
+        here = labels.shape[0]
+        count = here * axes.shards
+        keys = augment.example_keys(state.key, state.step, axes.positions(here))
+        images = augmentation.train(batch["image"], keys, hparams.color_strength)
 
         def mean_loss(params):
             variables = {"params": axes.replicate(params)}
             logits = net.apply(variables, images, train=True, dropout_keys=keys)
-            losses = image_scores(jax.nn.log_softmax(logits), labels)
-            return losses["loss"].sum() / count, losses
+            scores = _float32_scores(jax.nn.log_softmax(logits), labels)
+            # A factor of all losses, so that the whole gradient is NaN too.
+            usable = _is_class(labels, model.num_classes).all()
+            scores["loss"] *= jnp.where(usable, 1.0, jnp.nan)
+            return scores["loss"].sum() / count, scores
 
         gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
-        rule = update_rule(
-            hparams.learning_rate,
-            hparams.momentum,
-            hparams.weight_decay,
-            hparams.rate_multipliers,
-            hparams.decay_multipliers,
-        )
-        updates, opt_state = rule.update(gradients, state.opt_state, state.params)
+        transform = _rule_at(rule, hparams)
+        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
-    def train_step(state, batch, hparams):
+    def train_step(
+        state: TrainState, batch: Batch, hparams: Hyperparameters
+    ) -> tuple[TrainState, Metrics]:
         return _on_mesh(local_step, model, mesh)(state, batch, hparams)
 
     return train_step
@@ -222,24 +335,25 @@ def _train_step(model, augmentation, mesh):
 
 def make_eval_step(
     model: AlexNet,
-    augmentation: Augmentation | None = None,
+    augmentation: AugmentationProtocol | None = None,
     *,
     views: str = "center",
     mesh: Mesh | None = None,
-):
+) -> EvalStep:
     """Builds the jitted `(state, batch) -> sums` over the images of a batch.
 
     The sums are "loss" (nats), "top1_error", "top5_error" and "count", float32 scalars.
-    `batch["mask"]` (float or bool [B], optional) says which images count.
+    `batch["mask"]` (float or bool [B], optional) says which images count. A label outside 0 to
+    num_classes - 1 is never predicted rightly and adds nothing to the loss.
 
     Args:
       model: the network.
-      augmentation: its mean is subtracted; None takes ImageNet's.
+      augmentation: its `views` are looked at; None takes the paper's with ImageNet's mean.
       views: "center" crop, or "ten" views whose probabilities are averaged.
       mesh: as in `make_train_step`.
 
     Raises:
-      ValueError: as in `make_train_step`, or for unknown views.
+      ValueError: as in `make_train_step`, or for views that the augmentation does not have.
 
     Source: AlexNet §4.1; ties are scored as the authors' code does.
     """
@@ -247,24 +361,24 @@ def make_eval_step(
     axes = parallel.axes_of(mesh)
 
     def local_step(state: TrainState, batch: Batch):
-        scores = image_scores(predict(state.params, batch["image"]), batch["label"])
+        scores = _float32_scores(predict(state.params, batch["image"]), batch["label"])
         scores["count"] = jnp.ones_like(scores["loss"])
         mask = batch.get("mask", scores["count"])
         return axes.sum({name: jnp.where(mask, score, 0).sum() for name, score in scores.items()})
 
-    def eval_step(state, batch):
+    def eval_step(state: TrainState, batch: Batch) -> Metrics:
         return _on_mesh(local_step, model, mesh)(state, batch)
 
-    return jax.jit(eval_step, compiler_options=compiler_options())
+    return compiled(eval_step)
 
 
 def make_predict_step(
     model: AlexNet,
-    augmentation: Augmentation | None = None,
+    augmentation: AugmentationProtocol | None = None,
     *,
     views: str = "center",
     mesh: Mesh | None = None,
-):
+) -> PredictStep:
     """Builds the jitted `(state, batch) -> log-probabilities` float32 [B, num_classes].
 
     Arguments as in `make_eval_step`; only `batch["image"]` is read.
@@ -274,29 +388,36 @@ def make_predict_step(
     def local_step(state: TrainState, batch: Batch):
         return predict(state.params, batch["image"])
 
-    def predict_step(state, batch):
+    def predict_step(state: TrainState, batch: Batch) -> jax.Array:
         images = {"image": batch["image"]}
         return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, images)
 
-    return jax.jit(predict_step, compiler_options=compiler_options())
+    return compiled(predict_step)
 
 
 def _predictor(model, augmentation, views, mesh):
     """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
     parallel.check_mesh(model, mesh)
-    augmentation = augmentation or Augmentation()
+    augmentation = sized(augmentation or Augmentation(), model.image_size)
     net = model.clone(tower_axis=parallel.axes_of(mesh).towers)
-    cut = {"center": augment.center_view, "ten": augment.ten_views}
-    if views not in cut:
-        raise ValueError(f"views={views!r}; use 'center' or 'ten'")
+    if isinstance(augmentation, Augmentation):  # others tell their views when they see images
+        _check_views(views, augment.VIEWS)
 
     def predict(params, images):
-        crops = cut[views](images, augmentation, model.image_size)
-        logits = net.apply({"params": params}, crops.reshape(-1, *crops.shape[2:]))
-        log_probs = jax.nn.log_softmax(logits).reshape(*crops.shape[:2], -1)
-        return jax.nn.logsumexp(log_probs, axis=0) - np.log(len(crops))
+        cuts = augmentation.views(images)
+        _check_views(views, cuts)
+        crops = cuts[views]
+        count, batch = crops.shape[:2]
+        logits = net.apply({"params": params}, crops.reshape(count * batch, *crops.shape[2:]))
+        log_probs = jax.nn.log_softmax(logits).reshape(count, batch, logits.shape[-1])
+        return jax.nn.logsumexp(log_probs, axis=0) - math.log(count)
 
     return predict
+
+
+def _check_views(views, known) -> None:
+    if views not in known:
+        raise ValueError(f"views={views!r}; {suggestion(str(views), known)}")
 
 
 def _on_mesh(step, model, mesh, out_specs=None):
@@ -317,7 +438,8 @@ def _on_mesh(step, model, mesh, out_specs=None):
 def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
     """ "loss" and "top1_error", "top5_error" of each image, float [B]; NumPy or JAX.
 
-    Of the classes tied with the label, those that still fit into the k share the credit.
+    Of the classes tied with the label, those that still fit into the k share the credit. Where
+    the label is none of the classes, the loss is 0 and the errors are 1.
 
     Args:
       log_probs: float [B, K].
@@ -326,32 +448,22 @@ def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
     Source: the authors' 2012 code.
     """
     xp = log_probs.__array_namespace__()
-    own = xp.take_along_axis(log_probs, labels[:, None], axis=-1)
+    is_class = _is_class(labels, log_probs.shape[-1])
+    own = xp.take_along_axis(log_probs, xp.where(is_class, labels, 0)[:, None], axis=-1)
     above = (~(log_probs <= own)).sum(-1)  # so that NaN is an error, not a tie
     tied = xp.maximum((log_probs == own).sum(-1), 1)
+    credit = {k: xp.clip((k - above) / tied, 0, 1) for k in (1, 5)}
     return {
-        "loss": -own[:, 0],
-        **{f"top{k}_error": 1 - xp.clip((k - above) / tied, 0, 1) for k in (1, 5)},
+        "loss": xp.where(is_class, -own[:, 0], 0),
+        **{f"top{k}_error": 1 - xp.where(is_class, credit[k], 0) for k in credit},
     }
 
 
-@cache
-def compiler_options() -> dict[str, Any] | None:
-    """XLA options that make the step faster on CPU, where this jaxlib knows them; else None.
+def _is_class(labels: Any, num_classes: int) -> Any:
+    """bool [B]: whether a label names a class. Indexing would take -1 for the last one."""
+    return (labels >= 0) & (labels < num_classes)
 
-    Convolutions are left to Eigen, which uses all cores for few channels, and products to
-    YNNPACK. The names are experimental, so each is tried on a trivial program first.
-    """
-    if jax.default_backend() != "cpu":
-        return None
-    known = {}
-    for name, value in (
-        ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"),
-        ("xla_cpu_copy_insertion_use_region_analysis", True),
-    ):
-        try:
-            jax.jit(jnp.negative, compiler_options={name: value}).lower(0.0).compile()
-            known[name] = value
-        except Exception:  # jaxlib has raised several types for an unknown option
-            continue
-    return known or None
+
+def _float32_scores(log_probs: jax.Array, labels: Any) -> Metrics:
+    """`image_scores` in float32, under JAX_ENABLE_X64 too."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), image_scores(log_probs, labels))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_jax import augment
-from alexnet_jax.augment import Augmentation
+from alexnet_jax.augment import AlreadyAugmented, Augmentation
 from tests.reference import training_numpy as reference
 from tests.reference.cases import quick_jit
 
@@ -131,6 +131,53 @@ def test_centre_of_the_mean_image_is_subtracted_as_the_authors_did():
     np.testing.assert_array_equal(found, expected)
 
 
+def centre(image):
+    middle = (image.shape[0] - SIZE) // 2
+    return image[middle : middle + SIZE, middle : middle + SIZE]
+
+
+@pytest.mark.parametrize("mean_at", ["crop", "center"])
+def test_a_mirrored_crop_has_the_mean_subtracted_as_the_paper_or_the_authors_do(mean_at):
+    """The mean of the crop's place is mirrored with it; the centre of the mean image never is."""
+    mean = photographs(1, seed=1)[0].astype(np.float32)
+    fields = {"crop": "random", "flip": True}
+    images, plain_images = photographs(64), photographs(64)
+    found = augmented(images, mean=mean, mean_at=mean_at, **fields)
+    crops = augmented(plain_images, **fields)
+    if mean_at == "center":
+        expected = crops - centre(mean)
+    else:
+        means = np.broadcast_to(mean.astype(np.uint8), images.shape)
+        expected = crops - augmented(means, **fields)
+    np.testing.assert_array_equal(found, expected)
+    unflipped = augmented(images, crop="random")
+    assert 0 < sum(np.array_equal(*pair) for pair in zip(crops, unflipped, strict=True)) < 64
+
+
+def test_mirrored_views_have_the_centre_mean_subtracted_as_it_stands():
+    mean = photographs(1, seed=1)[0].astype(np.float32)
+    settings = Augmentation(mean=mean, mean_at="center")
+    images = photographs()
+    ten = augment.ten_views(images, settings, SIZE)
+    expected = [reference.ten_views(image.astype(np.float32), SIZE) for image in images]
+    np.testing.assert_array_equal(ten, np.stack(expected, axis=1) - centre(mean))
+    np.testing.assert_array_equal(augment.center_view(images, settings, SIZE), ten[2:3])
+
+
+@pytest.mark.parametrize(
+    ("strength", "color", "divisor"), [(0.1, "std", 1.1), (0.0, "std", 1), (0.1, "none", 1)]
+)
+def test_images_are_divided_only_while_there_is_colour_noise(strength, color, divisor):
+    images = maps(4)
+    fields = {"color": color, "strength": np.float32(strength)}
+    found = augmented(images, scale_with_color=True, **fields)
+    np.testing.assert_allclose(found, augmented(images, **fields) / divisor, rtol=1e-6)
+    np.testing.assert_array_equal(
+        augment.center_view(images, Augmentation(**(PLAIN | {"scale_with_color": True})), SIZE)[0],
+        augmented(images),
+    )
+
+
 def test_mean_colour_is_subtracted_everywhere():
     mean = np.array([1.5, 2.5, 3.5], np.float32)
     np.testing.assert_array_equal(augmented(maps(2), mean=mean), augmented(maps(2)) - mean)
@@ -222,6 +269,37 @@ def test_pixels_do_not_depend_on_how_the_batch_is_split():
     for rows in (slice(0, 2), slice(2, 6)):
         own = keys(step=3, positions=jnp.arange(6)[rows])
         np.testing.assert_array_equal(augmented(images[rows], own, **FULL), whole[rows])
+
+
+# --- the protocol ---------------------------------------------------------------------------
+
+
+def test_the_methods_are_the_functions_at_the_size_of_the_network():
+    images = photographs()
+    settings = augment.sized(Augmentation(), SIZE)
+    np.testing.assert_array_equal(
+        settings.train(images, keys(3), 0.1),
+        augment.augment(images, keys(3), settings, SIZE, 0.1),
+    )
+    views = settings.views(images)
+    assert {name: len(view) for name, view in views.items()} == {
+        name: views.count for name, views in augment.VIEWS.items()
+    }
+    np.testing.assert_array_equal(views["ten"], augment.ten_views(images, settings, SIZE))
+    assert augment.sized(settings, 99) is settings
+    with pytest.raises(ValueError, match="image_size"):
+        Augmentation().views(images)
+
+
+def test_what_is_augmented_already_passes_and_is_tested_as_usual():
+    settings = augment.sized(AlreadyAugmented(Augmentation()), SIZE)
+    crops = np.ones((3, SIZE, SIZE, 3), np.float32)
+    np.testing.assert_array_equal(settings.train(crops, keys(3), 0.1), crops)
+    expected = augment.center_view(photographs(), Augmentation(), SIZE)
+    np.testing.assert_array_equal(settings.views(photographs())["center"], expected)
+    for wrong in (photographs(), crops.astype(np.float64), crops[:, 1:]):
+        with pytest.raises(ValueError, match="float32"):
+            settings.train(wrong, keys(3), 0.1)
 
 
 # --- errors -------------------------------------------------------------------------------------

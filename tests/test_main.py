@@ -59,7 +59,7 @@ def test_a_mistake_in_a_flag_is_one_line(tmp_path, flag, message):
     "field, value, message",
     [
         ("preset", "papr", "did you mean 'paper'"),
-        ("schedule.name", "plato", 'unknown schedule "plato"; did you mean "plateau"?'),
+        ("schedule.name", "plato", "unknown schedule 'plato'; did you mean 'plateau'?"),
         ("dataset", "imagenet2012", "python -m alexnet_jax.prepare --dataset=imagenet2012"),
         ("mesh.model", 3, "model=3: the net has two towers"),
     ],

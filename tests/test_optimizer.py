@@ -115,3 +115,29 @@ def test_a_multiplier_of_no_parameter_is_named(fields):
         run(**{fields: {"conv9": 1.0}})
     with pytest.raises(ValueError, match="fc8/weight"):
         run(**{fields: {"fc8": {"weight": 1.0}}})
+
+
+def test_multipliers_are_of_leaves_of_any_name_and_depth():
+    """As other networks have them; only what is called "bias" has no decay by default."""
+    ones = {name: jnp.ones(()) for name in ("kernel", "bias", "scale")}
+    params = {"block": {"conv": ones, "norm": {"scale": jnp.ones(())}}, "gain": jnp.ones(())}
+    rule = update_rule(
+        1.0,
+        weight_decay=0.5,
+        rate_multipliers={"block": {"conv": {"scale": 3.0}, "norm": 5.0}},
+        decay_multipliers={"gain": 4.0, "block": {"conv": 2.0}},
+    )
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = rule.update(still, rule.init(params), params)
+    assert jax.tree.map(float, updates) == {
+        "block": {"conv": {"kernel": -1.0, "bias": 0.0, "scale": -3.0}, "norm": {"scale": -2.5}},
+        "gain": -2.0,
+    }
+
+
+@pytest.mark.parametrize("factor", [[], [1.0, 2.0], np.ones(3)])
+def test_a_multiplier_is_one_number(factor):
+    with pytest.raises(ValueError, match="multiplier of 'fc8'"):
+        run(rate_multipliers={"fc8": factor})
+    with pytest.raises(ValueError, match="fc8/kernel/x"):
+        run(rate_multipliers={"fc8": {"kernel": {"x": 1.0}}})

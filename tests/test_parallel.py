@@ -25,7 +25,7 @@ from alexnet_jax import (
 )
 from alexnet_jax.communication import QUICK, collectives, compile_train_step, device_bytes
 from alexnet_jax.models.layer_table import towers_exchange
-from alexnet_jax.runs.workdir import state_template
+from alexnet_jax.step import state_template
 from alexnet_jax.summary import format_bytes, format_collectives
 
 MESHES = [(1, 2), (2, 1), (2, 2), (4, 2)]

@@ -127,8 +127,8 @@ def test_warm_up_rises_in_a_line_on_top_of_any_schedule():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("plato", {}, 'unknown schedule "plato"; did you mean "plateau"?'),
-        ("x", {}, 'unknown schedule "x"; there are drops, plateau, dexp, constant'),
+        ("plato", {}, "unknown schedule 'plato'; did you mean 'plateau'?"),
+        ("x", {}, "unknown schedule 'x'; use one of drops, plateau, dexp, constant"),
         ("drops", {"drops": (50, 23)}, "drops (50, 23) are not in order; give rising epochs"),
         ("drops", {"drops": (0, 23)}, "drops (0, 23) are not in order"),
     ],
@@ -177,3 +177,24 @@ def test_biases_may_keep_their_rate():
         assert learning_rate * fields["rate_multipliers"]["fc8"]["bias"] == pytest.approx(0.02)
         assert fields["rate_multipliers"]["fc8"]["kernel"] == 1
         assert fields["rate_multipliers"]["conv1"]["kernel"] == 0.1
+
+
+def test_multipliers_are_of_whatever_parameters_a_network_has():
+    params = {"norm": {"scale": 0, "shift": 0}, "block": {"conv": {"kernel": 0, "bias": 0}}}
+    changes = (
+        (0, {"rate_multipliers": {"norm": {"scale": 2.0}}}),
+        (3, {"rate_multipliers": {"norm": 0.5, "block": {"conv": {"bias": 4.0}}}}),
+    )
+    found = [
+        hyperparameters_at(epoch, changes, layers=params)["rate_multipliers"] for epoch in (0, 3)
+    ]
+    assert found == [
+        {"norm": {"scale": 2.0, "shift": 1.0}, "block": {"conv": {"kernel": 1.0, "bias": 1.0}}},
+        {"norm": {"scale": 0.5, "shift": 0.5}, "block": {"conv": {"kernel": 1.0, "bias": 4.0}}},
+    ]
+    rates = hyperparameters_at(
+        0, changes, layers=params, learning_rate=0.01, bias_learning_rate=0.02
+    )["rate_multipliers"]
+    assert rates["block"] == {"conv": {"kernel": 1.0, "bias": 2.0}}
+    # Without the parameters: what the changes name.
+    assert hyperparameters_at(0, changes[:1]) == {"rate_multipliers": {"norm": {"scale": 2.0}}}

@@ -12,10 +12,11 @@ from alexnet_jax import (
     create_train_state,
     make_eval_step,
     make_mesh,
+    make_predict_step,
     make_train_step,
     make_train_steps,
 )
-from alexnet_jax.step import compiler_options
+from alexnet_jax.step import image_scores
 from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
 from tests.reference import training_numpy
@@ -54,7 +55,7 @@ def model():
 def quick_compile(monkeypatch):
     """For steps that are built for one test: compiling would take nearly all of its time."""
     options = {"xla_backend_optimization_level": 0}
-    monkeypatch.setattr("alexnet_jax.step.compiler_options", lambda: options)
+    monkeypatch.setattr("alexnet_jax.compilation.compiler_options", lambda: options)
 
 
 @pytest.fixture(scope="module")
@@ -221,20 +222,35 @@ def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quic
     )
 
 
-def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
-    compile_as_usual = jax.jit
+@pytest.mark.parametrize("label", [-1, -2, NET.num_classes, NET.num_classes + 5])
+def test_a_label_of_no_class_is_loud_in_training_and_never_right_in_evaluation(
+    model, train_step, eval_step, label
+):
+    """Indexing takes -1 for the last class: a run would learn it in silence."""
+    batch = batch_of()
+    batch["label"][1] = label
+    state, metrics = train_step(fresh_state(model), batch, Hyperparameters())
+    assert np.isnan(metrics["loss"])
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(state.params["fc8"]))
+    state = fresh_state(model)
+    sums = eval_step(state, batch)
+    others = eval_step(state, batch_of() | {"mask": np.arange(BATCH) != 1})
+    for name, value in others.items():
+        assert float(sums[name]) == pytest.approx(float(value) + (name != "loss")), name
+    scores = image_scores(np.log(np.full((1, 6), 1 / 6, np.float32)), np.array([label]))
+    assert [float(score[0]) for score in scores.values()] == [0, 1, 1]
 
-    def jit(function, compiler_options):
-        if "xla_cpu_copy_insertion_use_region_analysis" in compiler_options:
-            raise RuntimeError("No such compile option")
-        return compile_as_usual(function, compiler_options=compiler_options)
 
-    compiler_options.cache_clear()
-    monkeypatch.setattr(jax, "jit", jit)
-    try:
-        assert list(compiler_options()) == ["xla_cpu_experimental_ynn_fusion_type"]
-    finally:
-        compiler_options.cache_clear()
+@pytest.mark.parametrize("field", ["momentum", "weight_decay", "color_strength"])
+def test_every_hyperparameter_reaches_the_update(model, train_step, field):
+    def moved(value):
+        hparams = Hyperparameters(**{field: value})
+        state = fresh_state(model)
+        for _ in range(2):
+            state, _ = train_step(state, batch_of(), hparams)
+        return np.asarray(state.params["fc8"]["kernel"])
+
+    assert not np.array_equal(moved(0.1), moved(0.2))
 
 
 # --- evaluation ---------------------------------------------------------------------------------
@@ -318,5 +334,7 @@ def test_unusable_images_are_named(model, eval_step, shape, message):
 
 
 def test_unknown_views_are_named(model):
-    with pytest.raises(ValueError, match="views='five'"):
+    with pytest.raises(ValueError, match="views='five'; use one of center, ten"):
         make_eval_step(model, views="five")
+    with pytest.raises(ValueError, match="views='tne'; did you mean 'ten'"):
+        make_predict_step(model, views="tne")

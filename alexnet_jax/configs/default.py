@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
             "color": "std",
             "mean_at": "crop",
             "scale": 1.0,
+            "scale_with_color": False,
             "statistics": "dataset",
         }
     )

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = imagenet2012.get_config()
     config.preset = "original"
     config.augmentation.mean_at = "center"
-    config.augmentation.scale = 1 / 1.1
+    config.augmentation.scale_with_color = True  # 1 / 1.1 until the colour noise ends
     config.bias_learning_rate = 0.02
     config.schedule.drops = (25.0, 51.0, 79.0)
     config.hand_changes = ORIGINAL_CHANGES

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.augment import Augmentation, augment, example_keys
+from alexnet_jax.augment import AugmentationProtocol, example_keys, sized
 from alexnet_jax.data.records import Batch
 
 
 def host_augment(
-    augmentation: Augmentation,
+    augmentation: AugmentationProtocol,
     key: jax.Array,
     *,
     image_size: int,
@@ -21,10 +21,18 @@ def host_augment(
     """A `transform` for `train_batches` that does on the CPU what the train step would do.
 
     It takes (step, batch) to `{"image": float32[B, s, s, 3], "label": int32[B]}`: the pixels that
-    the step makes of that batch with the run's `key` (`TrainState.key`), which it then takes as
-    they are. `color_strength` is a number or a function of the step; `rows` are the rows of the
-    global batch that this process loads. Runs on the host's cores, in the threads that read.
+    the step makes of that batch with the run's `key` (`TrainState.key`). A step made with
+    `AlreadyAugmented(augmentation)` takes them as they are. Runs on the host's cores, in the
+    threads that read.
+
+    Args:
+      augmentation: any; its `train` is called.
+      key: the run's.
+      image_size: s, the network's.
+      color_strength: a number, or a function of the step.
+      rows: the rows of the global batch that this process loads; None for all.
     """
+    augmentation = sized(augmentation, image_size)
     cpu = jax.local_devices(backend="cpu")[0]
     first = 0 if rows is None or rows.start is None else rows.start
     # The run's key lies on every device of the mesh, those of other hosts among them.
@@ -35,8 +43,8 @@ def host_augment(
 
     @jax.jit
     def augmented(key, step, images, strength):
-        keys = example_keys(key, step, first + jnp.arange(len(images)))
-        return augment(images, keys, augmentation, image_size, strength)
+        positions = first + jnp.arange(images.shape[0], dtype=jnp.int32)
+        return augmentation.train(images, example_keys(key, step, positions), strength)
 
     def transform(step: int, batch: Batch) -> Batch:
         strength = color_strength(step) if callable(color_strength) else color_strength

@@ -162,7 +162,7 @@ class AlexNet(nn.Module):
                 "3] is wanted; crop them or set image_size"
             )
         if train and dropout_keys is None:
-            positions = jnp.arange(len(images))
+            positions = jnp.arange(images.shape[0], dtype=jnp.int32)
             fold = jax.vmap(jax.random.fold_in, (None, 0))
             dropout_keys = fold(self.make_rng("dropout"), positions)
         x = images.astype(jnp.bfloat16) if self.precision == "bfloat16" else images
@@ -171,7 +171,7 @@ class AlexNet(nn.Module):
             for operation in layer.then:
                 x = self._apply(operation, x, layer, dropout_keys if train else None)
             self.sow("intermediates", f"{layer.name}_output", x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return x.astype(ops.at_least_float32(x.dtype))
 
     def _product(self, layer: Layer) -> "Product":
         """The convolution or full connection of a row."""
@@ -272,7 +272,7 @@ class Product(nn.Module):
 def _flatten(x: jax.Array, groups: int) -> jax.Array:
     """[B, H, W, C] to [B, HWC] in that order, one group of channels after the other."""
     parts = jnp.split(x, groups, axis=-1)
-    return jnp.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
+    return jnp.concatenate([part.reshape(part.shape[0], -1) for part in parts], axis=-1)
 
 
 def _fold_in(keys: jax.Array, number: int) -> jax.Array:

@@ -18,7 +18,7 @@ from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.presets import alexnet
-from alexnet_jax.step import Hyperparameters
+from alexnet_jax.step import Hyperparameters, run_key
 
 # Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
 CONSTANTS = ("mean", "deviations", "eigenvectors")
@@ -85,7 +85,7 @@ class Recipe:
     @property
     def key(self) -> jax.Array:
         """The PRNG key of the run."""
-        return jax.random.key(self.config.seed, impl="threefry2x32")
+        return run_key(self.config.seed)
 
     @cached_property
     def epoch_steps(self) -> int:

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from alexnet_jax import parallel
-from alexnet_jax.augment import VIEWS
+from alexnet_jax.augment import VIEWS, AlreadyAugmented
 from alexnet_jax.data.batches import batch_indices, train_batches
 from alexnet_jax.data.cache import OnDevice
 from alexnet_jax.data.host import host_augment
@@ -38,7 +38,7 @@ from alexnet_jax.runs.lock import locked
 from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.recipe import Recipe, build_augmentation, split_augmentation
 from alexnet_jax.runs.stop_signal import StopSignal
-from alexnet_jax.runs.workdir import members, save_config, state_template
+from alexnet_jax.runs.workdir import members, save_config
 from alexnet_jax.step import (
     METRICS,
     TrainState,
@@ -46,6 +46,7 @@ from alexnet_jax.step import (
     make_eval_step,
     make_train_step,
     make_train_steps,
+    state_template,
 )
 
 Say = Callable[[str], None]
@@ -186,7 +187,9 @@ class Training:
     def _one_by_one(self) -> Generator[None]:
         """Makes an update from the next batch each time it is asked for one."""
         chex.clear_trace_counter()  # counts by name: an ensemble's networks would add up
-        train_step = make_train_step(self.model, self.augmentation, mesh=self.mesh, max_traces=1)
+        on_host = self.config.augment == "host"
+        augmentation = AlreadyAugmented(self.augmentation) if on_host else self.augmentation
+        train_step = make_train_step(self.model, augmentation, mesh=self.mesh, max_traces=1)
         with contextlib.closing(self._train_stream()) as batches:
             for batch in batches:
                 hparams = self.recipe.hyperparameters(self.step, self.progress.schedule)

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
-from alexnet_jax.augment import Augmentation, augment, example_keys
+from alexnet_jax.augment import AlreadyAugmented, Augmentation, augment, example_keys
 from alexnet_jax.data.batches import train_batches
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.sets import open_dataset
 
 KEY = jax.random.key(7)
-SETTINGS = [{}, {"crop": "ten", "flip": False, "mean": np.full((24, 24, 3), 100, np.float32)}]
+SETTINGS = [
+    {},
+    {"crop": "ten", "flip": False, "mean": np.full((24, 24, 3), 100, np.float32)},
+    {"scale_with_color": True},
+]
 
 
 def batches(step=0, **options):
@@ -58,15 +62,20 @@ def small_run(augmentation):
     return create_train_state(model, jax.random.key(0)), make_train_step(model, augmentation)
 
 
-def test_the_step_takes_augmented_images_as_they_are():
-    state, train_step = small_run(Augmentation())
-    batch = {"image": jnp.zeros((8, 64, 64, 3)), "label": jnp.zeros(8, jnp.int32)}
-    _, metrics = jax.eval_shape(train_step, state, batch, Hyperparameters())
-    assert metrics["loss"].shape == ()
-    with pytest.raises(ValueError, match="uint8"):
-        jax.eval_shape(
-            train_step, state, batch | {"image": batch["image"].astype(int)}, Hyperparameters()
-        )
+def test_only_a_step_that_is_told_so_takes_augmented_images():
+    """Float crops would else go without the mean; stored images would else go raw."""
+    augmentation = Augmentation()
+    state, train_step = small_run(augmentation)
+    _, told = small_run(AlreadyAugmented(augmentation))
+    crops = {"image": jnp.zeros((8, 64, 64, 3)), "label": jnp.zeros(8, jnp.int32)}
+    stored = crops | {"image": jnp.zeros((8, 64, 64, 3), jnp.uint8)}
+    larger = crops | {"image": jnp.zeros((8, 72, 72, 3))}
+    for step, batch in ((told, crops), (train_step, stored)):
+        _, metrics = step.eval_shape(state, batch, Hyperparameters())
+        assert metrics["loss"].shape == ()
+    for step, batch in ((told, stored), (told, larger), (train_step, crops)):
+        with pytest.raises(ValueError, match="float32"):
+            step.eval_shape(state, batch, Hyperparameters())
 
 
 @pytest.mark.slow
@@ -75,7 +84,7 @@ def test_training_is_the_same_with_either():
     augmentation = Augmentation(flip=False)
     losses = []
     for on_host in (False, True):
-        state, train_step = small_run(augmentation)
+        state, train_step = small_run(AlreadyAugmented(augmentation) if on_host else augmentation)
         transform = host_augment(augmentation, state.key, image_size=64) if on_host else None
         stream = train_batches(dataset, batch_size=8, seed=0, transform=transform)
         for batch in itertools.islice(stream, 3):

@@ -154,7 +154,7 @@ def network(config):
 
 
 def expected_run(config):
-    """The parameters before and after the run, and the loss of each update, by the paper's rules."""
+    """The parameters before and after the run, and its losses, by the rules of the paper."""
     data = open_dataset("digits", config.train_split, stored_size=config.stored_size)
     stored = data.source.read(np.arange(len(data)))
     measured = constants(config, stored["image"])

@@ -1,0 +1,135 @@
+"""How a step is compiled: with the options that make it fast, alone or inside other programs."""
+
+from collections.abc import Callable
+from functools import cache, update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result", covariant=True)
+
+
+class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
+    """What `jax.jit` makes of a function, with XLA options wherever jax takes them.
+
+    jax takes compiler options on the outermost program alone. So the function has them where it
+    is called by itself or under `jax.vmap`, and does without where it becomes a part of another
+    program (`jit`, `scan`, `make_jaxpr` …) or of a derivative.
+    """
+
+    def __init__(
+        self,
+        function: Callable[Parameters, Result],
+        donate_argnums: int | tuple[int, ...],
+        options: dict[str, Any] | None,
+    ):
+        update_wrapper(self, function)
+        # Both share one trace of the function.
+        self._part: Any = jax.jit(function, donate_argnums=donate_argnums)
+        self._whole: Any = (
+            jax.jit(function, donate_argnums=donate_argnums, compiler_options=options)
+            if options
+            else self._part
+        )
+
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        """Runs the function, compiled for these shapes."""
+        result: Result = self._fitting((args, kwargs))(*args, **kwargs)
+        return result
+
+    def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
+        """As the method of a function from `jax.jit`."""
+        return self._fitting((args, kwargs)).trace(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """As the method of a function from `jax.jit`."""
+        return self._fitting((args, kwargs)).lower(*args, **kwargs)
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """As the method of a function from `jax.jit`."""
+        return self._part.eval_shape(*args, **kwargs)
+
+    def clear_cache(self) -> None:
+        """As the method of a function from `jax.jit`."""
+        self._part.clear_cache()
+        self._whole.clear_cache()
+
+    def _cache_size(self) -> int:
+        """How many programs were compiled for calls by itself."""
+        return int(self._whole._cache_size())
+
+    def _fitting(self, arguments: Any) -> Any:
+        """The form that jax takes here."""
+        nested = self._whole is not self._part and (_staged() or _differentiated(arguments))
+        return self._part if nested else self._whole
+
+
+def compiled(
+    function: Callable[Parameters, Result], *, donate_argnums: int | tuple[int, ...] = ()
+) -> Compiled[Parameters, Result]:
+    """`jax.jit(function)` with `compiler_options`, which may stand inside other programs too.
+
+    Args:
+      function: a pure function of arrays.
+      donate_argnums: as for `jax.jit`.
+    """
+    return Compiled(function, donate_argnums, compiler_options())
+
+
+@jax.jit
+def _zero() -> jax.Array:
+    return np.int32(0)  # type: ignore[return-value]  # jax makes it an array
+
+
+def _staged() -> bool:
+    """Whether operations are being recorded for another program, not run. Some 4 µs."""
+    return isinstance(_zero(), jax.core.Tracer)
+
+
+def _differentiated(arguments: Any) -> bool:
+    """Whether a derivative by any of the arguments is being taken, whatever else surrounds it."""
+    traced = [
+        leaf
+        for leaf in jax.tree.leaves(arguments)
+        if isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    found = False
+
+    @jax.custom_jvp
+    def same(leaves):
+        return leaves
+
+    @same.defjvp
+    def same_jvp(primals, tangents):  # jax asks for it only where there is a derivative
+        nonlocal found
+        found = True
+        return primals[0], tangents[0]
+
+    if traced:
+        same(traced)
+    return found
+
+
+@cache
+def compiler_options() -> dict[str, Any] | None:
+    """XLA options that make the step faster on CPU, where this jaxlib knows them; else None.
+
+    Convolutions are left to Eigen, which uses all cores for few channels, and products to
+    YNNPACK. The names are experimental, so each is tried on a trivial program first.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    known = {}
+    for name, value in (
+        ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"),
+        ("xla_cpu_copy_insertion_use_region_analysis", True),
+    ):
+        try:
+            jax.jit(jnp.negative, compiler_options={name: value}).lower(0.0).compile()
+            known[name] = value
+        except Exception:  # jaxlib has raised several types for an unknown option
+            continue
+    return known or None
