@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import augment, parallel
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.layers import Network
 from alexnet_jax.optimizer import update_rule
 
 Batch = Mapping[str, Any]
@@ -94,7 +94,7 @@ class Hyperparameters:
         return self
 
 
-def create_train_state(model: AlexNet, key: jax.Array, *, mesh: Mesh | None = None) -> TrainState:
+def create_train_state(model: Network, key: jax.Array, *, mesh: Mesh | None = None) -> TrainState:
     """Initialises parameters and velocity, the same on every mesh, and places them.
 
     Args:
@@ -120,8 +120,22 @@ def create_train_state(model: AlexNet, key: jax.Array, *, mesh: Mesh | None = No
     return jax.jit(create, out_shardings=placed)(key)
 
 
+def state_template(model: Network, mesh: Mesh | None) -> TrainState:
+    """The shapes, dtypes and placement of a train state; computes nothing."""
+    state = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
+    if mesh is None:
+        placed = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), state)
+    else:
+        placed = parallel.shardings(state, model, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        placed,
+    )
+
+
 def make_train_step(
-    model: AlexNet,
+    model: Network,
     augmentation: Augmentation | None = None,
     *,
     mesh: Mesh | None = None,
@@ -152,7 +166,7 @@ def make_train_step(
 
 
 def make_train_steps(
-    model: AlexNet, augmentation: Augmentation | None = None, *, mesh: Mesh | None = None
+    model: Network, augmentation: Augmentation | None = None, *, mesh: Mesh | None = None
 ):
     """Builds jitted updates in one call, `(state, data, indices, hparams) -> (state, metrics)`.
 
@@ -183,7 +197,7 @@ def _train_step(model, augmentation, mesh):
     parallel.check_mesh(model, mesh)
     augmentation = augmentation or Augmentation()
     axes = parallel.axes_of(mesh)
-    net = model.clone(tower_axis=axes.towers)
+    net = model.split(axes.towers)
 
     def local_step(state: TrainState, batch: Batch, hparams: Hyperparameters):
         labels = batch["label"]
@@ -221,7 +235,7 @@ def _train_step(model, augmentation, mesh):
 
 
 def make_eval_step(
-    model: AlexNet,
+    model: Network,
     augmentation: Augmentation | None = None,
     *,
     views: str = "center",
@@ -259,7 +273,7 @@ def make_eval_step(
 
 
 def make_predict_step(
-    model: AlexNet,
+    model: Network,
     augmentation: Augmentation | None = None,
     *,
     views: str = "center",
@@ -285,7 +299,7 @@ def _predictor(model, augmentation, views, mesh):
     """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
     parallel.check_mesh(model, mesh)
     augmentation = augmentation or Augmentation()
-    net = model.clone(tower_axis=parallel.axes_of(mesh).towers)
+    net = model.split(parallel.axes_of(mesh).towers)
     cut = {"center": augment.center_view, "ten": augment.ten_views}
     if views not in cut:
         raise ValueError(f"views={views!r}; use 'center' or 'ten'")

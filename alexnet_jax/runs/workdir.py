@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import parallel
@@ -29,7 +29,7 @@ from alexnet_jax.files import local_path, whole_file
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.recipe import build_augmentation, build_model
-from alexnet_jax.step import TrainState, create_train_state, make_predict_step
+from alexnet_jax.step import TrainState, make_predict_step, state_template
 
 # Fields that a resumed run may change: where it runs, how long, and its test at the end.
 MAY_CHANGE = (
@@ -163,20 +163,6 @@ def _stored(image: np.ndarray, size: int) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def _predict_step(model: AlexNet, augmentation: Augmentation, views: str, mesh: Mesh | None) -> Any:
     return make_predict_step(model, augmentation, views=views, mesh=mesh)
-
-
-def state_template(model: AlexNet, mesh: Mesh | None) -> TrainState:
-    """The shapes, dtypes and placement of a train state; computes nothing."""
-    state = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
-    if mesh is None:
-        placed = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), state)
-    else:
-        placed = parallel.shardings(state, model, mesh)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        placed,
-    )
 
 
 def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str]:
