@@ -5,7 +5,7 @@ Read from the program that XLA made, so that it is what runs and not what was me
 
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,8 +13,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from alexnet_jax import parallel
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.layer_table import towers_exchange
+from alexnet_jax.models.layers import Network
 from alexnet_jax.step import Hyperparameters, make_train_step, state_template
+from alexnet_jax.wording import align
 
 _KINDS = (
     "all-gather",
@@ -66,22 +68,23 @@ def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * bits // 8
 
 
-def collectives(compiled, mesh: Mesh) -> list[Collective]:
+def collectives(compiled: jax.stages.Compiled, mesh: Mesh, model: Network) -> list[Collective]:
     """Every collective of a program that was compiled for `mesh`, in the order it stands there.
 
     Args:
       compiled: from `jax.jit(…).lower(…).compile()`.
       mesh: from `make_mesh`.
+      model: the network, whose layers are looked for.
     """
+    layers = {layer.name for layer in model.layers}
     found = []
-    for line in compiled.as_text().splitlines():
+    for line in (compiled.as_text() or "").splitlines():
         match = _INSTRUCTION.search(line)
         if not match:
             continue
         result, kind, rest = match.groups()
         name = re.search(r'op_name="([^"]*)"', rest)
         path = name[1] if name else ""
-        layer = re.search(r"/((?:conv|fc)\d)/", path)
         shapes = [
             (dtype, tuple(int(n) for n in shape.split(",") if n))
             for dtype, shape in _SHAPE.findall(re.sub(r"/\*.*?\*/", "", result))
@@ -92,7 +95,7 @@ def collectives(compiled, mesh: Mesh) -> list[Collective]:
                 kind,
                 _axis(groups, mesh),
                 "backward" if "transpose(" in path else "forward",
-                layer[1] if layer else "",
+                next((scope for scope in path.split("/") if scope in layers), ""),
                 # The asynchronous form also lists its operands, first.
                 tuple(shapes[len(shapes) // 2 :] if f"{kind}-start" in line else shapes),
                 len(groups[0]),
@@ -122,16 +125,16 @@ def _axis(groups: list[list[int]], mesh: Mesh) -> str:
 
 
 # Machine code of the slow kind, made in a fraction of the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def compile_train_step(
-    model: AlexNet,
+    model: Network,
     mesh: Mesh | None,
     batch_size: int,
     stored_size: int = 256,
     augmentation: Augmentation | None = None,
-):
+) -> jax.stages.Compiled:
     """Compiles a training step from shapes alone, to look at: takes no memory on the devices.
 
     The operations, their order and their buffers are those of the real step; its machine code is
@@ -164,7 +167,7 @@ class DeviceBytes(NamedTuple):
     temporary: int  # activations, gradients, scratch: what XLA allocates beside the arguments
 
 
-def device_bytes(compiled, model: AlexNet, mesh: Mesh | None) -> DeviceBytes:
+def device_bytes(compiled: jax.stages.Compiled, model: Network, mesh: Mesh | None) -> DeviceBytes:
     """What one device holds while it runs a step of `compile_train_step`."""
 
     def held(tree):
@@ -176,5 +179,67 @@ def device_bytes(compiled, model: AlexNet, mesh: Mesh | None) -> DeviceBytes:
     state = state_template(model, mesh)
     parameters, velocity = held(state.params), held(state.opt_state)
     memory = compiled.memory_analysis()
+    if memory is None:
+        raise ValueError("this platform does not tell what a program holds; use the CPU")
     batch = memory.argument_size_in_bytes - parameters - velocity
     return DeviceBytes(parameters, velocity, batch, memory.temp_size_in_bytes)
+
+
+def format_collectives(found: list[Collective], model: Network, images: int) -> str:
+    """Collectives as text, in bytes that one device sends, beside those of the authors' GPUs.
+
+    Args:
+      found: from `collectives`.
+      model: the network.
+      images: that one device works on in a step.
+    """
+    theirs = {
+        name: f"{values:,} values " + ("one way" if name == model.head else "each way")
+        for name, values in towers_exchange(model).items()
+    }
+    head = ("pass", "axis", "layer", "collective", "arrays", "bytes/step", "bytes/image", "2012")
+    lines = [
+        (
+            one.direction,
+            one.axis,
+            one.layer or "all",
+            one.kind,
+            str(len(one.parts)),
+            f"{one.sent:,}",
+            f"{one.sent // images:,}",
+            theirs.get(one.layer, "") if one.direction == "forward" else "",
+        )
+        for one in found
+    ]
+    return align([head, *lines])
+
+
+def format_bytes(held: dict[str, DeviceBytes]) -> str:
+    """Bytes that a device holds, one column per mesh."""
+    names = [*DeviceBytes._fields, "total"]
+    columns = [[f"{n:,}" for n in (*bytes_, sum(bytes_))] for bytes_ in held.values()]
+    return align([("bytes on a device", *held), *zip(names, *columns, strict=True)])
+
+
+def describe_collectives(model: Network, batch_size: int) -> str:
+    """What four devices send in a training step and what one or two hold, as text.
+
+    Compiles the step for three meshes; takes four devices.
+    """
+    mesh = parallel.make_mesh(data=2, model=2)
+    found = collectives(compile_train_step(model, mesh, batch_size), mesh, model)
+    held = {}
+    for towers in (1, 2):
+        alone = parallel.make_mesh(data=1, model=towers)
+        compiled = compile_train_step(model, alone, batch_size)
+        held[f"1x{towers}"] = device_bytes(compiled, model, alone)
+    platform = mesh.devices.flat[0].platform
+    return "\n".join(
+        (
+            f"What one device sends in a training step, batch {batch_size}, data=2 x model=2 "
+            f"(compiled for {platform}); last column: between the authors' two GPUs, per image",
+            format_collectives(found, model, batch_size // 2),
+            f"\nWhat one device holds at batch {batch_size}; the authors' GPUs had 3 GB each",
+            format_bytes(held),
+        )
+    )

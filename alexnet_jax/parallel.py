@@ -8,7 +8,8 @@ import contextlib
 import faulthandler
 import os
 import sys
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def initialize(
 
 
 @contextlib.contextmanager
-def leaving_lost_hosts():
+def leaving_lost_hosts() -> Iterator[None]:
     """Ends this process with one line where another one of the run is lost.
 
     At once, since the usual way out waits for all of them.
@@ -132,13 +133,13 @@ class Axes(NamedTuple):
         shard = 0 if self.data is None else lax.axis_index(self.data)
         return shard * images + jnp.arange(images, dtype=jnp.int32)
 
-    def replicate(self, params):
+    def replicate(self, params: Any) -> Any:
         """Marks parameters as used by every data shard, so that their gradients are summed."""
         if self.data is None:
             return params
         return jax.tree.map(lambda p: lax.pcast(p, self.data, to="varying"), params)
 
-    def sum(self, tree):
+    def sum(self, tree: Any) -> Any:
         """Sums a tree of equally shaped scalars over the data shards, in one collective."""
         if self.data is None:
             return tree
@@ -164,53 +165,55 @@ def batch_spec(mesh: Mesh | None) -> P:
     return P(axes_of(mesh).data)
 
 
-def check_mesh(model, mesh: Mesh | None) -> None:
+class Partition(Protocol):
+    """How a network is divided over the `model` axis; its own knowledge, see `models.layers`."""
+
+    def check_split(self, parts: int) -> None:
+        """Raises ValueError where the network cannot be split over `parts` devices."""
+        ...
+
+    def split_axis(self, layer: str, parameter: str) -> int | None:
+        """The axis of a parameter that is divided over the towers; None: all of it everywhere."""
+        ...
+
+
+def check_mesh(model: Partition, mesh: Mesh | None) -> None:
     """Raises ValueError where `model` cannot be split over `mesh`."""
-    if mesh is None or mesh.shape["model"] == 1:
-        return
-    if model.towers != 2:
-        raise ValueError(
-            f"a net of {model.towers} tower cannot be split over model=2; use model=1 or a preset "
-            "with two towers"
-        )
-    if model.lrn and model.lrn_scope == "all":
-        raise ValueError(
-            "lrn_scope='all' normalises across both towers and they are on different devices; use "
-            "lrn_scope='tower' or model=1"
-        )
+    if mesh is not None and mesh.shape["model"] > 1:
+        model.check_split(mesh.shape["model"])
 
 
-def check_batch(batch, mesh: Mesh) -> None:
+def check_batch(batch: Mapping[str, Any], mesh: Mesh) -> None:
     """Raises ValueError where the images of `batch` do not divide over the mesh."""
     shards = mesh.shape["data"]
     images = batch["image"].shape[0]
-    if images % shards:
+    if images % shards or not images:
+        below = images // shards * shards
+        nearest = f"{below} or {below + shards}" if below else f"{shards}"
         raise ValueError(
-            f"a batch of {images} does not divide over data={shards}; use a multiple of {shards}"
+            f"a batch of {images} does not divide over data={shards}; use a multiple of {shards}, "
+            f"such as {nearest}"
         )
 
 
-def partition_specs(tree, model, mesh: Mesh):
+def partition_specs(tree: Any, model: Partition, mesh: Mesh) -> Any:
     """How each leaf of a train state (or of its parameters) lies on `mesh`.
 
-    Outputs are split, tower 0's first: the last axis of every kernel and bias. The last layer is
-    split over its inputs instead and its bias is on every device, as are step and key.
+    Parameters, and what an update rule keeps for each, are divided as the network says. All else
+    (step and key) is on every device.
     """
-    split = mesh.shape["model"] == 2
-    summed = {layer.name for layer in model.layers if layer.meets == "sum"}
 
-    def spec(path, leaf):
-        names = [getattr(entry, "key", None) for entry in path]
-        if not split or names[-1] not in ("kernel", "bias"):
+    def spec(path: Any, leaf: Any) -> P:
+        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        if mesh.shape["model"] == 1 or len(names) < 2 or not leaf.ndim:
             return P()
-        if names[-2] in summed:
-            return P("model") if names[-1] == "kernel" else P()
-        return P(*(None,) * (leaf.ndim - 1), "model")
+        axis = model.split_axis(*names[-2:])
+        return P() if axis is None else P(*(None,) * (axis % leaf.ndim), "model")
 
     return jax.tree_util.tree_map_with_path(spec, tree)
 
 
-def shardings(tree, model, mesh: Mesh):
+def shardings(tree: Any, model: Partition, mesh: Mesh) -> Any:
     """`partition_specs` as shardings."""
     specs = partition_specs(tree, model, mesh)
     return jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P))

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax import augment, parallel
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
 from alexnet_jax.compilation import compiled, compiler_options
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.layers import Network
 from alexnet_jax.optimizer import update_rule
 from alexnet_jax.wording import suggestion
 
@@ -170,7 +170,7 @@ def run_key(seed: int) -> jax.Array:
 
 
 def create_train_state(
-    model: AlexNet, key: jax.Array, *, rule: Rule = update_rule, mesh: Mesh | None = None
+    model: Network, key: jax.Array, *, rule: Rule = update_rule, mesh: Mesh | None = None
 ) -> TrainState:
     """Initialises parameters and the rule's state, the same on every mesh, and places them.
 
@@ -200,7 +200,7 @@ def create_train_state(
     return jax.jit(create, out_shardings=placed)(key)
 
 
-def state_template(model: AlexNet, mesh: Mesh | None, rule: Rule = update_rule) -> TrainState:
+def state_template(model: Network, mesh: Mesh | None, rule: Rule = update_rule) -> TrainState:
     """The shapes, dtypes and placement of a train state; computes nothing."""
     state = jax.eval_shape(lambda: create_train_state(model, run_key(0), rule=rule))
     if mesh is None:
@@ -215,7 +215,7 @@ def state_template(model: AlexNet, mesh: Mesh | None, rule: Rule = update_rule) 
 
 
 def make_train_step(
-    model: AlexNet,
+    model: Network,
     augmentation: AugmentationProtocol | None = None,
     *,
     rule: Rule = update_rule,
@@ -253,7 +253,7 @@ def make_train_step(
 
 
 def make_train_steps(
-    model: AlexNet,
+    model: Network,
     augmentation: AugmentationProtocol | None = None,
     *,
     rule: Rule = update_rule,
@@ -300,7 +300,7 @@ def _train_step(model, augmentation, rule, mesh) -> Callable[..., tuple[TrainSta
     parallel.check_mesh(model, mesh)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
     axes = parallel.axes_of(mesh)
-    net = model.clone(tower_axis=axes.towers)
+    net = model.split(axes.towers)
 
     def local_step(state: TrainState, batch: Batch, hparams: Hyperparameters):
         labels = batch["label"]
@@ -334,7 +334,7 @@ def _train_step(model, augmentation, rule, mesh) -> Callable[..., tuple[TrainSta
 
 
 def make_eval_step(
-    model: AlexNet,
+    model: Network,
     augmentation: AugmentationProtocol | None = None,
     *,
     views: str = "center",
@@ -373,7 +373,7 @@ def make_eval_step(
 
 
 def make_predict_step(
-    model: AlexNet,
+    model: Network,
     augmentation: AugmentationProtocol | None = None,
     *,
     views: str = "center",
@@ -399,7 +399,7 @@ def _predictor(model, augmentation, views, mesh):
     """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
     parallel.check_mesh(model, mesh)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
-    net = model.clone(tower_axis=parallel.axes_of(mesh).towers)
+    net = model.split(parallel.axes_of(mesh).towers)
     if isinstance(augmentation, Augmentation):  # others tell their views when they see images
         _check_views(views, augment.VIEWS)
 

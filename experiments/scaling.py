@@ -48,7 +48,7 @@ def main() -> None:
     model = alexnet("paper")
     batch = 128
     mesh = make_mesh(2, 2)
-    found = collectives(compile_train_step(model, mesh, batch), mesh)
+    found = collectives(compile_train_step(model, mesh, batch), mesh, model)
     exchanged = sum(one.sent for one in found if one.axis == "model") * mesh.shape["data"] // batch
     rows = layer_table(model)
     macs = sum(row.macs for row in rows)

@@ -23,10 +23,16 @@ from alexnet_jax import (
     make_train_step,
     parallel,
 )
-from alexnet_jax.communication import QUICK, collectives, compile_train_step, device_bytes
+from alexnet_jax.communication import (
+    QUICK,
+    collectives,
+    compile_train_step,
+    device_bytes,
+    format_bytes,
+    format_collectives,
+)
 from alexnet_jax.models.layer_table import towers_exchange
 from alexnet_jax.step import state_template
-from alexnet_jax.summary import format_bytes, format_collectives
 
 MESHES = [(1, 2), (2, 1), (2, 2), (4, 2)]
 NARROW = {"conv_features": (8, 16, 16, 16, 8), "fc_features": (32, 32), "num_classes": 10}
@@ -139,7 +145,7 @@ def test_twenty_steps_are_those_of_one_device(shape):
 def loss_and_gradients(model, mesh, params, images, labels, *, quick=True):
     """The summed loss and its gradient, in the dtype of the arguments, with dropout."""
     axes = parallel.axes_of(mesh)
-    net = model.clone(tower_axis=axes.towers)
+    net = model.split(axes.towers)
 
     def local(params, images, labels):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
@@ -296,7 +302,7 @@ def assert_one_crossing_over_data(found, model, mesh):
 
 def test_towers_talk_where_the_papers_gpus_talk():
     model, mesh = narrow(), make_mesh(2, 2)
-    found = collectives(twenty_steps((2, 2))[0], mesh)
+    found = collectives(twenty_steps((2, 2))[0], mesh, model)
     layers = ["conv3", "fc6", "fc7", "fc8"]
     assert over_towers(found, BATCH / 2) == expected_over_towers(layers, model)
     assert_one_crossing_over_data(found, model, mesh)
@@ -305,7 +311,7 @@ def test_towers_talk_where_the_papers_gpus_talk():
 
 def test_the_sixth_convolution_also_reads_both_towers():
     model, mesh = narrow("six_conv"), make_mesh(2, 2)
-    found = collectives(compile_train_step(model, mesh, BATCH, 72), mesh)
+    found = collectives(compile_train_step(model, mesh, BATCH, 72), mesh, model)
     layers = ["conv3", "conv6", "fc6", "fc7", "fc8"]
     assert over_towers(found, BATCH / 2) == expected_over_towers(layers, model)
     assert_one_crossing_over_data(found, model, mesh)
@@ -314,13 +320,13 @@ def test_the_sixth_convolution_also_reads_both_towers():
 @pytest.mark.parametrize("name", WIRINGS)
 def test_the_exchange_field_decides_the_collectives(name):
     model, mesh = narrow(exchange=WIRINGS[name]), make_mesh(1, 2)
-    found = collectives(compile_train_step(model, mesh, BATCH, 72), mesh)
+    found = collectives(compile_train_step(model, mesh, BATCH, 72), mesh, model)
     assert over_towers(found, BATCH) == expected_over_towers(WIRINGS[name], model)
     assert {one.axis for one in found} == {"model"}
 
 
 def test_two_towers_alone_send_nothing_else():
-    found = collectives(twenty_steps((1, 2))[0], make_mesh(1, 2))
+    found = collectives(twenty_steps((1, 2))[0], make_mesh(1, 2), narrow())
     expected = expected_over_towers(["conv3", "fc6", "fc7", "fc8"], narrow())
     assert over_towers(found, BATCH) == expected
     assert len(found) == len(expected)
@@ -328,7 +334,7 @@ def test_two_towers_alone_send_nothing_else():
 
 def test_two_batches_send_the_gradients_alone():
     mesh = make_mesh(2, 1)
-    found = collectives(twenty_steps((2, 1))[0], mesh)
+    found = collectives(twenty_steps((2, 1))[0], mesh, narrow())
     assert {one.axis for one in found} == {"data"}
     assert_one_crossing_over_data(found, narrow(), mesh)
 
@@ -340,7 +346,7 @@ def test_a_mesh_of_one_device_is_the_program_of_no_mesh():
         for program in (compiled, twenty_steps(None)[0])
     )
     assert found == expected
-    assert collectives(compiled, make_mesh(1, 1)) == []
+    assert collectives(compiled, make_mesh(1, 1), narrow()) == []
 
 
 def test_evaluation_sends_the_layers_inputs_and_four_sums():
@@ -350,7 +356,7 @@ def test_evaluation_sends_the_layers_inputs_and_four_sums():
         "label": jax.ShapeDtypeStruct((BATCH,), np.int32),
     }
     lowered = make_eval_step(model, mesh=mesh).lower(state_template(model, mesh), batch)
-    found = collectives(lowered.compile(compiler_options=QUICK), mesh)
+    found = collectives(lowered.compile(compiler_options=QUICK), mesh, model)
     layers = ["conv3", "fc6", "fc7", "fc8"]
     assert over_towers(found, BATCH / 2) == expected_over_towers(layers, model)[: len(layers)]
     assert [one.parts for one in found if one.axis == "data"] == [(("f32", (4,)),)]
@@ -381,7 +387,8 @@ def test_a_device_holds_half_of_the_parameters_of_two_towers():
 
 
 def test_the_printed_collectives_stand_beside_the_papers():
-    text = format_collectives(collectives(twenty_steps((2, 2))[0], make_mesh(2, 2)), narrow(), 4)
+    found = collectives(twenty_steps((2, 2))[0], make_mesh(2, 2), narrow())
+    text = format_collectives(found, narrow(), 4)
     lines = {tuple(line.split()[:3]): line for line in text.splitlines()[2:]}
     assert lines["forward", "model", "conv3"].endswith("288  72 values each way")
     assert lines["forward", "model", "fc8"].endswith("40  16 values one way")
@@ -403,7 +410,7 @@ def build_on(mesh, model):
         (lambda: make_mesh(0, 1), "data=0"),
         (
             lambda: build_on(make_mesh(1, 2), narrow(towers=1)),
-            "a net of 1 tower cannot be split over model=2; use model=1 or a preset",
+            "a net of 1 tower cannot be split over model=2; use model=1 or a preset with 2 towers",
         ),
         (
             lambda: build_on(make_mesh(1, 2), narrow(lrn_scope="all")),

@@ -5,10 +5,8 @@ import dataclasses
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.alexnet import LAYER_NAMES, AlexNet
 from alexnet_jax.schedules import PAPER_DROPS
-
-LAYERS = (*(f"conv{i}" for i in range(1, 7)), "fc6", "fc7", "fc8")
 
 
 def get_config() -> ConfigDict:
@@ -69,8 +67,8 @@ def get_config() -> ConfigDict:
     config.weight_decay = 5e-4
     config.color_strength = 0.1
     # Layer -> factor on its rate or decay, or {"kernel": factor, "bias": factor}; None is 1.
-    config.rate_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYERS})
-    config.decay_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYERS})
+    config.rate_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYER_NAMES})
+    config.decay_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYER_NAMES})
     # ((epoch, {field of Hyperparameters: value}), …); layers named here obey it from epoch 0 on.
     config.hand_changes = ()
     config.schedule = ConfigDict(

@@ -7,7 +7,7 @@ Crops of 227, batches of 256, no colour shift, twice the rate for biases, a tent
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs import imagenet2012
-from alexnet_jax.configs.default import LAYERS
+from alexnet_jax.models.alexnet import LAYER_NAMES
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.initialization = "caffe"
     config.augmentation.color = "none"
     config.batch_size = 256
-    for layer in set(LAYERS) - {"conv6"}:
+    for layer in set(LAYER_NAMES) - {"conv6"}:
         config.rate_multipliers[layer] = {"bias": 2.0}
     config.schedule.drops = (20.0, 40.0, 60.0, 80.0)
     return config

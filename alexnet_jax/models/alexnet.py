@@ -1,15 +1,27 @@
 """The network: eight learned layers in two towers (section 3.5, figure 2)."""
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from alexnet_jax import ops, parallel
+from alexnet_jax import ops
+from alexnet_jax.models.layers import (
+    PRECISIONS,
+    Activation,
+    Dropout,
+    Layer,
+    LayeredNetwork,
+    LocalResponseNorm,
+    MaxPool,
+    Operation,
+    WithinMapNorm,
+)
 from alexnet_jax.wording import suggestion
+
+# Every layer that a net can have, in order.
+LAYER_NAMES = (*(f"conv{i}" for i in range(1, 7)), "fc6", "fc7", "fc8")
 
 # The rule that sizes conv1's output, and the input size it is meant for. "ceil" is the authors':
 # the last window may reach past the image and reads zeros there.
@@ -17,40 +29,19 @@ GEOMETRIES = {"ceil224": ("ceil", 224), "valid224": ("valid", 224), "caffe227": 
 
 # Standard deviation of the initial weights (section 5 has 0.01 for all; the authors' layer files
 # and Caffe's solver differ in the layers named).
-INITIAL_STDDEV = {
+INITIAL_STDDEV: dict[str, dict[str, float]] = {
     "paper": {},
     "original": {"conv3": 0.03, "conv4": 0.03, "conv5": 0.03, "conv6": 0.03},
     "caffe": {"fc6": 0.005, "fc7": 0.005},
 }
 
-PRECISIONS = {
-    "float32": lax.Precision.HIGHEST,  # on GPU anything less is TF32
-    "tensorfloat32": lax.Precision.DEFAULT,
-    "bfloat16": lax.Precision.DEFAULT,
-}
 
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One row of section 3.5: a convolution, or a full connection where `kernel_size` is 0."""
-
-    name: str
-    features: int  # kernels or units, both towers together
-    kernel_size: int = 0
-    stride: int = 1
-    padding: tuple[int, int] = (0, 0)  # (low, high), on both axes
-    then: tuple[str, ...] = ()  # the operations on its output, in order
-    bias: float = 0.0  # initial
-    reads: str = "tower"  # "image", "tower" (its own) or "both"
-    meets: str = "gather"  # how it reads both: "gather" the inputs or "sum" the products
-
-
-class AlexNet(nn.Module):
+class AlexNet(LayeredNetwork):
     """The net of the paper; every field's default is the paper's value.
 
     `apply({"params": params}, images)` maps float32 images [B, S, S, 3] (RGB, 0-255 scale, mean
     subtracted) to test-time logits [B, num_classes]. In training pass `train=True` and either
-    `dropout_keys` (one PRNG key an image) or `rngs={"dropout": key}`.
+    `dropout_keys` (one PRNG key per image) or `rngs={"dropout": key}`.
 
     Fields:
       num_classes: outputs of fc8.
@@ -75,10 +66,10 @@ class AlexNet(nn.Module):
       initialization: standard deviations of the weights, a key of `INITIAL_STDDEV`.
       hidden_bias: initial bias where the paper has 1 (conv2, conv4, conv5, fc6, fc7).
       precision: "float32", "tensorfloat32" or "bfloat16" products. LRN is float32 always.
-      tower_axis: mesh axis that the towers are split over, set by the step inside `shard_map`.
+      tower_axis: mesh axis that the towers are split over; `split` sets it.
 
     Raises:
-      ValueError: a field has a value that makes no network.
+      ValueError: a field has a value that makes no network; the message names it.
     """
 
     num_classes: int = 1000
@@ -109,8 +100,9 @@ class AlexNet(nn.Module):
     precision: str = "float32"
     tower_axis: str | None = None
 
-    def __post_init__(self):
-        if not self.image_size and self.geometry in GEOMETRIES:
+    def __post_init__(self) -> None:
+        _check_kinds(self)
+        if self.image_size == 0 and self.geometry in GEOMETRIES:
             object.__setattr__(self, "image_size", GEOMETRIES[self.geometry][1])
         _check(self)
         super().__post_init__()
@@ -118,22 +110,24 @@ class AlexNet(nn.Module):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The rows of section 3.5; comments give the output of the default geometry."""
-        relu = ("activation",)
-        hidden = ("activation", "dropout")
         c1, c2, c3, c4, c5 = self.conv_features
         f6, f7 = self.fc_features
         one = self.hidden_bias
+        after1, after2 = self._operations(self.conv1_order), self._operations(self.conv2_order)
+        relu = self._operations(("activation",))
+        pool = self._operations(("activation", "pool"))
+        drop = self._operations(("activation", "dropout"))
         # fmt: off
         rows = [
-            Layer("conv1", c1, 11, 4, self._conv1_padding, self.conv1_order),  # [B, 27, 27, 96]
-            Layer("conv2", c2, 5, 1, (2, 2), self.conv2_order, one),           # [B, 13, 13, 256]
-            Layer("conv3", c3, 3, 1, (1, 1), relu),                            # [B, 13, 13, 384]
-            Layer("conv4", c4, 3, 1, (1, 1), relu, one),                       # [B, 13, 13, 384]
-            Layer("conv5", c5, 3, 1, (1, 1), (*relu, "pool"), one),            # [B, 6, 6, 256]
-            Layer("conv6", self.conv6_features, 3, 1, (1, 1), relu, one),      # [B, 6, 6, 256]
-            Layer("fc6", f6, then=hidden, bias=one),                           # [B, 4096]
-            Layer("fc7", f7, then=hidden, bias=one),                           # [B, 4096]
-            Layer("fc8", self.num_classes, meets="sum"),                       # [B, 1000]
+            Layer("conv1", c1, 11, 4, self._conv1_padding, after1),             # [B, 27, 27, 96]
+            Layer("conv2", c2, 5, 1, (2, 2), after2, one),                      # [B, 13, 13, 256]
+            Layer("conv3", c3, 3, 1, (1, 1), relu),                             # [B, 13, 13, 384]
+            Layer("conv4", c4, 3, 1, (1, 1), relu, one),                        # [B, 13, 13, 384]
+            Layer("conv5", c5, 3, 1, (1, 1), pool, one),                        # [B, 6, 6, 256]
+            Layer("conv6", self.conv6_features, 3, 1, (1, 1), relu, one),       # [B, 6, 6, 256]
+            Layer("fc6", f6, operations=drop, bias=one),                        # [B, 4096]
+            Layer("fc7", f7, operations=drop, bias=one),                        # [B, 4096]
+            Layer("fc8", self.num_classes, join="sum"),                         # [B, 1000]
         ]
         # fmt: on
         if not self.conv6_features:
@@ -143,75 +137,28 @@ class AlexNet(nn.Module):
             rows = _without(rows, name, exchange)
         reads = {row.name: "both" if row.name in exchange else "tower" for row in rows}
         reads["conv1"] = "image"
+        stddev = INITIAL_STDDEV[self.initialization]
         return tuple(
-            dataclasses.replace(row, reads=reads[row.name], then=self._present(row.then))
+            dataclasses.replace(row, reads=reads[row.name], stddev=stddev.get(row.name, 0.01))
             for row in rows
         )
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, *, train: bool = False, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits [B, num_classes] in float32 of images [B, S, S, 3]; see the class.
-
-        Every layer's output is sown under "intermediates": `conv1_output`, `fc6_output` …
-        """
-        if images.shape[1:] != (self.image_size, self.image_size, 3):
-            raise ValueError(
-                f"images of shape {images.shape} where [B, {self.image_size}, {self.image_size}, "
-                "3] is wanted; crop them or set image_size"
+    def _operations(self, names: tuple[str, ...]) -> tuple[Operation, ...]:
+        """The operations named, without those that this net does not have."""
+        alpha = self.lrn_alpha / self.lrn_size if self.lrn_alpha_over_n else self.lrn_alpha
+        across = self.lrn_scope == "all"
+        known: dict[str, Operation] = {
+            "activation": Activation(self.activation),
+            "pool": MaxPool(self.pool_window, self.pool_stride),
+        }
+        if self.lrn:
+            known["lrn"] = LocalResponseNorm(
+                self.lrn_size, self.lrn_k, alpha, self.lrn_beta, across
             )
-        if train and dropout_keys is None:
-            positions = jnp.arange(images.shape[0], dtype=jnp.int32)
-            fold = jax.vmap(jax.random.fold_in, (None, 0))
-            dropout_keys = fold(self.make_rng("dropout"), positions)
-        x = images.astype(jnp.bfloat16) if self.precision == "bfloat16" else images
-        for layer in self.layers:
-            x = self._product(layer)(x)
-            for operation in layer.then:
-                x = self._apply(operation, x, layer, dropout_keys if train else None)
-            self.sow("intermediates", f"{layer.name}_output", x)
-        return x.astype(ops.at_least_float32(x.dtype))
-
-    def _product(self, layer: Layer) -> "Product":
-        """The convolution or full connection of a row."""
-        return Product(
-            layer,
-            groups=self.local_towers if layer.reads == "tower" else 1,
-            stddev=INITIAL_STDDEV[self.initialization].get(layer.name, 0.01),
-            precision=PRECISIONS[self.precision],
-            tower_axis=self.tower_axis,
-            name=layer.name,
-        )
-
-    def _apply(self, operation: str, x: jax.Array, layer: Layer, dropout_keys) -> jax.Array:
-        """One operation of a row; `dropout_keys` is None at test."""
-        if operation == "activation":
-            return ops.ACTIVATIONS[self.activation](x)
-        if operation == "lrn":
-            alpha = self.lrn_alpha / self.lrn_size if self.lrn_alpha_over_n else self.lrn_alpha
-            towers = self.local_towers if self.lrn_scope == "tower" else 1
-            size, k, beta = self.lrn_size, self.lrn_k, self.lrn_beta
-            return ops.local_response_norm(x, size, k, alpha, beta, towers)
-        if operation == "map_norm":
-            return ops.within_map_norm(x)
-        if operation == "pool":
-            return ops.max_pool(x, self.pool_window, self.pool_stride)
-        if operation != "dropout":
-            raise ValueError(f"unknown operation {operation!r} after {layer.name}")
-        mask = None
-        if dropout_keys is not None:
-            # Towers draw apart: the fold of the tower's number comes after image and layer.
-            keys = _fold_in(dropout_keys, int(layer.name[-1]))
-            numbers = parallel.tower_numbers(self.towers, self.tower_axis)
-            mask = ops.dropout_mask(keys, numbers, layer.features // self.towers, self.dropout_rate)
-        return ops.dropout(x, mask, self.dropout_rate, self.dropout_style)
-
-    def _present(self, then: tuple[str, ...]) -> tuple[str, ...]:
-        """The operations of a row that this net has."""
-        absent = set() if self.lrn else {"lrn", "map_norm"}
-        absent |= set() if self.dropout_rate else {"dropout"}
-        return tuple(operation for operation in then if operation not in absent)
+            known["map_norm"] = WithinMapNorm()
+        if self.dropout_rate:
+            known["dropout"] = Dropout(self.dropout_rate, self.dropout_style)
+        return tuple(known[name] for name in names if name in known)
 
     @property
     def _conv1_padding(self) -> tuple[int, int]:
@@ -219,64 +166,14 @@ class AlexNet(nn.Module):
         reach = -(-(self.image_size - 11) // 4) * 4 + 11  # end of the last window, rounded up
         return (0, reach - self.image_size) if rule == "ceil" else (0, 0)
 
-    @property
-    def local_towers(self) -> int:
-        """Towers held by one device."""
-        return self.towers if self.tower_axis is None else 1
-
-
-class Product(nn.Module):
-    """A convolution or full connection with its bias, reading its own tower or both.
-
-    Parameters: `kernel` ([kh, kw, inputs one kernel sees, outputs], or [inputs, outputs]) and
-    `bias` [outputs], tower 0's outputs first. With `tower_axis` they are this device's part.
-    """
-
-    layer: Layer
-    groups: int
-    stddev: float
-    precision: lax.Precision
-    tower_axis: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        row = self.layer
-        summed = row.meets == "sum"
-        if row.reads == "both" and not summed:
-            x = parallel.gather_towers(x, self.tower_axis)
-        if not row.kernel_size and x.ndim == 4:
-            x = _flatten(x, self.groups)
-        features = row.features if self.tower_axis is None or summed else row.features // 2
-        window = (row.kernel_size,) * 2 if row.kernel_size else ()
-        shape = (*window, x.shape[-1] // self.groups, features)
-        kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.constant(row.bias), (features,), jnp.float32)
-        if x.dtype == jnp.bfloat16:
-            kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
-        if row.kernel_size:
-            x = ops.convolution(
-                x,
-                kernel,
-                stride=row.stride,
-                padding=(row.padding, row.padding),
-                groups=self.groups,
-                precision=self.precision,
+    def check_split(self, parts: int) -> None:
+        """Raises ValueError where the network cannot be split over `parts` devices."""
+        super().check_split(parts)
+        if self.lrn and self.lrn_scope == "all":
+            raise ValueError(
+                "lrn_scope='all' normalises across both towers and they are on different devices; "
+                "use lrn_scope='tower' or model=1"
             )
-        else:
-            x = ops.dense(x, kernel, groups=self.groups, precision=self.precision)
-        if summed:
-            x = parallel.sum_towers(x, self.tower_axis)
-        return ops.add_bias(x, bias)
-
-
-def _flatten(x: jax.Array, groups: int) -> jax.Array:
-    """[B, H, W, C] to [B, HWC] in that order, one group of channels after the other."""
-    parts = jnp.split(x, groups, axis=-1)
-    return jnp.concatenate([part.reshape(part.shape[0], -1) for part in parts], axis=-1)
-
-
-def _fold_in(keys: jax.Array, number: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
 def _without(rows: list[Layer], name: str, exchange: set[str]) -> list[Layer]:
@@ -289,35 +186,69 @@ def _without(rows: list[Layer], name: str, exchange: set[str]) -> list[Layer]:
     gone, before, after = rows[at], rows[at - 1], rows[at + 1]
     if name in exchange:
         exchange.add(after.name)
-    if "pool" in gone.then:
-        before = dataclasses.replace(before, features=gone.features, then=(*before.then, "pool"))
+    pools = tuple(operation for operation in gone.operations if operation.window)
+    if pools:
+        before = dataclasses.replace(
+            before, features=gone.features, operations=before.operations + pools
+        )
     return [*rows[: at - 1], before, *rows[at + 1 :]]
 
 
 # The type of a field's default -> what its values may be.
 _KINDS: dict[type, tuple[type, ...]] = {
-    bool: (bool,),
+    bool: (bool, np.bool_),
     int: (int, np.integer),
     float: (int, float, np.integer, np.floating),
     str: (str,),
     tuple: (tuple,),
+    type(None): (str, type(None)),  # tower_axis
 }
+# No size or number is as large as these; what is has a slip in it.
+_LARGEST_SIZE, _LARGEST_NUMBER = 1_000_000, 1e6
+
+
+def _is_kind(value: Any, like: Any) -> bool:
+    """Whether a value is of the type of a default; true and false are no numbers."""
+    boolean = isinstance(value, bool | np.bool_)
+    return isinstance(value, _KINDS[type(like)]) and boolean == isinstance(like, bool)
+
+
+def _check_kinds(net: AlexNet) -> None:
+    """Raises ValueError for a field of the wrong type, or whose elements are."""
+    for field in dataclasses.fields(net):
+        value, default = getattr(net, field.name), field.default
+        if field.name in ("parent", "name"):
+            continue
+        fits = _is_kind(value, default)
+        if isinstance(default, tuple):
+            like = default[0] if default else ""
+            fits = fits and all(_is_kind(element, like) for element in value)
+        if not fits:
+            wanted = "type str or None" if default is None else f"type {type(default).__name__}"
+            example = "" if default is None else f", such as {default!r}"
+            raise ValueError(f"{field.name}={value!r}; it is of {wanted}{example}")
 
 
 def _check(net: AlexNet) -> None:
-    """Raises ValueError for fields that make no network, naming the field and the mend."""
+    """Raises ValueError for fields that make no network: the field, and what to do."""
 
-    def choice(field: str, allowed) -> None:
+    def choice(field: str, allowed: Iterable[Any]) -> None:
         values = getattr(net, field)
+        allowed = tuple(allowed)
         for value in values if isinstance(values, tuple) else (values,):
             if value not in allowed:
                 raise ValueError(f"{field}={value!r}; {suggestion(str(value), map(str, allowed))}")
 
-    for name, default in ((field.name, field.default) for field in dataclasses.fields(net)):
-        kinds, value = _KINDS.get(type(default), ()), getattr(net, name)
-        if kinds and (not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds)):
-            wanted = type(default).__name__
-            raise ValueError(f"{name}={value!r}; it is of type {wanted}, such as {default!r}")
+    def once(field: str) -> None:
+        values = getattr(net, field)
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{field}={values!r} names {value!r} twice; name it once")
+
+    def within(field: str, least: float, most: float, what: str) -> None:
+        if not least <= getattr(net, field) <= most:  # NaN is nowhere
+            raise ValueError(f"{field}={getattr(net, field)!r}; {what}")
+
     after_conv = ("activation", "lrn", "map_norm", "pool")
     choice("geometry", GEOMETRIES)
     choice("towers", (1, 2))
@@ -329,34 +260,45 @@ def _check(net: AlexNet) -> None:
     choice("remove", ("conv3", "conv4", "conv5"))
     choice("conv1_order", after_conv)
     choice("conv2_order", after_conv)
-    choice("exchange", (*(f"conv{i}" for i in range(2, 7)), "fc6", "fc7", "fc8"))
+    choice("exchange", LAYER_NAMES[1:])
+    for field in ("remove", "conv1_order", "conv2_order"):
+        once(field)
     if "fc8" not in net.exchange:
-        raise ValueError("exchange lacks 'fc8': the logits need both towers; add it")
-    if len(set(net.remove)) < len(net.remove):
-        raise ValueError(f"remove={net.remove} names a layer twice")
+        raise ValueError(f"exchange={net.exchange!r}; the logits need both towers, add 'fc8'")
     if not 0 <= net.dropout_rate < 1:
-        raise ValueError(f"dropout_rate={net.dropout_rate}; it is a share of units, in [0, 1)")
+        raise ValueError(f"dropout_rate={net.dropout_rate!r}; it is a share of units, in [0, 1)")
+
+    for field, count in (("conv_features", 5), ("fc_features", 2)):
+        if len(getattr(net, field)) != count:
+            raise ValueError(
+                f"{field}={getattr(net, field)!r}; it has {count} numbers, one per layer"
+            )
+    least = {"conv6_features": 0}
     for field in ("conv_features", "conv6_features", "fc_features"):
         widths = getattr(net, field)
         for width in widths if isinstance(widths, tuple) else (widths,):
-            if width % net.towers or width < 0 or (width == 0 and field != "conv6_features"):
+            if width % net.towers or not least.get(field, 1) <= width <= _LARGEST_SIZE:
                 raise ValueError(
-                    f"{field} has {width}: {net.towers} tower(s) take a positive multiple of "
-                    f"{net.towers}"
+                    f"{field} has {width}; for {net.towers} tower(s) use multiples of {net.towers} "
+                    f"from {net.towers if field != 'conv6_features' else 0} to {_LARGEST_SIZE:,}"
                 )
-    if net.num_classes < 1:
-        raise ValueError(f"num_classes={net.num_classes}; there is at least one")
-    if net.pool_window < 1 or net.pool_stride < 1:
-        raise ValueError(
-            f"pool_window={net.pool_window}, pool_stride={net.pool_stride}; both are at least 1"
-        )
-    # Backwards from one pixel after three poolings: what those need, then what conv1 needs.
+    for field in ("num_classes", "lrn_size", "pool_window", "pool_stride"):
+        within(field, 1, _LARGEST_SIZE, f"use 1 to {_LARGEST_SIZE:,}")
+    within("lrn_k", 1e-6, _LARGEST_NUMBER, "a number above 0, at most 1e6")
+    for field in ("lrn_alpha", "lrn_beta"):
+        within(field, 0, _LARGEST_NUMBER, "use a number from 0 to 1e6")
+    within("hidden_bias", -_LARGEST_NUMBER, _LARGEST_NUMBER, "use a number from -1e6 to 1e6")
+
+    # Backwards from one pixel: what the poolings need, then what conv1 needs.
     size = 1
-    for _ in range(3):
-        size = (size - 1) * net.pool_stride + net.pool_window
+    for layer in net.layers:
+        for operation in layer.operations:
+            if operation.window:
+                size = (size - 1) * net.pool_stride + net.pool_window
     smallest = (size - 1) * 4 + 11 - (3 if GEOMETRIES[net.geometry][0] == "ceil" else 0)
     if net.image_size < smallest:
         raise ValueError(
             f"image_size={net.image_size} leaves no pixel after the poolings; use {smallest} or "
             "more"
         )
+    within("image_size", 1, _LARGEST_SIZE, f"use at most {_LARGEST_SIZE:,} pixels")

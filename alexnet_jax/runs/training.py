@@ -134,7 +134,7 @@ class Training:
         if source := self.config.init_from:
             weights = transfer.load_weights(source, mesh=self.mesh)
             self.state, rows = transfer.start_from(
-                self.state, weights, self.recipe.training.class_names, self.model.layers[-1].name
+                self.state, weights, self.recipe.training.class_names, self.model.head
             )
             self.say(f"Starting from {source}:\n{transfer.format_rows(rows)}")
         return self.recipe.constants

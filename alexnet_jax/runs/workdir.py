@@ -131,16 +131,11 @@ class Run:
                 f"{len(wanted)} are asked for, or others; use runs on the same classes"
             )
         order = np.array([self.class_names.index(name) for name in wanted])
-        head = _head(self.model)
+        head = self.model.head
         params = dict(self.params) | {head: _reordered(self.params[head], order)}
         return dataclasses.replace(
             self, state=self.state.replace(params=params), class_names=wanted
         )
-
-
-def _head(model: AlexNet) -> str:
-    """The layer whose units are classes."""
-    return model.layers[-1].name
 
 
 def _reordered(leaves: dict[str, jax.Array], order: np.ndarray) -> dict[str, jax.Array]:

@@ -475,7 +475,7 @@ def test_images_of_another_size_are_refused():
         ({"num_classes": "10"}, "num_classes='10'; it is of type int, such as 1000"),
         ({"lrn": 1}, "lrn=1; it is of type bool"),
         ({"lrn_k": True}, "lrn_k=True; it is of type float"),
-        ({"pool_stride": 0}, "pool_window=3, pool_stride=0; both are at least 1"),
+        ({"pool_stride": 0}, "pool_stride=0; use 1 to 1,000,000"),
         ({"image_size": 63}, "image_size=63 leaves no pixel after the poolings; use 64 or more"),
         ({"geometry": "valid224", "image_size": 64}, "use 67 or more"),
     ],
@@ -503,7 +503,8 @@ def test_removing_several_convolutions_keeps_the_later_shapes(remove):
     images = jnp.zeros((1, 224, 224, 3))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     assert shapes["fc6"]["kernel"].shape == (9216, 4096)
-    assert "lrn" in model.layers[1].then and model.layers[len(shapes) - 4].then[-1] == "pool"
+    names = [[operation.name for operation in layer.operations] for layer in model.layers]
+    assert "LRN" in names[1] and names[len(shapes) - 4][-1] == "pool"
 
 
 def test_float32_products_are_never_tf32():

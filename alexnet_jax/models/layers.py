@@ -1,0 +1,379 @@
+"""What networks are made of: a row, its product, its operations, the pass over them (section 3).
+
+A network is a `LayeredNetwork` with fields of its own and a list of rows. All else (step, mesh,
+layer table, report) asks the `Network` protocol alone.
+"""
+
+import dataclasses
+import re
+from typing import Any, ClassVar, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from alexnet_jax import ops, parallel
+
+PRECISIONS = {
+    "float32": lax.Precision.HIGHEST,  # on GPU anything less is TF32
+    "tensorfloat32": lax.Precision.DEFAULT,
+    "bfloat16": lax.Precision.DEFAULT,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Towers:
+    """How many towers a network has, and the mesh axis that they are split over, if any."""
+
+    count: int = 1
+    axis: str | None = None
+
+    @property
+    def local(self) -> int:
+        """Towers on one device."""
+        return self.count if self.axis is None else 1
+
+    def numbers(self) -> jax.Array:
+        """int32 [local]: which towers this device has."""
+        return parallel.tower_numbers(self.count, self.axis)
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+class Operation(Protocol):
+    """What is done to a layer's output; holds its own constants.
+
+    `window` is "size / stride / padding" in pixels where it makes the maps smaller, else "".
+    """
+
+    @property
+    def name(self) -> str:
+        """As the layer table says it."""
+        ...
+
+    @property
+    def window(self) -> str:
+        """Its window as text."""
+        ...
+
+    def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
+        """The result for `x` [B, …, C], the local towers' channels side by side.
+
+        `keys` are the layer's PRNG keys [B], one per image, in training; None at test.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """Section 3.1: "relu", or the saturating "tanh" and "sigmoid"."""
+
+    function: str = "relu"
+    window: ClassVar[str] = ""
+
+    @property
+    def name(self) -> str:
+        return self.function
+
+    def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
+        return ops.ACTIVATIONS[self.function](x)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalResponseNorm:
+    """Section 3.3; `alpha` is not divided by `size`. `across`: windows cross the towers' border."""
+
+    size: int = 5
+    k: float = 2.0
+    alpha: float = 1e-4
+    beta: float = 0.75
+    across: bool = False
+    name: ClassVar[str] = "LRN"
+    window: ClassVar[str] = ""
+
+    def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
+        blocks = 1 if self.across else towers.local
+        return ops.local_response_norm(x, self.size, self.k, self.alpha, self.beta, blocks)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithinMapNorm:
+    """The authors' norm over size x size pixels of a value's own map; see `ops`."""
+
+    size: int = 5
+    alpha: float = 0.001 / 25
+    beta: float = 0.75
+    name: ClassVar[str] = "within-map norm"
+    window: ClassVar[str] = ""
+
+    def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
+        return ops.within_map_norm(x, self.size, self.alpha, self.beta)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+    """Section 3.4: the maximum of size x size pixels, every `stride` pixels."""
+
+    size: int = 3
+    stride: int = 2
+    name: ClassVar[str] = "pool"
+
+    @property
+    def window(self) -> str:
+        return window_text(self.size, self.stride)
+
+    def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
+        return ops.max_pool(x, self.size, self.stride)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Section 4.2: drops a share `rate` of the units; `style` as in `ops.dropout`."""
+
+    rate: float = 0.5
+    style: str = "paper"
+    name: ClassVar[str] = "dropout"
+    window: ClassVar[str] = ""
+
+    def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
+        mask = None
+        if keys is not None:  # towers draw apart
+            units = x.shape[-1] // towers.local
+            mask = ops.dropout_mask(keys, towers.numbers(), units, self.rate)
+        return ops.dropout(x, mask, self.rate, self.style)
+
+
+def window_text(size: int, stride: int, padding: tuple[int, int] = (0, 0)) -> str:
+    """ "size / stride / padding" in pixels."""
+    low, high = padding
+    return f"{size} / {stride} / {low if low == high else f'({low}, {high})'}"
+
+
+# --- a row and its product ------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One row of section 3.5: a convolution, or a full connection where `kernel_size` is 0.
+
+    Raises:
+      ValueError: there is no `number` and the name does not end with one.
+    """
+
+    name: str
+    features: int  # kernels or units, all towers together
+    kernel_size: int = 0
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)  # (low, high), on both axes
+    operations: tuple[Operation, ...] = ()  # on its output, in order
+    bias: float = 0.0  # initial
+    stddev: float = 0.01  # of the initial weights
+    reads: str = "tower"  # "image", "tower" (its own) or "both"
+    join: str = "gather"  # how it reads both: "gather" the inputs or "sum" the products
+    number: int = -1  # what its draws fold in; by default the number its name ends with
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            digits = re.search(r"\d+$", self.name)
+            if not digits:
+                raise ValueError(
+                    f"layer {self.name!r} has no number; let its name end with one, or give number="
+                )
+            object.__setattr__(self, "number", int(digits[0]))
+
+    @property
+    def window(self) -> str:
+        """The kernel's window as text; "" for a full connection."""
+        return window_text(self.kernel_size, self.stride, self.padding) if self.kernel_size else ""
+
+
+class Product(nn.Module):
+    """A convolution or full connection with its bias, reading its own tower or both.
+
+    Parameters: `kernel` ([kh, kw, inputs one kernel sees, outputs], or [inputs, outputs]) and
+    `bias` [outputs], tower 0's outputs first. Where the towers are split they are this device's.
+    """
+
+    layer: Layer
+    towers: Towers
+    precision: lax.Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        row, towers = self.layer, self.towers
+        groups = towers.local if row.reads == "tower" else 1
+        summed = row.join == "sum"
+        if row.reads == "both" and not summed:
+            x = parallel.gather_towers(x, towers.axis)
+        if not row.kernel_size and x.ndim == 4:
+            x = _flatten(x, groups)
+        features = row.features if summed else row.features // towers.count * towers.local
+        window = (row.kernel_size,) * 2 if row.kernel_size else ()
+        shape = (*window, x.shape[-1] // groups, features)
+        kernel = self.param("kernel", nn.initializers.normal(row.stddev), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.constant(row.bias), (features,), jnp.float32)
+        if x.dtype == jnp.bfloat16:
+            kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
+        if row.kernel_size:
+            x = ops.convolution(
+                x,
+                kernel,
+                stride=row.stride,
+                padding=(row.padding, row.padding),
+                groups=groups,
+                precision=self.precision,
+            )
+        else:
+            x = ops.dense(x, kernel, groups=groups, precision=self.precision)
+        if summed:
+            x = parallel.sum_towers(x, towers.axis)
+        return ops.add_bias(x, bias)
+
+
+def _flatten(x: jax.Array, groups: int) -> jax.Array:
+    """[B, H, W, C] to [B, HWC] in that order, one group of channels after the other."""
+    batch, height, width, channels = x.shape
+    inputs = height * width * channels // groups
+    parts = jnp.split(x, groups, axis=-1)
+    return jnp.concatenate([part.reshape(batch, inputs) for part in parts], axis=-1)
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+class Network(parallel.Partition, Protocol):
+    """What step, mesh, layer table and report know of a network.
+
+    Fields:
+      num_classes: outputs of the last layer.
+      image_size: side of the images in pixels.
+      towers: columns of layers that mostly do not read each other; 1 for a plain net.
+      layers: the rows, in order.
+      head: name of the last layer, the one that fine-tuning renews.
+    """
+
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def towers(self) -> int: ...
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+    @property
+    def head(self) -> str: ...
+
+    def split(self, axis: str | None) -> "Network":
+        """The part that one device of mesh axis `axis` has; None: all of it."""
+        ...
+
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of `flax.linen.Module`."""
+        ...
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of `flax.linen.Module`."""
+        ...
+
+
+class LayeredNetwork(nn.Module):
+    """A `Network` that is a list of rows: subclasses add fields and the property `layers`.
+
+    Fields as in `Network`, and:
+      precision: "float32", "tensorfloat32" or "bfloat16" products.
+      tower_axis: mesh axis that the towers are split over; `split` sets it.
+    """
+
+    num_classes: int = 1000
+    image_size: int = 224
+    towers: int = 1
+    precision: str = "float32"
+    tower_axis: str | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The rows, in order."""
+        raise NotImplementedError
+
+    @property
+    def head(self) -> str:
+        """Name of the last layer."""
+        return self.layers[-1].name
+
+    def split(self, axis: str | None) -> Network:
+        """The part that one device of mesh axis `axis` has; None: all of it."""
+        return self.clone(tower_axis=axis)
+
+    def check_split(self, parts: int) -> None:
+        """Raises ValueError where the network cannot be split over `parts` devices."""
+        if self.towers != parts:
+            towers = f"{self.towers} tower{'s' if self.towers > 1 else ''}"
+            raise ValueError(
+                f"a net of {towers} cannot be split over model={parts}; use model=1 or a preset "
+                f"with {parts} towers"
+            )
+
+    def split_axis(self, layer: str, parameter: str) -> int | None:
+        """The axis of a parameter that is divided over the towers; None: all of it everywhere.
+
+        Outputs are divided; of a layer that sums the towers' products the inputs are.
+        """
+        for row in self.layers:
+            if row.name == layer and row.join == "sum":
+                return 0 if parameter == "kernel" else None
+            if row.name == layer and parameter in ("kernel", "bias"):
+                return -1
+        return None
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [B, num_classes] in float32 of float32 images [B, S, S, 3].
+
+        Every layer's output is sown under "intermediates", as `conv1_output` and so on.
+
+        Args:
+          images: RGB, 0-255 scale, mean subtracted.
+          train: drop units.
+          dropout_keys: [B] PRNG keys, one per image; by default drawn from rngs "dropout".
+
+        Raises:
+          ValueError: images of another size or dtype.
+        """
+        self._check_images(images)
+        if not train:
+            dropout_keys = None
+        elif dropout_keys is None:
+            positions = jnp.arange(images.shape[0], dtype=jnp.int32)
+            fold = jax.vmap(jax.random.fold_in, (None, 0))
+            dropout_keys = fold(self.make_rng("dropout"), positions)
+        towers = Towers(self.towers, self.tower_axis)
+        x = images.astype(jnp.bfloat16) if self.precision == "bfloat16" else images
+        for row in self.layers:
+            x = Product(row, towers, PRECISIONS[self.precision], name=row.name)(x)
+            with jax.named_scope(row.name):
+                keys = _fold_in(dropout_keys, row.number)
+                for operation in row.operations:
+                    x = operation(x, towers, keys)
+            self.sow("intermediates", f"{row.name}_output", x)
+        return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+
+    def _check_images(self, images: jax.Array) -> None:
+        side = self.image_size
+        if images.shape[1:] != (side, side, 3):
+            raise ValueError(
+                f"images of shape {images.shape} where [B, {side}, {side}, 3] is wanted; crop them "
+                "or set image_size"
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images are {images.dtype} where float32 without the mean is wanted; let an "
+                "Augmentation prepare them"
+            )
+
+
+def _fold_in(keys: jax.Array | None, number: int) -> jax.Array | None:
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
