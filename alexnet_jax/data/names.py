@@ -1,0 +1,40 @@
+"""Names of files and classes, as they are stored and as a message shows them."""
+
+import unicodedata
+from collections.abc import Iterable
+
+# Control characters, halves of characters (bytes that are not UTF-8), ends of lines.
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+
+
+def printable(name: object) -> str:
+    r"""A name or path as one line of any terminal: `a\nb` for a new line, `\udcff` for byte ff."""
+    return "".join(
+        letter.encode("unicode_escape").decode() if _odd(letter) else letter for letter in str(name)
+    )
+
+
+def name_bytes(name: str) -> bytes:
+    """A file name as the file system or the archive has it, UTF-8 or not."""
+    return name.encode(errors="surrogateescape")
+
+
+def unstorable_class(names: Iterable[str]) -> str | None:
+    """What is wrong with the first class name that a list of one name a line cannot hold, or None.
+
+    Data sets store class names so: a new line in one would change the number of classes.
+    """
+    seen = set()
+    for name in names:
+        if any(map(_odd, name)):
+            return f"class name {printable(name)!r} has a control character or is not UTF-8"
+        if not name or name != name.strip():
+            return f"class name {name!r} is empty or has a space at its end"
+        if name in seen:
+            return f"class name {name!r} stands twice"
+        seen.add(name)
+    return None
+
+
+def _odd(letter: str) -> bool:
+    return unicodedata.category(letter) in _UNPRINTABLE
