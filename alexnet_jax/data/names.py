@@ -3,8 +3,28 @@
 import unicodedata
 from collections.abc import Iterable
 
+# What systems and archivers leave behind, in small letters; names that begin with a dot besides.
+_LITTER = frozenset(
+    [
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+    ]
+)
 # Control characters, halves of characters (bytes that are not UTF-8), ends of lines.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that nobody put there: never part of the data."""
+    return (name.startswith(".") and name not in (".", "..")) or name.casefold() in _LITTER
 
 
 def printable(name: object) -> str:
