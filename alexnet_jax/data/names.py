@@ -1,5 +1,6 @@
 """Names of files and classes, as they are stored and as a message shows them."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -37,6 +38,11 @@ def printable(name: object) -> str:
 def name_bytes(name: str) -> bytes:
     """A file name as the file system or the archive has it, UTF-8 or not."""
     return name.encode(errors="surrogateescape")
+
+
+def prepared_name(source: str) -> str:
+    """What the tfds set `source` is called at 256x256: `imagenette_160px_v2_256`."""
+    return re.sub(r"\W", "_", source) + "_256"
 
 
 def unstorable_class(names: Iterable[str]) -> str | None:

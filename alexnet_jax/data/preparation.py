@@ -400,15 +400,14 @@ def _system_lock(folder: Path) -> Iterator[None]:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise PrepareError(
-            f"another process is preparing {folder}; wait for it, or stop it first"
-        ) from error
-    except OSError as error:
-        logging.warning("%s has no locks (%s): start no second command there", folder, error)
+    with contextlib.suppress(OSError):  # a file system without locks is used without
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise PrepareError(
+                f"another process is preparing {folder}; wait for it, or stop it first"
+            ) from None
     try:
         yield
     finally:

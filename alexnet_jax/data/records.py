@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data.images import decode_image, square
-from alexnet_jax.data.shards import allow_open_shards
+from alexnet_jax.machine import allow_open_files
 
 Batch = dict[str, Any]  # of arrays
 
@@ -43,7 +43,7 @@ class Records:
         # The bytes are parsed here: tfds's own parser is 5 times slower than PNG decoding.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split, deserialize_method=raw).data_source
-        allow_open_shards()
+        allow_open_files()  # ArrayRecord keeps every shard open, and tfds writes up to 1,024
         self._name = f"{builder.info.full_name} {split}"
         self._raw_shape = None if isinstance(image, tfds.features.Image) else tuple(image.shape)
         self._num_classes = label.num_classes

@@ -24,6 +24,7 @@ from alexnet_jax.data.images import ImageError, decode_image
 from alexnet_jax.data.names import name_bytes, printable
 
 IMAGE_SIZE = 256  # Source: AlexNet §2
+ENCODINGS = ("raw", "jpeg")
 JPEG_QUALITY = 95
 JPEG_BYTES = 33_000  # a 256x256 ImageNet photograph at that quality, on average
 RECORD_BYTES = 150  # label, file name and framing of one record

@@ -500,8 +500,10 @@ def test_a_class_name_that_a_list_cannot_hold_is_refused(tmp_path, name, on_erro
 
 
 def test_a_set_inside_its_own_folder_is_refused(photos):
-    with pytest.raises(PrepareError, match=r"--data_dir lies in --folder=.*photos"):
+    with pytest.raises(PrepareError, match=r"set would lie in --folder=.*photos and be"):
         make_builder(photos, data_dir=photos / "out")
+    with pytest.raises(PrepareError, match="choose another --data_dir or --name"):
+        make_builder(photos, data_dir=photos.parent)
 
 
 def test_without_system_locks_a_set_is_prepared_all_the_same(photos, monkeypatch):

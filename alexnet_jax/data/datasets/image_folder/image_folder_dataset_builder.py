@@ -43,8 +43,8 @@ class Builder(PreparedBuilder):
         super().__init__(**kwargs)
         if Path(self.data_dir).resolve().is_relative_to(self._folder.resolve()):
             raise PrepareError(
-                f"--data_dir lies in --folder={printable(self._folder)}, so that the set would be "
-                "taken for a class; choose another --data_dir"
+                f"the set would lie in --folder={printable(self._folder)} and be taken for a "
+                "class; choose another --data_dir or --name"
             )
         self._original_state |= {"folder": folder, "name": name}
 
