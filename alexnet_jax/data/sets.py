@@ -15,10 +15,11 @@ from absl import logging
 
 from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
 from alexnet_jax.data.records import Batch, Records, Source
-from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, check_counts, check_shards
+from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
 from alexnet_jax.files import local_path
 
-FEATURES = "features.json"  # tfds's own
+FEATURES = "features.json"  # tfds's own, as is
+NAMES = "label.labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,20 +206,24 @@ def _find(name: str, folders: Sequence[Path]) -> tfds.core.DatasetBuilder | None
 
 
 def _damage(folder: Path, error: Exception) -> str:
-    """What to say where tfds cannot read the description of the set in `folder`."""
-    culprit = folder
-    for path in sorted(folder.rglob("*.json")):
-        try:
-            damaged = not isinstance(json.loads(path.read_bytes()), dict)
-        except (ValueError, OSError):
-            damaged = True
-        if damaged:
-            culprit = path
-            break
+    """What to say where tfds cannot read the description of the set in `folder`, or below."""
+    rest = next(
+        folder.rglob(DESCRIPTION), folder
+    )  # where a file holds nonsense that is well formed
+    culprit = next(filter(_is_damaged, sorted(folder.rglob("*.json"))), rest)
     problem = (str(error).strip() or repr(error)).partition("\n")[0]
-    files = f"{DESCRIPTION}, {FEATURES} or label names"
-    what = "is damaged" if culprit != folder else f"has damaged {files}"
-    return f"{culprit} {what} ({problem}); {COPY_AGAIN}"
+    return f"{culprit} is damaged ({problem}); {COPY_AGAIN}"
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        if path.name == FEATURES:
+            tfds.features.FeatureConnector.from_config(path.parent)
+        elif path.name == DESCRIPTION:
+            tfds.core.dataset_info.read_proto_from_builder_dir(path.parent)
+        return not isinstance(json.loads(path.read_bytes()), dict)
+    except Exception:  # of many kinds; what matters is which file
+        return True
 
 
 def _prepared(folders: Sequence[Path]) -> list[str]:
@@ -293,6 +298,19 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
     image, label = features.get("image"), features.get("label")
     if not isinstance(label, tfds.features.ClassLabel):
         raise ValueError(f"{info.full_name} has no class label; it is not a classification set")
+    names, count = label.names, label.num_classes or 0
+    file = Path(builder.data_path) / NAMES
+    prepared = (file.parent / MANIFEST).exists()  # not by tfds, which may do without names
+    if (
+        count < 1
+        or len(set(names)) != count
+        or len(names) != count
+        or (prepared and not _text(file))
+    ):
+        raise ValueError(
+            f"{file} names {len(set(names)) if _text(file) else 0} classes and "
+            f"{file.with_name(FEATURES)} {count}; one is damaged: {COPY_AGAIN}"
+        )
     if isinstance(image, tfds.features.Image):
         return
     if not isinstance(image, tfds.features.Tensor) or image.np_dtype != np.uint8:
@@ -302,6 +320,13 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
             f"{info.full_name} has images of shape {tuple(image.shape)}, not three channels; "
             "convert them to RGB and prepare the data set again"
         )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _splits(info: tfds.core.DatasetInfo) -> str:

@@ -107,10 +107,9 @@ def read_manifest(folder: Path) -> dict[str, Entry] | None:
         content = json.loads(path.read_bytes())
         entries = {name: Entry(**entry) for name, entry in content.items()}
         for name, entry in entries.items():
-            kinds = [type(value) for value in entry]
-            if kinds != [str, int, int]:
-                raise TypeError(f"{name} has {kinds}")
-    except (ValueError, TypeError, AttributeError) as error:
+            if [type(value) for value in entry] != [str, int, int]:
+                raise TypeError(f"the entry of {name} is not a digest and two numbers")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged ({printable(error)}); {COPY_AGAIN}, or delete it and do without "
             "its checks"
