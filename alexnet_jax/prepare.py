@@ -2,60 +2,47 @@
 
 import errno
 import functools
-import logging
-import os
 import shutil
 import sys
+from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
-from absl import app, flags
-from tensorflow_datasets.core.utils.lazy_imports_utils import apache_beam as beam
+from absl import app, flags, logging
 from tqdm import tqdm
 
 from alexnet_jax.data.archives import PrepareError
-from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
-from alexnet_jax.data.datasets.imagenet2010_256 import (
-    imagenet2010_256_dataset_builder as imagenet2010,
-)
-from alexnet_jax.data.datasets.imagenet2012_256 import (
-    imagenet2012_256_dataset_builder as imagenet2012,
-)
-from alexnet_jax.data.datasets.imagenet_fall2011_256 import (
-    imagenet_fall2011_256_dataset_builder as imagenet_fall2011,
-)
-from alexnet_jax.data.datasets.tfds_256 import tfds_256_dataset_builder as tfds_256
+from alexnet_jax.data.builders import FROM_TARS, make_builder
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.preparation import Plan, PreparedBuilder
-
-IMAGENET = {
-    builder.name: builder
-    for builder in (imagenet2012.Builder, imagenet2010.Builder, imagenet_fall2011.Builder)
-}
+from alexnet_jax.data.preparation import Plan, PreparedBuilder, classes_without
+from alexnet_jax.data.workers import beam_options
+from alexnet_jax.data.writing import ENCODINGS
+from alexnet_jax.files import local_path
 
 OTHER_FOLDER = "or choose another --data_dir"
-MENDS = {
+ADVICE = {
     errno.ENOSPC: f"make room there, {OTHER_FOLDER}",
     errno.EDQUOT: f"make room there, {OTHER_FOLDER}",
     errno.EROFS: f"give leave to write there, {OTHER_FOLDER}",
+    errno.ENOTDIR: f"give a folder, {OTHER_FOLDER}",
     errno.EACCES: f"give leave to read or write there, {OTHER_FOLDER} if it is that one",
 }
 
 
-def define_flags(values: flags.FlagValues) -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """The command's options, among `values`."""
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     enum = functools.partial(flags.DEFINE_enum, flag_values=values)
-    some = f"{', '.join(IMAGENET)}, folder, or a tfds set such as imagenette/160px-v2"
+    some = f"{', '.join(FROM_TARS)}, folder, or a tfds set such as imagenette/160px-v2"
     string("dataset", None, some)
     string("data_dir", None, "tfds data_dir to write to")
     string("manual_dir", None, "folder of the tar files; of a tfds set its data_dir, if another")
     string("folder", None, "with --dataset=folder: the folder of class/image files")
     string("name", None, "with --dataset=folder or a tfds set: the prepared set's name")
-    enum("encoding", "raw", ["raw", "jpeg"], "raw pixels (192 KiB an image) or JPEG q95")
+    enum("encoding", "raw", ENCODINGS, "raw pixels (192 KiB per image) or JPEG q95")
     enum("on_error", "stop", ["stop", "skip"], "at an image that cannot be used")
     share = "part (0-1) of the training images to set aside, where there is no validation split"
     flags.DEFINE_float("validation_share", None, share, 0, 1, flag_values=values)
-    workers = "processes (default: one a core; 0: this one)"
+    workers = "processes (default: one per core; 0: this one)"
     flags.DEFINE_integer("num_workers", None, workers, 0, flag_values=values)
     string("beam_runner", None, "run on Apache Beam: DirectRunner, DataflowRunner, ...")
     options = "Beam pipeline options, as in project=mine,region=europe"
@@ -63,111 +50,104 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.mark_flags_as_required(["dataset", "data_dir"], values)
 
 
-def make_builder(options: flags.FlagValues) -> PreparedBuilder:
-    """The builder that the flags `options` describe. Raises PrepareError where flags do not fit."""
-    kwargs = {
-        "data_dir": options.data_dir,
-        "config": options.encoding,
-        "on_error": options.on_error,
-        "num_workers": options.num_workers,
-    }
-    if options.validation_share is not None:
-        kwargs["validation_share"] = options.validation_share
-    if options.dataset == "folder":
-        if not options.folder or not options.name:
-            raise PrepareError("--dataset=folder needs --folder=DIR and --name=my_photos")
-        return image_folder.Builder(folder=options.folder, name=options.name, **kwargs)
-    if options.dataset in IMAGENET:
-        if not options.manual_dir:
-            raise PrepareError(f"--dataset={options.dataset} needs --manual_dir=TARS")
-        return IMAGENET[options.dataset](**kwargs)
-    if f"{options.dataset}_256" in IMAGENET:
-        raise PrepareError(
-            f"--dataset={options.dataset}_256 is the one that is prepared from the tar files"
-        )
-    return tfds_256.Builder(
-        source=options.dataset, source_dir=options.manual_dir, name=options.name, **kwargs
-    )
+def run(options: flags.FlagValues) -> None:
+    """Prepares what the flags `options` ask for, and says what it does.
 
-
-def make_config(options: flags.FlagValues) -> tfds.download.DownloadConfig:
-    """Where the archives lie and what runs the work. Raises PrepareError where Beam cannot."""
-    config = tfds.download.DownloadConfig(manual_dir=options.manual_dir)
-    if not options.beam_runner:
-        if options.beam_options:
-            raise PrepareError("--beam_options need a runner, as in --beam_runner=DirectRunner")
-        return config
-    if wrong := [option for option in options.beam_options if "=" not in option]:
-        raise PrepareError(f"--beam_options has {wrong[0]}; write name=value,name=value")
+    Raises:
+      ValueError: it cannot be done; the message is one line that says what to do.
+    """
     try:
-        pipeline_options = beam.options.pipeline_options.PipelineOptions
-    except ImportError as error:
-        raise PrepareError(
-            f"--beam_runner needs Apache Beam ({error}); pip install 'alexnet-jax[prepare]' in an "
-            "environment of its own"
-        ) from error
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    beam_options = pipeline_options.from_dictionary(
-        {"default_sdk_harness_log_level": "WARNING"}
-        | dict(option.split("=", 1) for option in options.beam_options)
+        prepare(options)
+    except ImageError as error:
+        raise ImageError(f"{error}; or leave out all such images with --on_error=skip") from error
+    except OSError as error:
+        if error.errno not in ADVICE:
+            raise
+        where = error.filename or options.data_dir
+        raise PrepareError(f"{error.strerror}: {where}; {ADVICE[error.errno]}") from error
+
+
+def prepare(options: flags.FlagValues) -> None:
+    """As `run`; raises OSError too."""
+    if options.beam_options and not options.beam_runner:
+        raise PrepareError("--beam_options need a runner, as in --beam_runner=DirectRunner")
+    manual_dir = local_path(options.manual_dir) if options.manual_dir else None
+    builder = make_builder(
+        options.dataset,
+        data_dir=options.data_dir,
+        encoding=options.encoding,
+        manual_dir=options.manual_dir,
+        folder=options.folder,
+        name=options.name,
+        on_error=options.on_error,
+        num_workers=options.num_workers,
+        validation_share=options.validation_share,
     )
-    return config.replace(beam_runner=options.beam_runner, beam_options=beam_options)
+    if builder.data_path.exists():
+        print(f"{builder.data_dir} is prepared already")
+        return
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    if options.beam_runner:
+        beam = beam_options(options.beam_options)
+        config = config.replace(beam_runner=options.beam_runner, beam_options=beam)
+    print(describe(builder.plan(manual_dir), builder), flush=True)
+    builder.download_and_prepare(download_config=config)
+    print(summarize(builder))
 
 
 def describe(plan: Plan, builder: PreparedBuilder) -> str:
-    """What will be written, how large, where, and the space there."""
+    """What will be written, how large, where, the space there, and what was left out."""
     free = shutil.disk_usage(plan.folder).free
     images = ", ".join(
         f"{split} {count:,} images in {plan.shards[split]:,} shards"
         for split, count in plan.images.items()
     )
-    return (
-        f"{builder.info.full_name}: {images}, {len(plan.class_names):,} classes\n"
+    lines = (
+        f"{builder.info.full_name}: {images}, {len(plan.class_names):,} classes",
         f"{builder.encoding}, about {tqdm.format_sizeof(plan.bytes, 'B')}, to {builder.data_dir} "
-        f"({tqdm.format_sizeof(free, 'B')} free)"
+        f"({tqdm.format_sizeof(free, 'B')} free)",
+        *plan.notes,
     )
+    return "\n".join(lines)
 
 
-def run(options: flags.FlagValues) -> None:
-    """Prepares what the flags `options` ask for; exits with one line where that cannot be."""
-    try:
-        builder = make_builder(options)
-        if os.path.exists(builder.data_dir):
-            print(f"{builder.data_dir} is prepared already")
-            return
-        config = make_config(options)
-        print(describe(builder.plan(options.manual_dir), builder), flush=True)
-        builder.download_and_prepare(download_config=config)
-    except ImageError as error:
-        sys.exit(f"prepare: {error}; or leave out all such images with --on_error=skip")
-    except PrepareError as error:
-        sys.exit(f"prepare: {error}")
-    except OSError as error:
-        if error.errno not in MENDS:
-            raise
-        where = error.filename or options.data_dir
-        sys.exit(f"prepare: {error.strerror}: {where}; {MENDS[error.errno]}")
-    except KeyboardInterrupt:
-        sys.exit("prepare: stopped; the same command continues with the missing shards")
-    skipped = builder.info.metadata["skipped"]
-    if skipped["count"]:
-        first = skipped["files"][0]["problem"]
-        print(f"skipped {skipped['count']:,}, listed in {builder.data_dir}/metadata.json: {first}")
-    splits = builder.info.splits
-    total = sum(split.num_bytes for split in splits.values())
-    print(
-        f"prepared {sum(split.num_examples for split in splits.values()):,} images, "
-        f"{tqdm.format_sizeof(total, 'B')}; train on them with "
-        f"--config.dataset={builder.name}/{builder.encoding} --data_dir={options.data_dir}"
+def summarize(builder: PreparedBuilder) -> str:
+    """What was written and skipped, and how to train on it."""
+    info = builder.info
+    lines = []
+    if skipped := info.metadata["skipped"]["count"]:
+        first = info.metadata["skipped"]["files"][0]["problem"]
+        listed = f"{builder.data_dir}/metadata.json"
+        lines.append(f"skipped {skipped:,}, listed in {listed}: {first}")
+    if untrained := info.metadata.get("classes_without_training_images"):
+        lines.append(
+            f"warning: {classes_without(untrained)}; it keeps its number and is never learned"
+        )
+    images = sum(split.num_examples for split in info.splits.values())
+    total = sum(split.num_bytes for split in info.splits.values())
+    lines.append(
+        f"prepared {images:,} images, {tqdm.format_sizeof(total, 'B')}; train on them with "
+        f"--config.dataset={builder.name}/{builder.encoding} "
+        f"--data_dir={builder.data_path.parent.parent.parent}"
     )
+    return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
+    """Prepares what the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}; every option begins with --")
-    run(flags.FLAGS)
+    # Names of classes and files may have letters that the terminal does not know.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that it does not find
+    try:
+        run(flags.FLAGS)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command continues with the missing shards")
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    from alexnet_jax import command  # loads jax, which the processes that write do not need
+
+    define_flags()
+    command.run(main)

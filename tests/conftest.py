@@ -8,4 +8,5 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests, their worker processes and the commands they start compile the same few programs.
 cache = os.path.join(tempfile.gettempdir(), f"alexnet_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+os.environ["XDG_CACHE_HOME"] = cache  # statistics of data sets are kept there, not at the user's
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from alexnet_jax import prepare as prepare_command
+from alexnet_jax.data import workers
 from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
 from tests.fake_imagenet import make_2012, make_folder
 
@@ -28,8 +29,8 @@ def prepare(capsys):
         options(["prepare", *arguments])
         try:
             prepare_command.run(options)
-        except SystemExit as exit:
-            return 1, capsys.readouterr().out, str(exit)
+        except ValueError as error:
+            return 1, capsys.readouterr().out, str(error)
         return 0, *capsys.readouterr()
 
     return run
@@ -72,30 +73,64 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
         (["--dataset=imagenet2010_256"], "--dataset=imagenet2010_256 needs --manual_dir"),
         (["--dataset=imagenet2012_256", "--manual_dir=/"], "/ lacks ILSVRC2012_img_train.tar, "),
         (["--dataset=imagenet2012"], "--dataset=imagenet2012_256 is the one"),
+        (["--dataset=cifar10", "--folder=/"], "--folder goes with --dataset=folder"),
+        (["--dataset=imagenet2012_256", "--manual_dir=s3://a"], "s3://a is a URL and only folders"),
+        (["--dataset=folder", "--folder=https://a/b", "--name=a"], "https://a/b is a URL and only"),
         (["--dataset=no_such_set"], "tfds cannot open no_such_set in"),
-        (["--dataset=folder", "--folder=/nowhere", "--name=a"], "/nowhere is no folder"),
+        (["--dataset=folder", "--folder=/nowhere", "--name=a"], "/nowhere is not a folder"),
         (["--dataset=folder", "--folder=/", "--name=My-Set"], 'name="My-Set": take small letters'),
         (["--dataset=cifar10/none"], "tfds cannot open cifar10/none in"),
         (["--dataset=cifar10:9.9.9"], "only: 3.0.2.); check the name, and --manual_dir"),
     ],
 )
-def test_wrong_flags_give_one_line_with_the_mend(tmp_path, prepare, options, message):
+def test_wrong_flags_give_one_line_that_says_what_to_do(tmp_path, prepare, options, message):
     status, _, error = prepare(f"--data_dir={tmp_path}", *options)
     assert status == 1
-    assert error.startswith("prepare: ") and message in error
+    assert message in error
     assert error.count("\n") == 0, error
 
 
-def test_bad_image_is_named_with_both_mends(tmp_path, prepare):
+def test_bad_image_is_named_with_both_ways_out(tmp_path, prepare):
     make_folder(tmp_path / "photos", ["ant"], 3)
     (tmp_path / "photos" / "ant" / "1.jpg").write_bytes(b"\xff\xd8\xff")
     options = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
-    options += [f"--data_dir={tmp_path}", "--validation_share=0", "--num_workers=0"]
+    options += [f"--data_dir={tmp_path}/out", "--validation_share=0", "--num_workers=0"]
     status, _, error = prepare(*options)
     assert status == 1 and "ant/1.jpg" in error and "--on_error=skip" in error
     status, output, _ = prepare(*options, "--on_error=skip")
     assert status == 0 and "skipped 1, listed in" in output
     assert "prepared 2 images" in output
+
+
+def test_the_command_ends_in_one_line_and_leaves_nothing(tmp_path):
+    """Nothing that tfds logs, and no folder, of a set that cannot be made; and that at once."""
+    make_folder(tmp_path / "photos" / "train", ["ant"], 1)
+    make_folder(tmp_path / "photos", ["Training"], 1)
+    for options in (["folder", f"--folder={tmp_path}/photos", "--name=photos"], ["no_such_set"]):
+        command = [sys.executable, "-m", "alexnet_jax.prepare", f"--dataset={options[0]}"]
+        command += [*options[1:], f"--data_dir={tmp_path}/out"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and not done.stdout
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_is_left_out_is_said_and_paths_are_expanded(tmp_path, prepare, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_folder(tmp_path / "photos", ["ant", "bee"], 2)
+    (tmp_path / "photos" / "bee" / "0.jpg").rename(tmp_path / "photos" / "bee" / "0.heic")
+    (tmp_path / "photos" / "bee" / "1.jpg").write_bytes(b"")
+    (tmp_path / "photos" / "notes.txt").touch()
+    options = ["--dataset=folder", "--folder=~/photos", "--name=photos", "--data_dir=~/out"]
+    options += ["--validation_share=0", "--num_workers=0", "--on_error=skip"]
+    status, output, _ = prepare(*options)
+    assert status == 0
+    assert (
+        f"left out files: 1 beside the class folders (such as {tmp_path}/photos/notes.txt), "
+        f"1 without an image's suffix (such as {tmp_path}/photos/bee/0.heic)\n"
+    ) in output
+    assert "warning: class 'bee' has no training images; it keeps its number" in output
+    assert f"--config.dataset=photos/raw --data_dir={tmp_path}/out" in output
 
 
 class NoBeam:
@@ -117,7 +152,7 @@ class NoBeam:
 def test_wrong_beam_flags_are_told_before_the_index(
     tmp_path, prepare, monkeypatch, options, message
 ):
-    monkeypatch.setattr(prepare_command, "beam", NoBeam())
+    monkeypatch.setattr(workers, "beam", NoBeam())
     make_folder(tmp_path / "photos", ["ant"], 3)
     photos = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
     status, output, error = prepare(*photos, f"--data_dir={tmp_path}/out", *options)
@@ -126,22 +161,22 @@ def test_wrong_beam_flags_are_told_before_the_index(
 
 
 @pytest.mark.parametrize(
-    ("problem", "mend"),
+    ("problem", "advice"),
     [
         (errno.ENOSPC, "make room there, or choose another --data_dir"),
         (errno.EDQUOT, "make room there, or choose another --data_dir"),
         (errno.EACCES, "give leave to read or write there"),
     ],
 )
-def test_refusal_of_the_system_is_one_line(tmp_path, prepare, monkeypatch, problem, mend):
+def test_refusal_of_the_system_is_one_line(tmp_path, prepare, monkeypatch, problem, advice):
     def refuse(self, manual_dir):
         raise OSError(problem, os.strerror(problem), "/some/file")
 
     monkeypatch.setattr(image_folder.Builder, "plan", refuse)
-    photos = ["--dataset=folder", f"--folder={tmp_path}", "--name=photos"]
+    photos = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
     status, _, error = prepare(*photos, f"--data_dir={tmp_path}/out")
     assert status == 1
-    assert error.startswith(f"prepare: {os.strerror(problem)}: /some/file; {mend}")
+    assert error.startswith(f"{os.strerror(problem)}: /some/file; {advice}")
 
 
 @pytest.mark.slow  # races the signal against the last shard on a busy machine

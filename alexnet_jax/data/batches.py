@@ -4,7 +4,6 @@ The stream is a function of (seed, step) alone. Grain shuffles and batches recor
 then are the records of a batch read, so no number of processes, threads or workers changes it.
 """
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from absl import flags
 
 from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset
+from alexnet_jax.machine import cores
 
 
 def train_batches(
@@ -30,11 +30,26 @@ def train_batches(
 ) -> grain.DatasetIterator[Batch]:
     """The endless batches of the global steps `step`, `step + 1`, …, each epoch shuffled anew.
 
-    A batch is `{"image": uint8[B, S, S, 3], "label": int32[B]}`, cut to `rows` where a process
-    loads only its part. What does not fill a batch is left out of that epoch. Read by `threads`
-    (default: one a core) in each of `workers` processes (0: in this one), where
-    `transform(step, batch)` is applied too (`host_augment` makes one). `place` puts a batch on the
-    devices; it is called in a thread, two batches ahead, so that the copy overlaps the step.
+    What does not fill a batch is left out of that epoch.
+
+    Args:
+      dataset: the split.
+      batch_size: B, images per global batch.
+      seed: of the order, together with the step.
+      step: the first.
+      rows: those of the batch that this process loads; None is all.
+      threads: readers, default one per core, in each of the `workers`.
+      workers: processes that read and transform; 0 is this one.
+      transform: applied there to (step, batch); `host_augment` makes one.
+      place: puts a batch on the devices; called in a thread, two batches ahead, so that the copy
+        overlaps the step.
+
+    Returns:
+      `{"image": uint8[B, S, S, 3], "label": int32[B]}` each, or what `transform` and `place` make.
+
+    Raises:
+      ValueError: the batch is larger than the split; from the iterator, a record that cannot be
+        used.
     """
     order = batch_indices(len(dataset), batch_size=batch_size, seed=seed)
     wanted = rows or slice(None)
@@ -55,7 +70,17 @@ def eval_batches(
     threads: int | None = None,
     place: Callable[[Batch], Batch] | None = None,
 ) -> grain.DatasetIterator[Batch]:
-    """Every image once, in the stored order; `mask` (float32[B]) is 0 where the last is padded."""
+    """Every image once, in the stored order.
+
+    Args:
+      dataset: the split.
+      batch_size: B, images per global batch; the last is filled up with copies.
+      rows, threads, place: as for `train_batches`.
+
+    Returns:
+      `{"image": uint8[B, S, S, 3], "label": int32[B], "mask": float32[B]}` each; the mask is 0
+      where the last batch is filled up.
+    """
     size = len(dataset)
     wanted = rows or slice(None)
 
@@ -91,7 +116,7 @@ def _read(
     workers: int,
     place: Callable[[Batch], Batch] | None,
 ) -> grain.DatasetIterator[Batch]:
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = batches.to_iter_dataset(options)
     if workers:

@@ -4,32 +4,86 @@ import io
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# The ends of names, in small letters, by which image files are found in folders.
+IMAGE_SUFFIXES = frozenset(
+    [".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
 
 MAX_PIXELS = 89_478_485  # PIL's own limit: a larger photograph is taken for a decompression bomb
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # none that runs another program
 MODES = ("RGB", "L", "CMYK", "P", "1", "RGBA", "LA", "PA", "RGBX", "YCbCr", "HSV", "I;16", "I;16B")
 
 
+_UPRIGHT = {  # EXIF's orientation, 1 to 8 -> what undoes it; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BACK = _UPRIGHT | {6: _UPRIGHT[8], 8: _UPRIGHT[6]}  # and what does it again
+
+
 class ImageError(ValueError):
-    """An image that cannot be used; the message names it and the mend."""
+    """An image that cannot be used; the message names it and says what to do."""
 
 
-def decode_image(data: bytes, size: int, *, name: str = "image") -> np.ndarray:
-    """Decode `data` to `uint8[size, size, 3]`, RGB, pixels 0-255.
+def decode_image(
+    data: bytes, size: int, *, name: str = "image", upright: bool = False
+) -> np.ndarray:
+    """Decodes `data` to `uint8[size, size, 3]`, RGB, pixels 0-255.
 
     The short side is scaled to `size` with antialiasing, then the centre is cut out. Grey,
     palette, CMYK and 16-bit images become RGB; transparent ones are laid on white. The format is
-    read from the bytes, never from the file's name. EXIF rotation is ignored, as is usual for
-    ImageNet. Raises `ImageError`, naming `name`, where there is no whole image.
-    Source: AlexNet §2.
+    read from the bytes, never from the file's name. Source: AlexNet §2.
+
+    Args:
+      data: an image file.
+      size: the side of the result.
+      name: what errors call it.
+      upright: undo the turn or the mirroring that the file's orientation tag (EXIF) tells of.
+        False takes the pixels as they are stored, in every format, as is usual for ImageNet.
+
+    Raises:
+      ImageError: there is no whole image.
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); fetch it again or leave it out")
-    if (pixels := _decode_jpeg(data, size)) is not None:
-        return pixels if pixels.shape[:2] == (size, size) else square(pixels, size)
+    pixels = _decode_jpeg(data, size)
+    if pixels is None:
+        pixels = _decode(data, size, name)
+    elif pixels.shape[:2] != (size, size):
+        pixels = square(pixels, size)
+    if not upright:
+        return pixels
+    # Turning the square that was cut out is the same as cutting it from the turned image.
+    turn = _UPRIGHT.get(_orientation(data))
+    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
+
+
+def _orientation(data: bytes) -> int:
+    """1 to 8; 1 where the file has no tag, or one that cannot be read."""
+    try:
+        orientation = (
+            Image.open(io.BytesIO(data), formats=FORMATS)
+            .getexif()
+            .get(ExifTags.Base.Orientation, 1)
+        )
+        return int(orientation) if orientation in _UPRIGHT else 1
+    except Exception:  # damaged EXIF raises many kinds, and the picture may be good all the same
+        return 1
+
+
+def _decode(data: bytes, size: int, name: str) -> np.ndarray:
+    """What `decode_image` does, for every format, by PIL."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        # PIL turns a TIFF by its tag while loading it, and no other format.
+        turned = _orientation(data) if image.format == "TIFF" else 1
         if image.width * image.height <= MAX_PIXELS:
             # JPEG: decode at 1/2, 1/4 or 1/8 where that suffices; the drafted box is the exact
             # (fractional) size, of which image.size is the upper whole number.
@@ -49,7 +103,8 @@ def decode_image(data: bytes, size: int, *, name: str = "image") -> np.ndarray:
         ) from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{name} of {image.width}x{image.height} {_TOO_LARGE}")
-    return square(_to_rgb(image, name), size, extent=drafted[1][2:] if drafted else None)
+    stored = image.transpose(_BACK[turned]) if turned in _BACK else image
+    return square(_to_rgb(stored, name), size, extent=drafted[1][2:] if drafted else None)
 
 
 def _decode_jpeg(data: bytes, size: int) -> np.ndarray | None:

@@ -6,13 +6,13 @@ an Apache Beam worker. Everything stays in `<version>.partial` until the last sh
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
 from alexnet_jax.data.archives import Member, PrepareError, Report, read_member
+from alexnet_jax.data.names import printable, unstorable_class
 from alexnet_jax.data.workers import write_with_beam, write_with_processes
 from alexnet_jax.data.writing import (
     IMAGE_SIZE,
@@ -39,6 +40,13 @@ from alexnet_jax.data.writing import (
     write_json,
     write_plan,
 )
+from alexnet_jax.files import local_path
+from alexnet_jax.machine import cores
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two commands on one set are not noticed
+    fcntl = None  # type: ignore[assignment]
 
 
 class Plan(NamedTuple):
@@ -50,6 +58,7 @@ class Plan(NamedTuple):
     class_names: list[str]
     skipped: list[dict[str, str]]  # members that could not even be indexed
     bytes: int  # estimate, all shards
+    notes: Sequence[str] = ()  # what the user should know before training on it
 
 
 class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -66,6 +75,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
     ]
 
     VALIDATION_SHARE = 0.0  # of the images, where the data are one training split
+    EVERY_CLASS = False  # a class without images is an error, with on_error="skip" a note
 
     def __init__(
         self,
@@ -75,19 +85,30 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         validation_share: float | None = None,
         **kwargs: Any,
     ):
-        """`on_error`: "stop" at an image that cannot be used, or "skip", count and list it.
+        """Finds nothing yet; `plan` does.
 
-        `num_workers`: processes, default one a core, 0 for this one alone. `validation_share`: the
-        part (0-1) of the training images, chosen by a hash of the file name, that becomes the
-        validation split. The rest as for any tfds builder.
+        Args:
+          on_error: "stop" at an image that cannot be used, or "skip", count and list it.
+          num_workers: processes, default one per core, 0 for this one alone.
+          validation_share: the part (0-1) of the training images, chosen by a hash of the file
+            name, that becomes the validation split.
+          **kwargs: as for any tfds builder.
+
+        Raises:
+          ValueError: `data_dir` is a URL or a name that is not UTF-8.
         """
         if on_error not in ("stop", "skip"):
             raise ValueError(f'on_error="{on_error}" is neither "stop" nor "skip"')
-        if "://" in str(kwargs.get("data_dir")):
-            raise PrepareError(f"{kwargs['data_dir']} is no folder; mount the bucket as one")
+        if kwargs.get("data_dir"):
+            kwargs["data_dir"] = local_path(kwargs["data_dir"])
+            if printable(kwargs["data_dir"]) != str(kwargs["data_dir"]):
+                raise PrepareError(
+                    f"the folder {printable(kwargs['data_dir'])} has control characters or bytes "
+                    "that are not UTF-8 in its name; choose another --data_dir"
+                )
         self._on_error = on_error
         self._validation_share = validation_share
-        self._num_workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
+        self._num_workers = cores() if num_workers is None else num_workers
         super().__init__(file_format="array_record", **kwargs)
         self._original_state = {
             "on_error": on_error,
@@ -98,13 +119,21 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
 
     @abstractmethod
     def _class_names(self, manual_dir: Path) -> list[str]:
-        """The class names; the position is the label. Raises PrepareError where files lack."""
+        """The class names by label. Raises PrepareError where files are missing."""
 
     @abstractmethod
     def _index(
         self, manual_dir: Path, class_names: list[str], report: Report
     ) -> dict[str, Iterator[Member]]:
         """The images of each split. `report(file, problem)` tells of one that cannot be used."""
+
+    def _notes(self) -> list[str]:
+        """What the user should know, once the index has been gone through."""
+        return []
+
+    def _place(self, split: str, manual_dir: Path) -> Path:
+        """Where the images of `split` were looked for."""
+        return manual_dir
 
     def _inputs(self, manual_dir: Path) -> list[Path]:
         """The archives that must not change between an interruption and its continuation."""
@@ -133,10 +162,10 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
     def plan(self, manual_dir: epath.PathLike | None = None) -> Plan:
         """What `download_and_prepare` will write; made once, then read back.
 
-        Raises PrepareError where files lack, or files or options are not those of the interrupted
-        preparation.
+        Raises PrepareError where files are missing, or files or options are not those of the
+        interrupted preparation.
         """
-        with _locked(self.data_path.parent):
+        with _locked(Path(self.data_path.parent)):
             return self._plan(manual_dir)
 
     def _plan(self, manual_dir: epath.PathLike | None) -> Plan:
@@ -148,22 +177,11 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         inputs |= self._options()
         inputs |= {str(file): _fingerprint(file) for file in self._inputs(manual_dir)}
         if not path.exists():
-            class_names = self._class_names(manual_dir)
-            shutil.rmtree(folder, ignore_errors=True)  # a plan that was cut off
-            (folder / "plan").mkdir(parents=True)
-            skipped: list[dict[str, str]] = []
-            index = self._index(manual_dir, class_names, functools.partial(self._report, skipped))
-            sizes = write_plan(folder / "plan", self._deal_splits(index))
-            if empty := [split for split in index if split not in sizes]:
-                raise PrepareError(f"{manual_dir} has no images for split {empty[0]}; look there")
-            plan = {
-                "inputs": inputs,
-                "class_names": class_names,
-                "images": {split: images for split, (images, _) in sizes.items()},
-                "shards": {split: shards for split, (_, shards) in sizes.items()},
-                "skipped": skipped,
-            }
-            write_json(path, plan)
+            try:
+                write_json(path, {"inputs": inputs} | self._make_plan(manual_dir, folder))
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         plan = json.loads(path.read_text())
         before = plan.pop("inputs")
         for name in before | inputs:
@@ -177,7 +195,37 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         total = sum(plan["images"].values()) * (image_bytes + RECORD_BYTES)
         return Plan(folder=folder, bytes=total, **plan)
 
-    def _deal_splits(self, index: dict[str, Iterator[Member]]) -> Iterator[tuple[str, Member]]:
+    def _make_plan(self, manual_dir: Path, folder: Path) -> dict[str, Any]:
+        class_names = self._class_names(manual_dir)
+        if problem := unstorable_class(class_names):
+            raise PrepareError(f"{problem}; rename it")
+        shutil.rmtree(folder, ignore_errors=True)  # a plan that was cut off
+        (folder / "plan").mkdir(parents=True)
+        skipped: list[dict[str, str]] = []
+        index = self._index(manual_dir, class_names, functools.partial(self._report, skipped))
+        found: Counter[int] = Counter()
+        sizes = write_plan(folder / "plan", self._deal_splits(index, found))
+        if empty := [split for split in index if split not in sizes]:
+            where = printable(self._place(empty[0], manual_dir))
+            raise PrepareError(f"{where} has no images for split {empty[0]}; look there")
+        missing = [name for label, name in enumerate(class_names) if not found[label]]
+        if missing and self.EVERY_CLASS and self._on_error == "stop":
+            raise PrepareError(
+                f"{classes_without(missing)}; add some, take the folder away, or keep it as a "
+                "class that is never learned with --on_error=skip"
+            )
+        return {
+            "class_names": class_names,
+            "images": {split: images for split, (images, _) in sizes.items()},
+            "shards": {split: shards for split, (_, shards) in sizes.items()},
+            "skipped": skipped,
+            "notes": self._notes(),
+        }
+
+    def _deal_splits(
+        self, index: dict[str, Iterator[Member]], found: Counter[int]
+    ) -> Iterator[tuple[str, Member]]:
+        """Where each image goes; counts the training images found of each label in `found`."""
         share = self._validation_share
         if share and "validation" in index:
             raise PrepareError("the data have a validation split; leave out --validation_share")
@@ -185,6 +233,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             share = self.VALIDATION_SHARE if list(index) == ["train"] else 0.0
         for split, members in index.items():
             for member in members:
+                found[member.label] += split == "train"
                 aside = split == "train" and in_validation(member.name, share)
                 yield "validation" if aside else split, member
 
@@ -212,7 +261,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             logging.info("%s is prepared already", self.data_dir)
             return
         config = download_config or tfds.download.DownloadConfig()
-        with _locked(self.data_path.parent):
+        with _locked(Path(self.data_path.parent)):
             self._download_and_prepare(config)
 
     def _download_and_prepare(self, download_config: tfds.download.DownloadConfig) -> None:
@@ -265,13 +314,18 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
 
     def _finish(self, plan: Plan) -> None:
         """The metadata, then the one rename that makes the set appear."""
-        splits, manifest = [], {}
+        splits: list[tfds.core.SplitInfo] = []
+        manifest: dict[str, Any] = {}
         skipped = list(plan.skipped)
+        trained: Counter[int] = Counter()
         for split in plan.shards:
             paths = self._shard_paths(plan, split)
             reports = [read_report(path) for path in paths]
             for path, report in zip(paths, reports, strict=True):
                 skipped += report.pop("skipped")
+                labels = report.pop("labels", {})
+                if split == "train":
+                    trained.update({int(label): count for label, count in labels.items()})
                 manifest[path.name] = report
             lengths = [report["records"] for report in reports]
             if not sum(lengths):
@@ -291,6 +345,12 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             encoding=self.encoding,
             skipped={"count": len(skipped), "files": skipped},
         )
+        # Shards that an earlier version wrote before an interruption have no counts.
+        written = sum(sum(split.shard_lengths) for split in splits if split.name == "train")
+        if trained and trained.total() == written:
+            names = enumerate(plan.class_names)
+            untrained = [name for label, name in names if not trained[label]]
+            self.info.metadata.update(classes_without_training_images=untrained)
         write_json(plan.folder / "manifest.json", manifest)
         self.info.write_to_directory(plan.folder)
         self._save_default_config()
@@ -309,22 +369,46 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         write_json(folder / ".config" / "metadata.json", {"default_config_name": config})
 
 
+def classes_without(names: Sequence[str]) -> str:
+    """What to say of the classes `names`, at least one, that have no training images."""
+    more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+    return f"class {names[0]!r}{more} has no training images"
+
+
 def _fingerprint(path: Path) -> str:
     status = path.stat()
     return f"of {status.st_size:,} bytes (changed at {status.st_mtime_ns} ns)"
 
 
 @contextlib.contextmanager
-def _locked(folder: epath.Path) -> Iterator[None]:
-    """Keeps a second process from preparing the same set."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process from preparing the same set; leaves no empty folders behind."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _system_lock(folder):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # the first that is not empty
+            for path in new:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _system_lock(folder: Path) -> Iterator[None]:
+    if fcntl is None:
         yield
-    except BlockingIOError as error:
-        raise PrepareError(
-            f"another process is preparing {folder}; wait for it, or stop it first"
-        ) from error
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # a file system without locks is used without
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise PrepareError(
+                f"another process is preparing {folder}; wait for it, or stop it first"
+            ) from None
+    try:
+        yield
     finally:
         os.close(handle)

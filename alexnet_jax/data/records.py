@@ -1,5 +1,6 @@
 """The images of one split on disk, each read and checked by itself (section 2)."""
 
+import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -7,7 +8,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data.images import decode_image, square
-from alexnet_jax.data.shards import allow_open_shards
+from alexnet_jax.data.names import printable
+from alexnet_jax.machine import allow_open_files
 
 Batch = dict[str, Any]  # of arrays
 
@@ -29,21 +31,28 @@ class Source(Protocol):
 
 
 class Records:
-    """A split on disk.
+    """A split on disk: a `Source`.
 
-    Raises `ValueError` that names the record where its image or its label cannot be used.
-    `labels=False` takes a label of -1 too, as test splits have it.
+    Reading raises `ValueError` that names the record where its image or label cannot be used.
     """
 
     def __init__(
         self, builder: tfds.core.DatasetBuilder, split: str, image_size: int, labels: bool = True
     ):
+        """Opens the shards of `split`.
+
+        Args:
+          builder: of the prepared set, checked by `sets`.
+          split: as tfds writes it.
+          image_size: S, the side that images are given.
+          labels: False takes a label of -1 too, as test splits have it.
+        """
         features = builder.info.features
         image, label = features["image"], features["label"]
         # The bytes are parsed here: tfds's own parser is 5 times slower than PNG decoding.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split, deserialize_method=raw).data_source
-        allow_open_shards()
+        allow_open_files()  # ArrayRecord keeps every shard open, and tfds writes up to 1,024
         self._name = f"{builder.info.full_name} {split}"
         self._raw_shape = None if isinstance(image, tfds.features.Image) else tuple(image.shape)
         self._num_classes = label.num_classes
@@ -113,5 +122,5 @@ class Records:
 def _file_name(feature: Any) -> str:
     for key in ("file_name", "id"):
         if values := feature[key].bytes_list.value:
-            return values[0].decode(errors="replace")
+            return printable(os.fsdecode(values[0]))
     return ""

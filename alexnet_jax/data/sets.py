@@ -1,13 +1,9 @@
-"""Any prepared tfds image set as batches for the step: found, shuffled, decoded (section 5).
-
-The stream is a function of (seed, step) alone. Grain shuffles and batches record numbers; only
-then are the records of a batch read, so no number of processes, threads or workers changes it.
-"""
+"""Any prepared tfds image set: found, checked, opened, or what to run to have it (section 2)."""
 
 import contextlib
 import dataclasses
-import importlib
 import io
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +13,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
 from alexnet_jax.data.records import Batch, Records, Source
-from alexnet_jax.data.shards import check_shards
+from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
+from alexnet_jax.files import local_path
 
-WITHOUT_DOWNLOAD = ("digits",)  # prepared on first use
+FEATURES = "features.json"  # tfds's own, as is
+NAMES = "label.labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,45 +42,53 @@ def open_dataset(
     name: str,
     split: str,
     *,
-    data_dir: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     stored_size: int = 256,
     verify: bool = False,
     labels: bool = True,
 ) -> Dataset:
-    """Open a prepared tfds image-classification set, images scaled to `stored_size`.
+    """Opens a prepared tfds image-classification set.
 
-    Looked for in `data_dir`, then `ALEXNET_DATA_DIR`, then the user's tfds folder. `name` and
-    `split` are written as tfds does: `cifar10`, `imagenette/160px-v2`, `train[:90%]`.
-    `verify` reads all shards once and compares their digests with the manifest. `labels=False`
-    opens splits without labels too: theirs are -1.
-    Raises `ValueError` that says what to run where the set is not prepared or not whole.
+    Args:
+      name: as tfds writes it, `cifar10` or `imagenette/160px-v2`.
+      split: as tfds writes it, `train` or `train[:90%]`.
+      data_dir: looked in first, then `ALEXNET_DATA_DIR`, then the user's tfds folder.
+      stored_size: the side of the images; those of another size are scaled to it.
+      verify: read all shards once and compare their digests with the manifest.
+      labels: False opens splits without labels too: theirs are -1.
+
+    Raises:
+      ValueError: it is not prepared (the message says what to run), not whole, or has no such
+        split.
     """
-    folders = [
-        folder
-        for folder in (data_dir, os.environ.get("ALEXNET_DATA_DIR"), _user_folder())
-        if folder
-    ]
+    folders = _folders(data_dir)
     builder = _find(name, folders)
-    if builder is None and name.partition(":")[0] in WITHOUT_DOWNLOAD:
-        _prepare(name.partition(":")[0], _user_folder())
+    if builder is None and (bare := name.partition(":")[0]) in WITHOUT_DOWNLOAD:
+        _prepare(bare)
         builder = _find(name, folders)
     if builder is None:
+        there = ", ".join(_prepared(folders)) or "nothing"
         raise ValueError(
-            f"data set {name!r} is not prepared in {', '.join(folders)} "
-            f"(there: {', '.join(_prepared(folders)) or 'nothing'}); run "
-            f"`{_how_to_prepare(name)}`, or name the folder that has it with --data_dir"
+            f"data set {name!r} is not prepared in {', '.join(map(str, folders))} "
+            f"(there: {there}); run `{how_to_prepare(name)}`, or name the folder that has it with "
+            "--data_dir"
         )
-    _check(builder, split, verify)
-    label = builder.info.features["label"]
-    return Dataset(
-        name=builder.info.full_name,
-        split=split,
-        source=Records(builder, split, stored_size, labels),
-        num_classes=label.num_classes,
-        class_names=tuple(label.names),
-        image_size=stored_size,
-        path=Path(builder.data_path),
-    )
+    try:
+        _check(builder, split, verify)
+        label = builder.info.features["label"]
+        return Dataset(
+            name=builder.info.full_name,
+            split=split,
+            source=Records(builder, split, stored_size, labels),
+            num_classes=label.num_classes,
+            class_names=tuple(label.names),
+            image_size=stored_size,
+            path=Path(builder.data_path),
+        )
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # what tfds raises for a damaged description depends on where
+        raise ValueError(_damage(Path(builder.data_path), error)) from error
 
 
 class _Relabelled:
@@ -160,73 +167,110 @@ def match_classes(
     return matched, f"classes of {what} are in another order than in {owner}: matched by name"
 
 
-def _user_folder() -> str:
-    return os.path.expanduser(tfds.core.constants.get_default_data_dir())
+def _folders(data_dir: str | os.PathLike[str] | None) -> list[Path]:
+    """Where to look, in this order."""
+    given = [data_dir, os.environ.get("ALEXNET_DATA_DIR")]
+    folders = [local_path(folder) for folder in given if folder]
+    user = _user_folder()
+    return folders if user is None else [*folders, user]
 
 
-def _find(name: str, folders: Sequence[str]) -> tfds.core.DatasetBuilder | None:
+def _user_folder() -> Path | None:
+    """The user's tfds folder; None where not even the home folder is known."""
+    folder = tfds.core.constants.get_default_data_dir()
+    if folder.startswith("~") and os.path.expanduser(folder) == folder:
+        return None
+    return local_path(folder)
+
+
+def _find(name: str, folders: Sequence[Path]) -> tfds.core.DatasetBuilder | None:
     try:
-        tfds.core.naming.parse_builder_name_kwargs(name)
+        bare, _ = tfds.core.naming.parse_builder_name_kwargs(name)
     except ValueError:
         raise ValueError(
-            f"{name!r} is no data set name; write name, name/configuration or name:version"
+            f"{name!r} is not the name of a data set; write name, name/configuration or "
+            "name:version"
         ) from None
     for folder in folders:
-        with contextlib.suppress(tfds.core.registered.DatasetNotFoundError):
-            return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
+        try:
+            return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(folder))
+        except tfds.core.registered.DatasetNotFoundError:
+            continue
+        except Exception as error:  # what tfds raises depends on what is damaged
+            raise ValueError(_damage(folder / bare.name, error)) from error
+    for folder in folders:
+        for path in folder.glob(f"{bare.name}/**/{DESCRIPTION}"):
+            if not (path.parent / FEATURES).exists() and ".partial" not in str(path):
+                raise ValueError(f"{path.parent} has no {FEATURES}; {COPY_AGAIN}")
     return None
 
 
-def _how_to_prepare(name: str) -> str:
-    """The command that makes data set `name` appear in DIR."""
-    bare, _, config = name.partition(":")[0].partition("/")
-    if bare.startswith("imagenet2") or bare.startswith("imagenet_"):  # those with tars
-        encoding = f" --encoding={config}" if config in ("raw", "jpeg") else ""
-        dataset = bare.removesuffix("_256") + "_256"
-        return (
-            f"python -m alexnet_jax.prepare --dataset={dataset}{encoding} --manual_dir=TARS "
-            "--data_dir=DIR"
-        )
-    if bare in tfds.list_builders(with_community_datasets=False):
-        return f"python -m alexnet_jax.prepare --dataset={name} --data_dir=DIR"
-    return (
-        f"python -m alexnet_jax.prepare --dataset=folder --folder=PHOTOGRAPHS --name={bare} "
-        "--data_dir=DIR"
+def _damage(folder: Path, error: Exception) -> str:
+    """What to say where tfds cannot read the description of the set in `folder`, or below."""
+    rest = next(
+        folder.rglob(DESCRIPTION), folder
+    )  # where a file holds nonsense that is well formed
+    culprit = next(filter(_is_damaged, sorted(folder.rglob("*.json"))), rest)
+    problem = (str(error).strip() or repr(error)).partition("\n")[0]
+    return f"{culprit} is damaged ({problem}); {COPY_AGAIN}"
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        if path.name == FEATURES:
+            tfds.features.FeatureConnector.from_config(path.parent)
+        elif path.name == DESCRIPTION:
+            tfds.core.dataset_info.read_proto_from_builder_dir(path.parent)
+        return not isinstance(json.loads(path.read_bytes()), dict)
+    except Exception:  # of many kinds; what matters is which file
+        return True
+
+
+def _prepared(folders: Sequence[Path]) -> list[str]:
+    """The names of the data sets in `folders`."""
+    return sorted(
+        {
+            str(path.parent.parent.relative_to(folder))
+            for folder in folders
+            for path in folder.glob(f"*/**/{DESCRIPTION}")
+        }
     )
 
 
-def _prepared(folders: Sequence[str]) -> list[str]:
-    """The names of the data sets in `folders`."""
-    infos = [info for folder in folders for info in Path(folder).glob("*/**/dataset_info.json")]
-    names = {
-        str(info.parent.parent.relative_to(folder))
-        for folder in folders
-        for info in infos
-        if info.is_relative_to(folder)
-    }
-    return sorted(names)
-
-
-def _prepare(name: str, folder: str) -> None:
-    module = f"alexnet_jax.data.datasets.{name}.{name}_dataset_builder"
-    builder = importlib.import_module(module).Builder(data_dir=folder, file_format="array_record")
+def _prepare(name: str) -> None:
+    """Writes one of `WITHOUT_DOWNLOAD` into the user's folder."""
+    folder = _user_folder()
+    where_else = "set TFDS_DATA_DIR to a folder that can be written to"
+    if folder is None:
+        raise ValueError(f"there is no home folder to write the data set {name} to; {where_else}")
     logging.info("Preparing %s in %s (once)", name, folder)
     tfds.disable_progress_bar()
     try:
+        builder = builder_class(name)(data_dir=str(folder), file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(num_shards=1, try_download_gcs=False)
             )
-    except OSError:  # another process has just renamed its copy into place: that one will do
-        if not (Path(builder.data_path) / "dataset_info.json").exists():
-            raise
+    except OSError as error:
+        # Where another process has just renamed its copy into place, that one will do.
+        if not any(folder.glob(f"{name}/*/{DESCRIPTION}")):
+            problem = error.strerror or error
+            raise ValueError(
+                f"the data set {name} cannot be written to {folder} ({problem}); {where_else}"
+            ) from error
     finally:
         tfds.enable_progress_bar()
 
 
 def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
-    """Raise `ValueError` unless the split has labelled images in whole ArrayRecord shards."""
+    """Raises `ValueError` unless the split has labelled images in whole ArrayRecord shards."""
     info = builder.info
+    if not split:
+        raise ValueError(
+            f"no split of {info.full_name} is named; set the field (--config.train_split, "
+            f"--config.validation_split) to one of {_splits(info)}; only --config.test_split may "
+            "be empty"
+        )
     if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
             f"{info.full_name} in {builder.data_path} is stored as {info.file_format.value}; run "
@@ -234,24 +278,56 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
             "--out_file_format=array_record`"
         )
     try:
-        files = info.splits[split].filepaths
+        files = [Path(file) for file in info.splits[split].filepaths]
     except (KeyError, ValueError):
+        none = "; `--config.test_split=` with nothing behind it names none"
         raise ValueError(
-            f"{info.full_name} has no split {split!r}; it has {', '.join(sorted(info.splits))}"
+            f"{info.full_name} has no split {split!r}; it has {_splits(info)}"
+            f"{none if split.lower() in ('none', 'null') else ''}"
         ) from None
     if not files:
         raise ValueError(f"split {split!r} of {info.full_name} is empty; take a larger part")
-    check_shards([Path(file) for file in files], verify=verify)
+    check_shards(files, verify=verify)
+    lengths = {
+        Path(file): length
+        for part in info.splits.values()
+        for file, length in zip(part.filepaths, part.shard_lengths, strict=True)
+    }
+    check_counts({file: lengths[file] for file in files})
     features = dict(info.features.items())
     image, label = features.get("image"), features.get("label")
     if not isinstance(label, tfds.features.ClassLabel):
-        raise ValueError(f"{info.full_name} has no class label; it is no classification set")
+        raise ValueError(f"{info.full_name} has no class label; it is not a classification set")
+    names, count = label.names, label.num_classes or 0
+    file = Path(builder.data_path) / NAMES
+    prepared = (file.parent / MANIFEST).exists()  # not by tfds, which may do without names
+    if (
+        count < 1
+        or len(set(names)) != count
+        or len(names) != count
+        or (prepared and not _text(file))
+    ):
+        raise ValueError(
+            f"{file} names {len(set(names)) if _text(file) else 0} classes and "
+            f"{file.with_name(FEATURES)} {count}; one is damaged: {COPY_AGAIN}"
+        )
     if isinstance(image, tfds.features.Image):
         return
     if not isinstance(image, tfds.features.Tensor) or image.np_dtype != np.uint8:
-        raise ValueError(f"{info.full_name} has no image; it is no image-classification set")
+        raise ValueError(f"{info.full_name} has no image; it is not an image-classification set")
     if tuple(image.shape)[2:] != (3,):
         raise ValueError(
             f"{info.full_name} has images of shape {tuple(image.shape)}, not three channels; "
             "convert them to RGB and prepare the data set again"
         )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _splits(info: tfds.core.DatasetInfo) -> str:
+    return ", ".join(sorted(info.splits))

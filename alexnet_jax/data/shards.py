@@ -1,40 +1,44 @@
-"""Are the shards of a prepared data set whole, and each in its own place?"""
+"""Are the shards of a prepared data set whole, each in its own place and of the right length?"""
 
-import contextlib
 import hashlib
 import json
 import os
-import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from array_record.python.array_record_module import ArrayRecordReader
 from tqdm import tqdm
 
+from alexnet_jax.data.names import printable
+
+DESCRIPTION = "dataset_info.json"  # tfds's own
 MANIFEST = "manifest.json"  # {shard file: {"sha256", "bytes", "records"}}, written by prepare
-MEND = "copy it again or prepare the data set again"
+COPY_AGAIN = "copy it again or prepare the data set again"
 
 
-def allow_open_shards() -> None:
-    """Lets this process open as many files as it may.
+class Entry(NamedTuple):
+    """What the manifest says of a shard."""
 
-    ArrayRecord keeps every shard open, and tfds writes up to 1,024 of a split, the usual limit.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS has no limit to raise it to
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    sha256: str
+    bytes: int
+    records: int
 
 
 def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:
-    """Raise `ValueError`, naming the shard, unless all `files` are there and as they were prepared.
+    """Checks that all `files` are there and as they were prepared.
 
     With a manifest beside them their sizes are compared, and with `verify` their digests (all is
     read: ArrayRecord notices damage within a shard by itself, but not a shard that was swapped).
+
+    Raises:
+      ValueError: one is not, or the manifest is damaged; the message names it.
     """
-    manifest_path = files[0].parent / MANIFEST
-    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else None
+    folder = files[0].parent
+    manifest = read_manifest(folder)
     if verify and manifest is None:
         raise ValueError(
-            f"{files[0].parent} has no {MANIFEST} to verify the shards with; "
+            f"{folder} has no {MANIFEST} to verify the shards with; "
             "sets written by alexnet_jax.prepare have one"
         )
     for file in tqdm(files, desc="Verifying shards", disable=not verify):
@@ -43,21 +47,71 @@ def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:
             with open(file, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest() if verify else None
         except FileNotFoundError:
-            raise ValueError(f"shard {file} is missing; {MEND}") from None
+            raise ValueError(f"shard {file} is missing; {COPY_AGAIN}") from None
         except OSError as error:
             raise ValueError(
-                f"shard {file} cannot be read ({error.strerror}); mend its permissions or {MEND}"
+                f"shard {file} cannot be read ({error.strerror}); give leave to read it, or "
+                f"{COPY_AGAIN}"
             ) from error
         if manifest is None:
             continue
         if file.name not in manifest:
             raise ValueError(f"shard {file} is not in {MANIFEST}; prepare the data set again")
         expected = manifest[file.name]
-        if size != expected["bytes"]:
+        if size != expected.bytes:
             raise ValueError(
-                f"shard {file} has {size:,} bytes where {expected['bytes']:,} were written; {MEND}"
+                f"shard {file} has {size:,} bytes where {expected.bytes:,} were written; "
+                f"{COPY_AGAIN}"
             )
-        if digest is not None and digest != expected["sha256"]:
-            owner = [name for name, entry in manifest.items() if entry["sha256"] == digest]
+        if digest is not None and digest != expected.sha256:
+            owner = [name for name, entry in manifest.items() if entry.sha256 == digest]
             what = f"holds the data of {owner[0]}" if owner else "is not what was written"
-            raise ValueError(f"shard {file} {what} (sha256 {digest[:12]}…); {MEND}")
+            raise ValueError(f"shard {file} {what} (sha256 {digest[:12]}…); {COPY_AGAIN}")
+
+
+def check_counts(lengths: Mapping[Path, int]) -> None:
+    """Checks that the shards hold as many records as the set's description says.
+
+    Args:
+      lengths: shard -> records, all in one folder.
+
+    Raises:
+      ValueError: one holds more or fewer; the message names it.
+    """
+    folder = next(iter(lengths)).parent
+    manifest = read_manifest(folder)
+    for file, length in lengths.items():
+        if manifest is None:
+            reader = ArrayRecordReader(str(file))
+            records = reader.num_records()
+            reader.close()
+        else:
+            records = manifest[file.name].records
+        if records != length:
+            raise ValueError(
+                f"{folder / DESCRIPTION} counts {length:,} records in {file.name}, which has "
+                f"{records:,}; {COPY_AGAIN}"
+            )
+
+
+def read_manifest(folder: Path) -> dict[str, Entry] | None:
+    """What the manifest in `folder` says of each shard; None where there is none.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        entries = {name: Entry(**entry) for name, entry in content.items()}
+        for name, entry in entries.items():
+            if [type(value) for value in entry] != [str, int, int]:
+                raise TypeError(f"the entry of {name} is not a digest and two numbers")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({printable(error)}); {COPY_AGAIN}, or delete it and do without "
+            "its checks"
+        ) from error
+    return entries

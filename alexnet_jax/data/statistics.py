@@ -5,20 +5,18 @@ One pass with integer accumulators: exact, so no order and no number of threads 
 
 import dataclasses
 import hashlib
-import io
 import os
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import grain
 import numpy as np
 from absl import logging
-from etils import epath
-from tensorflow_datasets.core import utils
 from tqdm import tqdm
 
 from alexnet_jax.data.sets import Dataset
+from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.machine import cores
 
 BATCH = 32  # images read and summed at a time
 
@@ -43,7 +41,7 @@ class Statistics(NamedTuple):
     """What the augmentation needs; the names are `Augmentation`'s fields."""
 
     mean: np.ndarray  # float32 [S, S, 3], pixels 0-255
-    eigenvectors: np.ndarray  # float32 [3, 3], principal axes of RGB, one a column
+    eigenvectors: np.ndarray  # float32 [3, 3], principal axes of RGB, one per column
     deviations: np.ndarray  # float32 [3], standard deviation along each, smallest first
 
 
@@ -80,29 +78,38 @@ def derive(sums: Moments) -> Statistics:
 
 
 def load_statistics(dataset: Dataset) -> Statistics:
-    """The statistics of `dataset` at its stored size, from its folder if they are there already.
+    """The statistics of `dataset` at its stored size, kept in the user's cache folder.
 
-    Otherwise one pass over it, kept beside the data set (or, where that is read-only, in the
-    user's cache folder) with a fingerprint of the set they belong to.
+    Kept with a fingerprint of the set they belong to; those of another, and damaged ones, are
+    computed anew by one pass. Those that an earlier version kept beside the data are read too.
+    Where nothing can be kept they are computed each time.
     """
     fingerprint = fingerprint_of(dataset)
-    for path in _places(dataset):
-        sums = _read(path, fingerprint)
+    file = _file_name(dataset)
+    cache = _cache_folder()
+    kept = None if cache is None else cache / dataset.name / file
+    for path in (kept, dataset.path / file):
+        sums = None if path is None else _read(path, fingerprint)
         if sums is not None:
             return derive(sums)
     sums = compute_moments(dataset)
-    for path in _places(dataset):
-        try:
-            _write(path, sums, fingerprint)
-        except OSError:
-            continue
-        logging.info("Statistics of %s %s kept in %s", dataset.name, dataset.split, path)
-        break
+    try:
+        if kept is None:
+            raise FileNotFoundError("there is no home folder")
+        _write(kept, sums, fingerprint)
+        logging.info("Statistics of %s %s kept in %s", dataset.name, dataset.split, kept)
+    except OSError as error:
+        logging.warning(
+            "Statistics of %s cannot be kept (%s) and are computed each time; set XDG_CACHE_HOME "
+            "to a folder that can be written to",
+            dataset.name,
+            error,
+        )
     return derive(sums)
 
 
 def compute_moments(dataset: Dataset) -> Moments:
-    """One pass over `dataset`, read and summed by one thread a core."""
+    """One pass over `dataset`, read and summed by one thread per core."""
     size = len(dataset)
     starts = range(0, size, BATCH)
 
@@ -110,7 +117,7 @@ def compute_moments(dataset: Dataset) -> Moments:
         indices = np.arange(start, min(start + BATCH, size))
         return moments(np.asarray(dataset.source.read(indices)["image"]))
 
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     parts = (
         grain.MapDataset.source(starts)
         .map(batch_moments)
@@ -137,16 +144,17 @@ def fingerprint_of(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _places(dataset: Dataset) -> list[Path]:
-    """Where statistics may be kept, best first; never in `ALEXNET_DATA_DIR`."""
+def _file_name(dataset: Dataset) -> str:
     split = "".join(letter if letter.isalnum() else "_" for letter in dataset.split)
-    file = f"statistics-{split}-{dataset.image_size}.npz"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    places = [home / "alexnet_jax" / dataset.name / file]
-    read_only = os.environ.get("ALEXNET_DATA_DIR")
-    if not read_only or not dataset.path.resolve().is_relative_to(Path(read_only).resolve()):
-        places.insert(0, dataset.path / file)
-    return places
+    return f"statistics-{split}-{dataset.image_size}.npz"
+
+
+def _cache_folder() -> Path | None:
+    """The user's; None where not even the home folder is known."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    if os.path.expanduser(cache).startswith("~"):
+        return None
+    return local_path(cache) / "alexnet_jax"
 
 
 def _read(path: Path, fingerprint: str) -> Moments | None:
@@ -157,16 +165,14 @@ def _read(path: Path, fingerprint: str) -> Moments | None:
                 logging.info("%s belongs to another state of the data set; computed anew", path)
                 return None
             return Moments(int(file["count"]), file["pixels"], file["products"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        logging.warning("%s cannot be read (%s); computed anew", path, error)
+    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
+        logging.warning("%s cannot be read (%s); computed anew", path, error or repr(error))
         return None
 
 
 def _write(path: Path, sums: Moments, fingerprint: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    np.savez_compressed(content, fingerprint=fingerprint, **dataclasses.asdict(sums))
-    with utils.incomplete_file(epath.Path(path)) as temporary:  # renamed into place when whole
-        temporary.write_bytes(content.getvalue())
+    with whole_file(path, "wb") as file:
+        np.savez_compressed(file, fingerprint=fingerprint, **dataclasses.asdict(sums))

@@ -1,11 +1,13 @@
 """Who writes the shards: processes of this machine, or Apache Beam's workers (section 2)."""
 
 import functools
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
+from collections.abc import Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +110,28 @@ def _exit_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
+
+
+def beam_options(values: Sequence[str]) -> Any:
+    """Beam's pipeline options of `name=value` each; its workers log warnings only.
+
+    Raises:
+      PrepareError: one is not of that form, or Beam is not installed.
+    """
+    if wrong := [option for option in values if "=" not in option]:
+        raise PrepareError(f"--beam_options has {wrong[0]}; write name=value,name=value")
+    try:
+        pipeline_options = beam.options.pipeline_options.PipelineOptions
+    except ImportError as error:
+        raise PrepareError(
+            f"--beam_runner needs Apache Beam ({error}); pip install 'alexnet-jax[prepare]' in an "
+            "environment of its own"
+        ) from error
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    return pipeline_options.from_dictionary(
+        {"default_sdk_harness_log_level": "WARNING"}
+        | dict(option.split("=", 1) for option in values)
+    )
 
 
 def write_with_beam(write: WriteShard, tasks: list[ShardTask], runner: Any, options: Any) -> None:

@@ -1,8 +1,6 @@
-"""The index of tars and folders finds every image, and names what is damaged."""
+"""The index of tars finds every image, and names what is damaged."""
 
-import errno
 import io
-import os
 import tarfile
 import tracemalloc
 
@@ -12,14 +10,13 @@ import pytest
 from alexnet_jax.data.archives import (
     Member,
     PrepareError,
-    folder_images,
     numbered_tar,
     read_member,
     synset_tars,
     tar_files,
 )
 from alexnet_jax.data.images import ImageError
-from tests.fake_imagenet import make_folder, make_tar
+from tests.fake_imagenet import make_tar
 
 
 class Reports(list):
@@ -109,6 +106,18 @@ def test_member_that_points_outside_is_reported(tmp_path):
     assert all("points outside" in problem for _, problem in reports)
 
 
+def test_what_archivers_add_is_passed_over(tmp_path):
+    names = [
+        "./a.JPEG",
+        "./._a.JPEG",
+        "__MACOSX/._b.JPEG",
+        ".ipynb_checkpoints/c.JPEG",
+        "Thumbs.db",
+    ]
+    make_tar(tmp_path / "a.tar", dict.fromkeys(names, b"abc"))
+    assert [name for name, *_ in tar_files(tmp_path / "a.tar", stop)] == ["./a.JPEG"]
+
+
 def test_label_goes_by_the_number_in_the_name(tmp_path):
     make_tar(
         tmp_path / "val.tar", {f"val/X_{n:08d}.JPEG": b"x" for n in (3, 1)} | {"odd.JPEG": b""}
@@ -120,19 +129,6 @@ def test_label_goes_by_the_number_in_the_name(tmp_path):
         ("X_00000001.JPEG", 10),
     ]
     assert len(reports) == 1 and "no number from 1 to 3" in reports[0][1]
-
-
-def test_folder_images_are_named_by_class_and_file(tmp_path):
-    make_folder(tmp_path, ["cat", "dog"], 2)
-    (tmp_path / "cat" / "notes.txt").write_text("not an image")
-    members = list(folder_images(tmp_path, {"cat": 0, "dog": 1, "cow": 2}, stop))
-    assert [member.name for member in members] == [
-        "cat/0.jpg",
-        "cat/1.jpg",
-        "dog/0.jpg",
-        "dog/1.jpg",
-    ]
-    assert [member.label for member in members] == [0, 0, 1, 1]
 
 
 def test_unreadable_file_is_named(tmp_path):
@@ -149,21 +145,6 @@ def test_unreadable_tar_is_reported(tmp_path):
     assert [file for file, _ in reports] == [str(tmp_path), str(tmp_path / "gone.tar")]
     assert "cannot be read (Is a directory); give leave" in reports[0][1]
     assert "cannot be read (No such file" in reports[1][1]
-
-
-def test_unreadable_folder_is_reported(tmp_path, monkeypatch):
-    def scandir(path):
-        if "dog" in str(path):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(path)
-
-    real = os.scandir
-    make_folder(tmp_path, ["cat", "dog"], 2)
-    monkeypatch.setattr(os, "scandir", scandir)
-    reports = Reports()
-    assert len(list(folder_images(tmp_path, {"cat": 0, "dog": 1}, reports))) == 2
-    ((file, problem),) = reports
-    assert file == str(tmp_path / "dog") and "cannot be read (Permission denied)" in problem
 
 
 def test_vanished_file_is_named():

@@ -133,6 +133,52 @@ def test_the_format_is_read_from_the_bytes_not_the_name():
     )
 
 
+TURNED = {  # EXIF's orientation -> how NumPy makes the picture upright
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 64), (64, 96), (256, 192)])
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_the_orientation_tag_is_ignored_or_followed_in_every_format(format, options, shape):
+    image = photograph(*shape)
+    stored = decode_image(encode(image, format, **options), 64)
+    for tag, upright in TURNED.items():
+        exif = Image.Exif()
+        exif[274] = tag
+        data = encode(image, format, exif=exif, **options)
+        np.testing.assert_array_equal(decode_image(data, 64), stored)
+        found = decode_image(data, 64, upright=True)
+        assert np.abs(found.astype(int) - upright(stored)).max() <= 1, tag
+
+
+def test_a_damaged_orientation_tag_is_none():
+    image = photograph(64, 64)
+    for exif in (b"Exif\0\0nothing", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+        data = encode(image, "JPEG", exif=exif)
+        np.testing.assert_array_equal(decode_image(data, 64, upright=True), decode_image(data, 64))
+    exif = Image.Exif()
+    exif[274] = 9
+    data = encode(image, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_image(data, 64, upright=True), np.asarray(image))
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG that says it is `width` x `height` and holds next to nothing."""
 
@@ -161,7 +207,7 @@ JPEG = encode(photograph(100, 100), "JPEG")
         (encode(Image.new("F", (8, 8)), "TIFF"), "convert it to RGB"),
     ],
 )
-def test_a_bad_image_is_named_with_the_mend(data, message):
+def test_a_bad_image_is_named_with_what_to_do(data, message):
     with pytest.raises(ImageError, match=message) as error:
         decode_image(data, 32, name="n01440764/cat.JPEG")
     assert str(error.value).startswith("n01440764/cat.JPEG")

@@ -137,7 +137,7 @@ def test_bad_image_stops_or_is_skipped_and_listed(photos, content):
     assert "dog/07.jpg" in skipped["files"][0]["problem"]
 
 
-def test_mended_image_is_read_again_on_continuing(photos):
+def test_repaired_image_is_read_again_on_continuing(photos):
     bad = photos / "dog" / "07.jpg"
     good = bad.read_bytes()
     bad.write_bytes(b"")
@@ -346,7 +346,7 @@ def test_failure_of_a_crashed_beam_pipeline_is_forgotten(photos, monkeypatch):
 def test_second_process_on_the_same_set_is_refused(photos):
     builder = make_builder(photos)
     with (
-        preparation._locked(builder.data_path.parent),
+        preparation._locked(Path(builder.data_path.parent)),
         pytest.raises(PrepareError, match="another process is preparing"),
     ):
         builder.download_and_prepare()
@@ -413,8 +413,8 @@ def test_validation_share_is_taken_from_train_alone(tmp_path):
         other.plan()
 
 
-def test_bucket_is_no_folder(photos):
-    with pytest.raises(PrepareError, match=r"gs://bucket is no folder; mount"):
+def test_a_bucket_is_refused(photos):
+    with pytest.raises(ValueError, match=r"gs://bucket is a URL .* mount"):
         make_builder(photos, data_dir="gs://bucket")
 
 
@@ -425,13 +425,96 @@ def test_unknown_class_in_a_folder_is_named(tmp_path):
         make_builder(tmp_path / "photos").plan()
 
 
-def test_empty_split_is_named(tmp_path):
-    (tmp_path / "photos" / "cat").mkdir(parents=True)
-    with pytest.raises(PrepareError, match=r"has no images for split train"):
+@pytest.mark.parametrize(("folder", "split"), [("photos", "train"), ("photos/Valid", "validation")])
+def test_empty_split_is_named_with_its_folder(tmp_path, folder, split):
+    if split == "validation":
+        make_folder(tmp_path / "photos" / "train", ["cat"], 1)
+    (tmp_path / folder / "cat").mkdir(parents=True)
+    with pytest.raises(PrepareError, match=rf"{folder} has no images for split {split}"):
         make_builder(tmp_path / "photos").plan()
+    assert not (tmp_path / "out").exists()  # nothing is left of what came to nothing
 
 
-def test_a_script_that_starts_itself_again_is_told_the_mend(tmp_path):
+def test_a_class_without_training_images_is_an_error_or_told(tmp_path):
+    make_folder(tmp_path / "photos", ["ant", "cow"], 30)
+    for image in (tmp_path / "photos" / "ant").iterdir():
+        image.rename(image.with_suffix(".heic"))
+    with pytest.raises(PrepareError, match=r"^class 'ant' has no training images; add some, take"):
+        make_builder(tmp_path / "photos").plan()
+    builder = make_builder(tmp_path / "photos", on_error="skip")
+    assert builder.plan().notes == [
+        f"left out files: 30 without an image's suffix (such as {tmp_path}/photos/ant/0.heic)"
+    ]
+    builder.download_and_prepare()
+    assert builder.info.metadata["classes_without_training_images"] == ["ant"]
+    assert {example["label"] for example in examples(builder)} == {1}  # the number of cow
+
+
+def test_a_class_of_which_every_image_is_skipped_is_told(photos):
+    for image in (photos / "dog").iterdir():
+        image.write_bytes(b"")
+    builder = make_builder(photos, on_error="skip")
+    builder.download_and_prepare()
+    assert builder.info.metadata["classes_without_training_images"] == ["dog"]
+    assert all(set(entry) == {"sha256", "bytes", "records"} for entry in manifest(builder).values())
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_file_names_are_stored_whatever_their_bytes(tmp_path, on_error):
+    make_folder(tmp_path / "photos", ["cat"], 1)
+    names = [b"caf\xe9.jpg", b"new\nline.jpg", "katze_😺.jpg".encode()]
+    for name in names:
+        path = os.fsencode(tmp_path / "photos/cat") + b"/" + name
+        Path(os.fsdecode(path)).write_bytes(image_bytes((1, 2, 3)))
+    builder = make_builder(tmp_path / "photos", on_error=on_error, validation_share=0)
+    builder.download_and_prepare()
+    stored = {example["file_name"] for example in examples(builder)}
+    assert stored == {b"cat/0.jpg", *(b"cat/" + name for name in names)}
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_bad_file_of_a_bad_name_is_named_in_one_printable_line(tmp_path, on_error):
+    make_folder(tmp_path / "photos", ["cat"], 2)
+    Path(os.fsdecode(os.fsencode(tmp_path / "photos/cat") + b"/\xff\n.jpg")).touch()
+    builder = make_builder(tmp_path / "photos", on_error=on_error, validation_share=0)
+    if on_error == "skip":
+        builder.download_and_prepare()
+        problem = builder.info.metadata["skipped"]["files"][0]["problem"]
+    else:
+        with pytest.raises(ImageError) as error:
+            builder.download_and_prepare()
+        problem = str(error.value)
+    assert problem.startswith(r"cat/\udcff\n.jpg (") and problem.isprintable()
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize(
+    "name", [b"cat\nfish", b"\xff", b"cat\x1b[0m", b" cat", "a\u2028b".encode()]
+)
+def test_a_class_name_that_a_list_cannot_hold_is_refused(tmp_path, name, on_error):
+    (tmp_path / "photos").mkdir()
+    make_folder(Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name)), ["x"], 1)
+    with pytest.raises(PrepareError, match=r"^class name '.*rename it$") as error:
+        make_builder(tmp_path / "photos", on_error=on_error).plan()
+    assert str(error.value).isprintable()
+
+
+def test_a_set_inside_its_own_folder_is_refused(photos):
+    with pytest.raises(PrepareError, match=r"set would lie in --folder=.*photos and be"):
+        make_builder(photos, data_dir=photos / "out")
+    with pytest.raises(PrepareError, match="choose another --data_dir or --name"):
+        make_builder(photos, data_dir=photos.parent)
+
+
+def test_without_system_locks_a_set_is_prepared_all_the_same(photos, monkeypatch):
+    monkeypatch.setattr(preparation, "fcntl", None)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    builder = make_builder(photos, num_workers=None)
+    builder.plan()
+    assert builder._num_workers == os.cpu_count()
+
+
+def test_a_script_that_starts_itself_again_is_told_what_to_do(tmp_path):
     make_folder(tmp_path / "photos", ["ant"], 3)
     script = tmp_path / "script.py"
     script.write_text(

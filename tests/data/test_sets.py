@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from alexnet_jax import prepare
 from alexnet_jax.data.batches import batch_indices, eval_batches, steps_per_epoch, train_batches
+from alexnet_jax.data.builders import make_builder
 from alexnet_jax.data.sets import open_dataset
 from tests.data.conftest import png, write_dataset
 
@@ -212,6 +213,9 @@ def test_an_unprepared_set_says_what_to_run(digits, user_folder):
         ("imagenet_fall2011_256", "--dataset=imagenet_fall2011_256 --manual_dir=TARS"),
         ("imagenet2010", "--dataset=imagenet2010_256 --manual_dir=TARS"),
         ("imagenette/160px-v2", "--dataset=imagenette/160px-v2 --data_dir=DIR"),
+        ("imagenette_160px_v2_256/jpeg", "--dataset=imagenette/160px-v2 --encoding=jpeg"),
+        ("cifar10_256", "--dataset=cifar10 --data_dir=DIR"),
+        ("imagenet2012_real", "--dataset=imagenet2012_real --data_dir=DIR"),
         ("my_photos/jpeg", "--dataset=folder --folder=PHOTOGRAPHS --name=my_photos"),
     ],
 )
@@ -223,12 +227,19 @@ def test_the_command_that_prepares_a_set_is_one_that_prepare_takes(digits, name,
     values = flags.FlagValues()
     prepare.define_flags(values)
     values(advised.split()[2:])
-    prepare.make_builder(values)
+    make_builder(
+        values.dataset,
+        data_dir=values.data_dir,
+        encoding=values.encoding,
+        manual_dir=values.manual_dir,
+        folder=values.folder,
+        name=values.name,
+    )
 
 
 @pytest.mark.parametrize("name", ["foo bar", "", "a/b/c/d"])
 def test_a_name_that_is_none_says_so(name):
-    with pytest.raises(ValueError, match="is no data set name"):
+    with pytest.raises(ValueError, match="is not the name of a data set"):
         open_dataset(name, "train")
 
 
@@ -290,6 +301,7 @@ def test_reading_loads_neither_tensorflow_nor_a_device():
     code = """
 import sys
 from alexnet_jax.data.batches import train_batches
+from alexnet_jax.data.builders import make_builder
 from alexnet_jax.data.sets import open_dataset
 next(train_batches(open_dataset("digits", "train"), batch_size=2, seed=0))
 assert "tensorflow" not in sys.modules

@@ -1,4 +1,4 @@
-"""A shard that is missing, unreadable, cut, changed or swapped is named, with the mend."""
+"""A shard that is missing, unreadable, cut, changed or swapped is named, with what to do."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ def test_a_missing_shard_is_named(prepared):
 def test_an_unreadable_shard_is_named(prepared):
     (prepared / SECOND).unlink()
     (prepared / SECOND).mkdir()
-    with pytest.raises(ValueError, match=f"{SECOND} cannot be read .*; mend its permissions"):
+    with pytest.raises(ValueError, match=f"{SECOND} cannot be read .*; give leave to read it"):
         open_photos(prepared)
 
 

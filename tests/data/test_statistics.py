@@ -1,9 +1,11 @@
 """Mean image and colour axes: exact, the same in any order, never those of another data set."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import logging
 
 from alexnet_jax.augment import IMAGENET_DEVIATIONS, IMAGENET_EIGENVECTORS, Augmentation
 from alexnet_jax.data import statistics
@@ -64,40 +66,72 @@ def test_sums_do_not_depend_on_order_or_parts(cuts):
     np.testing.assert_array_equal(first.products, whole.products)
 
 
-def test_a_second_call_reads_what_the_first_kept(tmp_path, monkeypatch):
+def kept(cache_home):
+    return cache_home / "alexnet_jax/photos/1.0.0/statistics-train-6.npz"
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_they_are_kept_in_the_users_cache_and_never_beside_the_data(
+    tmp_path, monkeypatch, cache_home, read_only
+):
     path = write(tmp_path)
+    if read_only:
+        monkeypatch.setenv("ALEXNET_DATA_DIR", str(tmp_path))
+    before = sorted(path.iterdir())
     first = load_statistics(open_train(tmp_path))
-    assert (path / "statistics-train-6.npz").exists()
+    assert sorted(path.iterdir()) == before
+    assert [file.name for file in kept(cache_home).parent.iterdir()] == [kept(cache_home).name]
     monkeypatch.setattr(statistics, "compute_moments", None)
-    for mine, kept in zip(load_statistics(open_train(tmp_path)), first, strict=True):
-        np.testing.assert_array_equal(mine, kept)
+    for mine, earlier in zip(load_statistics(open_train(tmp_path)), first, strict=True):
+        np.testing.assert_array_equal(mine, earlier)
 
 
-def test_statistics_of_another_state_of_the_set_are_not_taken(tmp_path):
-    path = write(tmp_path / "a")
-    load_statistics(open_train(tmp_path / "a"))
-    other = write(tmp_path / "b", PIXELS[:50])
-    file = "statistics-train-6.npz"
-    (other / file).write_bytes((path / file).read_bytes())
-    found = load_statistics(open_train(tmp_path / "b"))
-    expected = PIXELS[:50].mean(0, dtype=np.float64).astype(np.float32)
-    np.testing.assert_array_equal(found.mean, expected)
-
-
-def test_a_damaged_file_is_computed_anew(tmp_path):
+def test_those_that_an_earlier_version_kept_beside_the_data_are_read(
+    tmp_path, monkeypatch, cache_home
+):
     path = write(tmp_path)
     first = load_statistics(open_train(tmp_path))
-    (path / "statistics-train-6.npz").write_bytes(b"PK\x03\x04 nothing")
+    kept(cache_home).rename(path / kept(cache_home).name)
+    monkeypatch.setattr(statistics, "compute_moments", None)
     np.testing.assert_array_equal(load_statistics(open_train(tmp_path)).mean, first.mean)
 
 
-def test_a_read_only_set_keeps_them_in_the_users_cache(tmp_path, monkeypatch, cache_home):
-    path = write(tmp_path)
-    monkeypatch.setenv("ALEXNET_DATA_DIR", str(tmp_path))
-    before = sorted(path.iterdir())
-    load_statistics(open_train(tmp_path))
-    assert sorted(path.iterdir()) == before
-    assert (cache_home / "alexnet_jax/photos/1.0.0/statistics-train-6.npz").exists()
+def test_statistics_of_another_state_of_the_set_are_not_taken(tmp_path, cache_home):
+    write(tmp_path / "a")
+    load_statistics(open_train(tmp_path / "a"))
+    write(tmp_path / "b", PIXELS[:50])
+    expected = PIXELS[:50].mean(0, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(load_statistics(open_train(tmp_path / "b")).mean, expected)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 nothing", b"", b"\x93NUMPY", b"half", b"bit"])
+def test_a_damaged_file_is_computed_anew(tmp_path, cache_home, content):
+    write(tmp_path)
+    first = load_statistics(open_train(tmp_path))
+    whole = kept(cache_home).read_bytes()
+    if content == b"half":
+        content = whole[: len(whole) // 2]
+    if content == b"bit":
+        content = whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]
+    kept(cache_home).write_bytes(content)
+    np.testing.assert_array_equal(load_statistics(open_train(tmp_path)).mean, first.mean)
+    assert len(kept(cache_home).read_bytes()) == len(whole)
+
+
+@pytest.mark.parametrize("where", ["a file", "no home"])
+def test_where_nothing_can_be_kept_they_are_computed_and_that_is_said(
+    tmp_path, monkeypatch, caplog, where
+):
+    write(tmp_path)
+    data = open_train(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file") if where == "a file" else "")
+    if where == "no home":
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    logging.use_absl_handler()
+    with caplog.at_level("WARNING", logger="absl"):
+        load_statistics(data)
+    assert "set XDG_CACHE_HOME to a folder that can be written to" in caplog.text
 
 
 def test_they_fit_the_augmentation(tmp_path):

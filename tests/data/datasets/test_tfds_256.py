@@ -1,9 +1,12 @@
 """Real photographs and CIFAR images of another tfds set are stored again at 256x256."""
 
+import importlib.util
 import io
 import itertools
 import json
 import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,27 +143,43 @@ def test_set_that_tfds_knows_is_downloaded_and_written_first(dots, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("problem", "mend"),
+    ("problem", "advice"),
     [
         (
             ModuleNotFoundError("Failed:\nNo module named 'tensorflow'"),
-            "(No module named 'tensorflow); pip install tensorflow and start again",
+            "(No module named 'tensorflow'); pip install tensorflow and start again",
         ),
-        (OSError("no such host\nand more"), "no such host); mend that and start again"),
+        (OSError("no such host\nand more"), "no such host); put that right and start again"),
     ],
 )
-def test_set_that_tfds_cannot_write_is_named_with_both_mends(
-    dots, tmp_path, monkeypatch, problem, mend
+def test_set_that_tfds_cannot_write_is_named_with_both_ways_out(
+    dots, tmp_path, monkeypatch, problem, advice
 ):
     with monkeypatch.context() as patch:
         patch.setattr(TinyDots, "problem", problem)
         with pytest.raises(PrepareError, match=r"^tfds cannot write tiny_dots \(") as caught:
             dots().plan()
     message = str(caught.value)
-    assert mend in message and "\n" not in message
+    assert advice in message and "\n" not in message
     command = "tfds build tiny_dots --file_format=array_record --data_dir"
     assert f"{command}={tmp_path}/source (which needs tensorflow" in message
     dots().download_and_prepare()  # nothing half-written is in the way
+
+
+def test_a_package_or_a_host_that_is_missing_is_told_at_once(dots, monkeypatch):
+    downloads = AssertionError("a download was begun")
+    monkeypatch.setattr(TinyDots, "problem", downloads)
+    with monkeypatch.context() as patch:
+        module = SimpleNamespace(module_name="tensorflow")  # as tfds names it, without importing it
+        patch.setattr(sys.modules[__name__], "tf", module, raising=False)
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(PrepareError, match=r"No module named 'tensorflow'.*pip install tensor"):
+            dots().plan()
+    monkeypatch.setattr(TinyDots, "url_infos", {"https://no-such-host.invalid/a.tar": None})
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(PrepareError, match=r"\(the name no-such-host.invalid is not known from"):
+        dots().plan()
 
 
 def test_set_stored_as_tfrecord_is_named_until_it_is_array_record_too(dots, tmp_path):
@@ -222,7 +241,7 @@ def test_set_that_tfds_does_not_know_is_named(tmp_path):
 
 def test_set_without_encoded_images_is_refused(tmp_path):
     make_folder(tmp_path / "photos", ["ant"], 2)
-    raw = dict(folder=tmp_path / "photos", name="photos", data_dir=tmp_path, validation_share=0)
+    raw = dict(folder=tmp_path / "photos", name="prepared", data_dir=tmp_path, validation_share=0)
     image_folder.Builder(**raw, num_workers=0).download_and_prepare()
-    with pytest.raises(PrepareError, match=r"photos/raw has the features .* are needed"):
-        Builder(source="photos/raw", data_dir=tmp_path).plan()
+    with pytest.raises(PrepareError, match=r"prepared/raw has the features .* are needed"):
+        Builder(source="prepared/raw", data_dir=tmp_path).plan()

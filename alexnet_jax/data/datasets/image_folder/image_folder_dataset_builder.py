@@ -10,55 +10,70 @@ from typing import Any
 
 from etils import epath
 
-from alexnet_jax.data.archives import Member, PrepareError, Report, class_folders, folder_images
+from alexnet_jax.data.archives import Member, PrepareError, Report
+from alexnet_jax.data.folders import (
+    LeftOut,
+    class_folders,
+    find_splits,
+    folder_images,
+    note_beside,
+)
+from alexnet_jax.data.names import printable
 from alexnet_jax.data.preparation import PreparedBuilder
-
-SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+from alexnet_jax.files import local_path
 
 
 class Builder(PreparedBuilder):
     """The images of `folder`: `class/image`, or `train/class/image`, `val/class/image`, ...
 
     Without folders of splits 10% of the images, chosen by a hash of the name, become the validation
-    split. A file whose name is not that of an image is passed over.
+    split. Hidden files and what systems leave behind are passed over; other files that are not
+    taken are counted (`Plan.notes`).
     """
 
     VALIDATION_SHARE = 0.1
+    EVERY_CLASS = True
 
     def __init__(self, *, folder: epath.PathLike, name: str, **kwargs: Any):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise PrepareError(f'name="{name}": take small letters, digits and _, as tfds asks')
         self.name = name
-        self._folder = Path(folder).expanduser().absolute()
+        self._folder = local_path(folder).absolute()
+        self._left_out = LeftOut()
         super().__init__(**kwargs)
+        if Path(self.data_dir).resolve().is_relative_to(self._folder.resolve()):
+            raise PrepareError(
+                f"the set would lie in --folder={printable(self._folder)} and be taken for a "
+                "class; choose another --data_dir or --name"
+            )
         self._original_state |= {"folder": folder, "name": name}
-
-    def _splits(self) -> dict[str, Path]:
-        """The folder of each split; empty where the classes lie in `folder` itself."""
-        if not self._folder.is_dir():
-            raise PrepareError(f"{self._folder} is no folder; give one of class/image as --folder")
-        names = class_folders(self._folder)
-        if not names:
-            raise PrepareError(f"{self._folder} has no folders of classes; put class/image there")
-        if not set(names) <= set(SPLITS):
-            return {}
-        return {SPLITS[name]: self._folder / name for name in names}
 
     def _options(self) -> dict[str, str]:
         return {"--folder": str(self._folder)}
 
     def _class_names(self, manual_dir: Path) -> list[str]:
-        splits = self._splits()
-        return class_folders(splits.get("train", self._folder))
+        return class_folders(find_splits(self._folder)["train"])
+
+    def _place(self, split: str, manual_dir: Path) -> Path:
+        return find_splits(self._folder).get(split, self._folder)
 
     def _index(
         self, manual_dir: Path, class_names: list[str], report: Report
     ) -> dict[str, Iterator[Member]]:
         classes = {name: label for label, name in enumerate(class_names)}
-        splits = self._splits()
+        splits = find_splits(self._folder)
+        self._left_out = LeftOut()
+        for folder in {self._folder, *splits.values()}:
+            note_beside(folder, report, self._left_out)
         for folder in splits.values():
             for name in class_folders(folder):
                 if name not in classes:
-                    report(str(folder / name), "unknown class: it has no folder in train")
-        folders = splits or {"train": self._folder}
-        return {split: folder_images(folder, classes, report) for split, folder in folders.items()}
+                    problem = "unknown class: it has no folder of training images"
+                    report(printable(folder / name), problem)
+        return {
+            split: folder_images(folder, classes, report, self._left_out)
+            for split, folder in splits.items()
+        }
+
+    def _notes(self) -> list[str]:
+        return [str(self._left_out)] if str(self._left_out) else []

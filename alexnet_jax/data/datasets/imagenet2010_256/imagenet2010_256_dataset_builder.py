@@ -45,8 +45,8 @@ class Builder(PreparedBuilder):
     def _inputs(self, manual_dir: Path) -> list[Path]:
         prefix = "ILSVRC2010_" if (manual_dir / f"ILSVRC2010_{DEVKIT}").exists() else ""
         names = [prefix + name if name == DEVKIT else name for name in FILES]
-        mend = "register at image-net.org, download them and give their folder as --manual_dir"
-        return require(manual_dir, names, mend) + sorted(manual_dir.glob(PATCH))
+        advice = "register at image-net.org, download them and give their folder as --manual_dir"
+        return require(manual_dir, names, advice) + sorted(manual_dir.glob(PATCH))
 
     def _class_names(self, manual_dir: Path) -> list[str]:
         file = io.BytesIO(_devkit_file(self._inputs(manual_dir)[3], "meta.mat"))

@@ -22,8 +22,8 @@ class Builder(PreparedBuilder):
     )
 
     def _inputs(self, manual_dir: Path) -> list[Path]:
-        mend = "register at image-net.org, download them and give their folder as --manual_dir"
-        paths = require(manual_dir, [TRAIN, VALIDATION], mend)
+        advice = "register at image-net.org, download them and give their folder as --manual_dir"
+        paths = require(manual_dir, [TRAIN, VALIDATION], advice)
         return paths + sorted(manual_dir.glob(f"{Path(TEST).stem}*.tar"))
 
     def _class_names(self, manual_dir: Path) -> list[str]:

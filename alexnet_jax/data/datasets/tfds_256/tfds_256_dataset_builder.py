@@ -1,19 +1,30 @@
 """Any image classification set that tfds can read, stored again at 256x256 (section 2)."""
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import re
-from collections.abc import Callable, Iterator, Sequence
+import socket
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from alexnet_jax.data.archives import Member, PrepareError, Report
+from alexnet_jax.data.names import prepared_name
 from alexnet_jax.data.preparation import PreparedBuilder
-from alexnet_jax.data.shards import allow_open_shards, check_shards
+from alexnet_jax.data.shards import check_shards
+from alexnet_jax.files import local_path
+from alexnet_jax.machine import allow_open_files
 
 ARRAY_RECORD = "array_record"
+SLOW_TO_FAIL = ("tensorflow", "apache_beam")  # missed by tfds only after minutes of downloading
 TFDS_NEEDS = "which needs tensorflow, apache-beam and mlcroissant installed"  # tfds 4.9.10
 
 
@@ -24,10 +35,16 @@ class Builder(PreparedBuilder):
     """
 
     def __init__(
-        self, *, source: str, source_dir: str | None = None, name: str | None = None, **kwargs: Any
+        self,
+        *,
+        source: str,
+        source_dir: epath.PathLike | None = None,
+        name: str | None = None,
+        **kwargs: Any,
     ):
-        self.name = name or re.sub(r"\W", "_", source) + "_256"
-        self._source = Source(source, source_dir or kwargs.get("data_dir"))
+        self.name = name or prepared_name(source)
+        folder = source_dir or kwargs.get("data_dir")
+        self._source = Source(source, str(local_path(folder)) if folder else None)
         super().__init__(**kwargs)
         self._original_state |= {"source": source, "source_dir": source_dir, "name": name}
 
@@ -90,17 +107,16 @@ class Source:
         """
         builder = self._builder
         if not builder.is_prepared():
+            if missing := _missing_package(type(builder)):
+                raise self._cannot_write(f"No module named {missing!r}", missing)
+            if host := _unknown_host(builder.url_infos or ()):
+                raise self._cannot_write(f"the name {host} is not known from here")
             try:
                 builder.download_and_prepare(file_format=ARRAY_RECORD)
             except Exception as error:  # each builder, and each site, fails in its own way
-                missing = re.search(r"No module named '(\w+)", str(error))
-                problem = missing[0] if missing else _first_line(error)
-                mend = f"pip install {missing[1]}" if missing else "mend that"
-                raise PrepareError(
-                    f"tfds cannot write {self.name} ({problem}); {mend} and start again, or write "
-                    f"it elsewhere: tfds build {self.name} --file_format={ARRAY_RECORD} "
-                    f"--data_dir={builder.data_dir_root} ({TFDS_NEEDS})"
-                ) from error
+                found = re.search(r"No module named '(\w+)", str(error))
+                problem = found[0] + "'" if found else _first_line(error)
+                raise self._cannot_write(problem, found[1] if found else None) from error
         formats = sorted(format.value for format in builder.info.available_file_formats())
         if ARRAY_RECORD not in formats:
             raise PrepareError(
@@ -109,13 +125,21 @@ class Source:
                 f"--out_file_format={ARRAY_RECORD} ({TFDS_NEEDS})"
             )
 
+    def _cannot_write(self, problem: str, package: str | None = None) -> PrepareError:
+        advice = f"pip install {package.replace('_', '-')}" if package else "put that right"
+        return PrepareError(
+            f"tfds cannot write {self.name} ({problem}); {advice} and start again, or write it "
+            f"elsewhere: tfds build {self.name} --file_format={ARRAY_RECORD} "
+            f"--data_dir={self._builder.data_dir_root} ({TFDS_NEEDS})"
+        )
+
     @functools.cached_property
     def _splits(self) -> dict[str, Sequence[dict[str, Any]]]:
         if not self._builder.is_prepared():
             raise PrepareError(
                 f"{self._builder.data_dir} is gone, or not seen from this machine; put it back"
             )
-        allow_open_shards()
+        allow_open_files()
         return self._builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
 
     def shards(self) -> list[Path]:
@@ -154,5 +178,25 @@ class Source:
             ) from error
 
 
+def _missing_package(builder: type) -> str | None:
+    """A package that the module of a tfds builder would import once it writes, and is not there."""
+    values = vars(sys.modules[builder.__module__]).values()
+    lazy = {getattr(value, "module_name", None) for value in values}
+    needed = [name for name in SLOW_TO_FAIL if name in lazy]
+    return next((name for name in needed if importlib.util.find_spec(name) is None), None)
+
+
+def _unknown_host(urls: Iterable[str]) -> str | None:
+    """A host of `urls`, where no host of them is known: tfds would try each for minutes."""
+    hosts = {host for url in urls if (host := urllib.parse.urlsplit(url).hostname)}
+    if urllib.request.getproxies():  # they know the names, this machine need not
+        return None
+    for host in hosts:
+        with contextlib.suppress(OSError):
+            socket.getaddrinfo(host, None)
+            return None
+    return min(hosts, default=None)
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).partition("\n")[0]
+    return (str(error).strip() or repr(error)).partition("\n")[0]
