@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +13,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` expanded.
 
     Raises:
-      ValueError: it is a URL, which would quietly become a folder of that name.
+      ValueError: it is a URL, which would quietly become a folder of that name, or begins with
+        `~` where no home is known.
     """
     text = os.fspath(path)
     if match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
@@ -20,7 +22,36 @@ def local_path(path: str | os.PathLike[str]) -> Path:
             f"{text} is a URL and only folders and files of this machine are read and written; "
             f"mount the {match[1]} bucket or download it, and give that path"
         )
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text}: no such home folder is known; write the whole path") from error
+
+
+def output_file(path: str | os.PathLike[str], flag: str = "--output") -> Path:
+    """`local_path(path)` of a file that is to be written, refused before the work, not after.
+
+    Raises:
+      ValueError: it is a folder or no plain file, or its folder is missing or cannot be written;
+        the message names `flag` as what to change.
+    """
+    file = local_path(path)
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; name a file in it with {flag}")
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is a device or a pipe; name a plain file with {flag}")
+    folder = file.parent
+    if not folder.exists():
+        raise ValueError(f"folder {folder} is not there; make it, or change {flag}")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder; change {flag}")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"nothing can be written in {folder} ({error.strerror}); change {flag}"
+        ) from error
+    return file
 
 
 @contextlib.contextmanager

@@ -1,6 +1,12 @@
-"""What messages share: "did you mean", and tables of text."""
+"""What messages share: "did you mean", tables of text, and what a terminal can write."""
 
 import difflib
+import sys
+import unicodedata
+from typing import TextIO
+
+# What stands for a character that a terminal's encoding lacks.
+_ASCII = {"█": "#", "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "’": "'", "·": "."}
 
 
 def suggestion(name: str, known) -> str:
@@ -22,3 +28,24 @@ def align(lines: list[tuple[str, ...]]) -> str:
 
     head, *rest = map(text, lines)
     return "\n".join([head, "-" * (sum(widths) + 2 * len(widths) - 2), *rest])
+
+
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """`text` as `stream` (default: standard output) can write it, in one piece and to the end.
+
+    What its encoding lacks becomes plain ASCII (a bar of #) or a Python escape, and so do control
+    characters other than line ends and tabs, which would move a terminal's cursor.
+    """
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def shown(character: str) -> str:
+        if unicodedata.category(character) == "Cc" and character not in "\n\t":
+            return repr(character)[1:-1]
+        try:
+            character.encode(encoding)
+        except UnicodeEncodeError:
+            return _ASCII.get(character) or character.encode("ascii", "backslashreplace").decode()
+        return character
+
+    return "".join(map(shown, text))

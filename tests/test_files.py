@@ -1,0 +1,48 @@
+"""Files to be written: refused before the work where they cannot be."""
+
+import os
+
+import pytest
+
+from alexnet_jax import files
+from alexnet_jax.files import local_path, output_file
+
+
+def test_a_file_in_a_folder_that_takes_it_is_given_back_and_nothing_written(tmp_path, monkeypatch):
+    (tmp_path / "old.npz").write_text("old")
+    assert output_file(tmp_path / "new.npz") == tmp_path / "new.npz"
+    assert output_file(str(tmp_path / "old.npz")) == tmp_path / "old.npz"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.npz"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert output_file("~/new.npz") == tmp_path / "new.npz"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder", r"folder is a folder; name a file in it with --output"),
+        ("pipe", r"pipe is a device or a pipe; name a plain file"),
+        ("none/new.npz", r"folder .*none is not there; make it, or change --output"),
+        ("file/new.npz", r"file is a file, not a folder; change --output"),
+    ],
+)
+def test_what_cannot_be_written_is_named(name, message, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=message):
+        output_file(tmp_path / name)
+
+
+def test_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(ValueError, match=r"nothing can be written in .* \(Read-only file system\)"):
+        output_file(tmp_path / "new.npz")
+
+
+def test_a_home_that_is_not_known_is_told():
+    with pytest.raises(ValueError, match=r"~nobody_at_all/x: no such home folder is known"):
+        local_path("~nobody_at_all/x")

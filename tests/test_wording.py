@@ -1,0 +1,31 @@
+"""Text that a terminal can write: bars, dashes, class names from anywhere."""
+
+import io
+
+import pytest
+
+from alexnet_jax.wording import printable
+
+
+def stream(encoding):
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "written"),
+    [
+        ("utf-8", "███ Katze – 猫", "███ Katze – 猫"),
+        ("latin-1", "███ Kätzchen – 猫", "### Kätzchen - \\u732b"),
+        ("ascii", "█ Kätzchen … 3×4", "# K\\xe4tzchen ... 3x4"),
+        ("utf-8", "cat\udcff", "cat\\udcff"),  # a file name that is not UTF-8
+        ("utf-8", "a\x1b[2Jb\rc\n\td", "a\\x1b[2Jb\\rc\n\td"),
+    ],
+)
+def test_what_the_encoding_lacks_is_plain_ascii_or_an_escape(encoding, text, written):
+    target = stream(encoding)
+    assert printable(text, target) == written
+    target.write(printable(text, target))  # raises where it could not
+
+
+def test_a_stream_without_an_encoding_takes_everything():
+    assert printable("█ 猫", io.StringIO()) == "█ 猫"
