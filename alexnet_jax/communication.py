@@ -125,7 +125,10 @@ def _axis(groups: list[list[int]], mesh: Mesh) -> str:
 
 
 # Machine code of the slow kind, made in a fraction of the time.
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+QUICK: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 def compile_train_step(
