@@ -59,9 +59,9 @@ def test_a_mistake_in_a_flag_is_one_line(tmp_path, flag, message):
     "field, value, message",
     [
         ("preset", "papr", "did you mean 'paper'"),
-        ("schedule.name", "plato", "unknown schedule 'plato'; did you mean 'plateau'?"),
+        ("schedule.name", "plato", "'constant'; did you mean 'plateau'?"),
         ("dataset", "imagenet2012", "python -m alexnet_jax.prepare --dataset=imagenet2012"),
-        ("mesh.model", 3, "model=3: the net has two towers"),
+        ("mesh.model", 3, "mesh.model=3; it is 1, or 2"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_one_line(tmp_path, field, value, message):
@@ -156,8 +156,12 @@ def test_where_and_how_the_images_are_kept_and_augmented_changes_no_run(tmp_path
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("best_metric", "accuracy", "best_metric has 'accuracy'; use 'loss' or 'top1_error'"),
-        ("final_views", ("center", "five"), "final_views has 'five'; use 'center' or 'ten'"),
+        ("best_metric", "accuracy", "best_metric='accuracy'; it is one of 'loss', 'top1_error'"),
+        (
+            "final_views",
+            ("center", "five"),
+            "final_views=('center', 'five'); it is a tuple of 'center', 'ten'",
+        ),
         ("test_split", "tset", "no split 'tset'"),
         ("steps_per_call", 4, "steps_per_call=4 with cache='host'; it is 1, or more with"),
     ],

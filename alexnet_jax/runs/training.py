@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from alexnet_jax import parallel
-from alexnet_jax.augment import VIEWS, AlreadyAugmented
+from alexnet_jax.augment import AlreadyAugmented
 from alexnet_jax.data.batches import batch_indices, train_batches
 from alexnet_jax.data.cache import OnDevice
 from alexnet_jax.data.host import host_augment
@@ -32,6 +32,7 @@ from alexnet_jax.data.records import Batch
 from alexnet_jax.files import local_path
 from alexnet_jax.runs import health, meter, transfer
 from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.checks import check
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.final_test import final_test
 from alexnet_jax.runs.lock import locked
@@ -40,7 +41,6 @@ from alexnet_jax.runs.recipe import Recipe, build_augmentation, split_augmentati
 from alexnet_jax.runs.stop_signal import StopSignal
 from alexnet_jax.runs.workdir import members, save_config
 from alexnet_jax.step import (
-    METRICS,
     TrainState,
     create_train_state,
     make_eval_step,
@@ -354,6 +354,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, dict[str, float]
       SystemExit: stopped by a signal, after saving.
     """
     workdir = local_path(workdir)
+    check(config)
     if config.ensemble > 1:
         return _train_ensemble(config, workdir)
     first = jax.process_index() == 0
@@ -365,7 +366,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, dict[str, float]
     recipe = Recipe(config)
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.model)
     say(_describe_devices(mesh))
-    _check(recipe)
+    _check(recipe, mesh)
     training = Training(recipe, workdir, mesh, say)
     with (
         _alone_in(workdir, first),
@@ -410,28 +411,16 @@ def _train_ensemble(config: ConfigDict, workdir: Path) -> dict[str, dict[str, fl
     return results
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Recipe, mesh: Mesh) -> None:
     """Raises ValueError for what would be met only after hours of training."""
     config = recipe.config
-    choices: dict[str, tuple[str, ...]] = {
-        "augment": ("device", "host"),
-        "best_metric": METRICS,
-        "final_views": tuple(VIEWS),
-    }
-    for field, allowed in choices.items():
-        values = config[field] if field == "final_views" else (config[field],)
-        for value in values:
-            if value not in allowed:
-                raise ValueError(f"{field} has {value!r}; use {' or '.join(map(repr, allowed))}")
-    if (config.augment, config.cache) == ("host", "device"):
+    shards = mesh.shape["data"]
+    if config.batch_size % shards:
+        below = config.batch_size // shards * shards
+        nearest = " or ".join(str(size) for size in (below, below + shards) if size)
         raise ValueError(
-            "augment='host' cannot work on images that cache='device' keeps on the device; use "
-            "cache='host'"
-        )
-    if config.steps_per_call < 1 or (config.steps_per_call > 1 and config.cache != "device"):
-        raise ValueError(
-            f"steps_per_call={config.steps_per_call} with cache={config.cache!r}; it is 1, or more "
-            "with cache='device'"
+            f"batch_size={config.batch_size} does not divide over {shards} devices; use {nearest}, "
+            "or fewer devices with --config.mesh.data"
         )
     for name in ("train", "validation", "test"):
         if name != "test" or config.test_split:

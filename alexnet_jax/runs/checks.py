@@ -1,0 +1,216 @@
+"""Is a configuration one that can be run? Asked before anything is written."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from alexnet_jax.augment import VIEWS
+from alexnet_jax.models.presets import PRESETS
+from alexnet_jax.step import METRICS, Hyperparameters
+from alexnet_jax.wording import suggestion
+
+MOST_EPOCHS = 1e5
+LARGEST = 2**31 - 1  # steps and seeds are counted in int32
+
+
+def check(config: ConfigDict) -> None:
+    """Checks every field but those of the network, which checks its own.
+
+    Raises:
+      ValueError: a field has a value that no run can have; it names the field and what it may be.
+    """
+    for field, test in _TESTS.items():
+        group, _, name = field.rpartition(".")
+        fields = config.get(group) if group else config
+        if fields is None or name not in fields:  # a file of an earlier version
+            continue
+        if wanted := test(fields[name]):
+            raise ValueError(f"{field}={_shown(fields[name])}; it is {wanted}")
+    for group in ("rate_multipliers", "decay_multipliers"):
+        for layer, value in (config.get(group) or {}).items():
+            if value is not None:
+                _check_multiplier(f"{group}.{layer}", value)
+    _check_hand_changes(config.hand_changes)
+    if not (config.test_split is None or config.test_split):
+        raise ValueError("test_split=''; it is a split of the data set, or None for no test")
+    if (config.augment, config.cache) == ("host", "device"):
+        raise ValueError(
+            "augment='host' cannot work on images that cache='device' keeps on the device; use "
+            "cache='host'"
+        )
+    if config.steps_per_call > 1 and config.cache != "device":
+        raise ValueError(
+            f"steps_per_call={config.steps_per_call} with cache={config.cache!r}; it is 1, or more "
+            "with cache='device'"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line."""
+    return " ".join(str(value).split())[:80] if isinstance(value, ConfigDict) else repr(value)[:80]
+
+
+# A test of a value: "" where it will do, else what it has to be.
+Test = Callable[[Any], str]
+
+
+def _number(value: Any, whole: bool = False) -> bool:
+    kinds = int if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(least: int, most: int = LARGEST, empty: bool = False) -> Test:
+    wanted = f"a whole number from {least} to {most:,}{', or None' if empty else ''}"
+
+    def test(value: Any) -> str:
+        good = _number(value, whole=True) and least <= value <= most
+        return "" if good or (empty and value is None) else wanted
+
+    return test
+
+
+def _real(
+    least: float, most: float = math.inf, *, above: bool = False, empty: bool = False
+) -> Test:
+    wanted = "a number " + (f"above {least:g}" if above else f"of at least {least:g}")
+    wanted += "" if most == math.inf else f" and at most {most:g}"
+
+    def test(value: Any) -> str:
+        if empty and value is None:
+            return ""
+        good = _number(value) and least <= value <= most and not (above and value == least)
+        return "" if good else wanted + (", or None" if empty else "")
+
+    return test
+
+
+def _one_of(*choices: str) -> Test:
+    def test(value: Any) -> str:
+        if isinstance(value, str) and value in choices:
+            return ""
+        hint = suggestion(str(value), choices)
+        listed = f"one of {', '.join(map(repr, choices))}"
+        return f"{listed}; {hint}" if hint.startswith("did you mean") else listed
+
+    return test
+
+
+def _towers(value: Any) -> str:
+    good = _number(value, whole=True) and value in (1, 2)
+    return "" if good else "1, or 2 for a tower per device"
+
+
+def _truth(value: Any) -> str:
+    return "" if isinstance(value, bool) else "True or False"
+
+
+def _text(value: Any) -> str:
+    return "" if isinstance(value, str) and value else "a name"
+
+
+def _text_or_none(value: Any) -> str:
+    return "" if value is None or (isinstance(value, str) and value) else "a name, or None"
+
+
+def _views(value: Any) -> str:
+    good = isinstance(value, Sequence) and not isinstance(value, str)
+    good = good and all(isinstance(name, str) and name in VIEWS for name in value)
+    return "" if good else f"a tuple of {', '.join(map(repr, VIEWS))}, such as ('center',)"
+
+
+def _epochs(value: Any) -> str:
+    good = isinstance(value, Sequence) and not isinstance(value, str)
+    good = good and all(_number(epoch) and epoch > 0 for epoch in value)
+    return "" if good else "a tuple of epochs, or of shares of the run below 1, such as (0.6, 0.85)"
+
+
+_TESTS: dict[str, Test] = {
+    "seed": _whole(0),
+    "preset": _one_of(*PRESETS),
+    "init_from": _text_or_none,
+    "ensemble": _whole(1, 10_000),
+    "dataset": _text,
+    "data_dir": _text_or_none,
+    "train_split": _text,
+    "validation_split": _text,
+    "stored_size": _whole(1, 4096),
+    "cache": _one_of("none", "host", "device"),
+    "steps_per_call": _whole(1),
+    "read_workers": _whole(0, 1024),
+    "verify_data": _truth,
+    "augment": _one_of("device", "host"),
+    "augmentation.crop": _one_of("random", "center", "ten"),
+    "augmentation.flip": _truth,
+    "augmentation.color": _one_of("std", "eigenvalue", "none"),
+    "augmentation.mean_at": _one_of("crop", "center"),
+    "augmentation.scale": _real(0, above=True),
+    "augmentation.scale_with_color": _truth,
+    "augmentation.statistics": _one_of("dataset", "imagenet"),
+    "batch_size": _whole(1),
+    "num_epochs": _real(0, MOST_EPOCHS),
+    "learning_rate": _real(0),
+    "bias_learning_rate": _real(0, empty=True),
+    "momentum": _real(0, 1),
+    "weight_decay": _real(0),
+    "color_strength": _real(0),
+    "schedule.name": _one_of("drops", "plateau", "dexp", "constant"),
+    "schedule.drops": _epochs,
+    "schedule.factor": _real(0, above=True),
+    "schedule.patience": _whole(1),
+    "schedule.min_delta": _real(0),
+    "schedule.max_drops": _whole(0),
+    "schedule.stop": _truth,
+    "schedule.warmup_epochs": _real(0, MOST_EPOCHS),
+    "mesh.data": _whole(1, empty=True),
+    "mesh.model": _towers,
+    "eval_batch_size": _whole(1),
+    "validate_every_epochs": _real(0, MOST_EPOCHS, above=True),
+    "best_metric": _one_of(*METRICS),
+    "log_every_steps": _whole(1),
+    "checkpoint_every_steps": _whole(1, empty=True),
+    "final_views": _views,
+}
+
+
+def _check_multiplier(field: str, value: Any) -> None:
+    leaves = value if isinstance(value, Mapping) else {"": value}
+    for leaf, factor in leaves.items():
+        if not (isinstance(leaf, str) and _number(factor) and factor >= 0):
+            raise ValueError(
+                f"{field}={value!r}; it is a factor of at least 0, or factors by parameter such as "
+                "{'kernel': 1.0, 'bias': 2.0}"
+            )
+
+
+def _check_hand_changes(changes: Any) -> None:
+    """`((epoch, {field of Hyperparameters: value}), …)`."""
+    known = [field.name for field in dataclasses.fields(Hyperparameters)]
+    shape = "it is a tuple of (epoch, {field: value}), such as ((67, {'color_strength': 0.0}),)"
+    if not isinstance(changes, Sequence) or isinstance(changes, str):
+        raise ValueError(f"hand_changes={changes!r}; {shape}")
+    for change in changes:
+        if not (
+            isinstance(change, Sequence)
+            and len(change) == 2
+            and _number(change[0])
+            and change[0] >= 0
+            and isinstance(change[1], Mapping)
+        ):
+            raise ValueError(f"hand_changes has {change!r}; {shape}")
+        for name, value in change[1].items():
+            if name not in known:
+                hint = suggestion(str(name), known)
+                raise ValueError(f"hand_changes has field {name!r}, which no step has; {hint}")
+            if not name.endswith("_multipliers"):
+                if not (_number(value) and value >= 0):
+                    raise ValueError(
+                        f"hand_changes has {name}={value!r}; it is a number of at least 0"
+                    )
+                continue
+            if not isinstance(value, Mapping):
+                raise ValueError(f"hand_changes has {name}={value!r}; it is factors by layer")
+            for layer, factor in value.items():
+                _check_multiplier(f"hand_changes {name}.{layer}", factor)

@@ -1,0 +1,91 @@
+"""Whatever is written into a configuration, it is a run or one line that names the field."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from alexnet_jax.configs import default, digits
+from alexnet_jax.runs.checks import check
+from alexnet_jax.runs.recipe import build_model
+
+NONSENSE = [
+    None, 0, -1, 2**40, 1e20, math.nan, math.inf, -0.5, "", "x", True, (), ("a", "b"), (0,),
+    (math.nan,), [], {}, {"kernel": None}, (("a", "b"),), ((0, {"nofield": 1}),), ((math.nan, {}),),
+]  # fmt: skip
+
+
+def put(config, field, value):
+    """Sets a field whatever the type of its value, as a file of one's own could."""
+    group, _, name = field.rpartition(".")
+    fields = config[group] if group else config
+    with fields.ignore_type(), fields.unlocked():
+        fields[name] = value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("log_every_steps", 0),
+        ("num_epochs", 1e20),
+        ("num_epochs", math.nan),
+        ("batch_size", 0),
+        ("learning_rate", math.nan),
+        ("momentum", 2),
+        ("seed", -1),
+        ("seed", 2**40),
+        ("ensemble", 0),
+        ("final_views", ("nine",)),
+        ("final_views", "center"),
+        ("schedule.drops", (math.nan,)),
+        ("schedule.drops", ("a",)),
+        ("schedule.factor", 0.0),
+        ("schedule.patience", 0),
+        ("schedule.warmup_epochs", -1.0),
+        ("rate_multipliers.fc6", []),
+        ("rate_multipliers.fc6", {"kernel": None}),
+        ("hand_changes", (("a", "b"),)),
+        ("hand_changes", ((0, {"nofield": 1}),)),
+        ("hand_changes", ((0, {"weight_decay": "x"}),)),
+        ("hand_changes", ((0, {"rate_multipliers": 1}),)),
+        ("validate_every_epochs", 0),
+        ("mesh.model", 3),
+        ("augmentation.scale", 0.0),
+        ("test_split", ""),
+    ],
+)
+def test_a_value_that_makes_no_run_is_named(field, value):
+    config = digits.get_config()
+    put(config, field, value)
+    with pytest.raises(ValueError) as error:
+        check(config)
+    assert field.partition(".")[2] in str(error.value) or field in str(error.value)
+    assert field.split(".")[0] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_any_value_of_any_field_is_a_run_or_one_line_with_its_name():
+    rng = np.random.default_rng(0)
+    fields = sorted(flatten_dict(json.loads(default.get_config().to_json()), sep="."))
+    refused = 0
+    for _ in range(400):
+        field, value = fields[rng.integers(len(fields))], NONSENSE[rng.integers(len(NONSENSE))]
+        config = digits.get_config()
+        put(config, field, value)
+        try:
+            check(config)
+            build_model(config, 10)
+        except ValueError as error:
+            refused += 1
+            assert field.rpartition(".")[2] in str(error), (field, value, str(error))
+            assert "\n" not in str(error)
+    assert refused > 200
+
+
+@pytest.mark.parametrize("field", ["checkpoint_every_steps", "mesh.data", "bias_learning_rate"])
+def test_what_may_be_empty_may_be(field):
+    config = digits.get_config()
+    put(config, field, None)
+    check(config)
