@@ -19,7 +19,7 @@ def run(
     *,
     rewrite: Arguments = list,
 ) -> None:
-    """Runs a command: what its user can mend ends in one line and exit status 1.
+    """Runs a command: what its user can put right ends in one line and exit status 1.
 
     Args:
       main: takes the arguments that are no flags, after the program's name.
@@ -58,11 +58,29 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
             if logging.vlog_is_on(1):
                 raise
             _fail(error)
+        except (RuntimeError, AssertionError) as error:
+            if problem := _platform_problem():
+                _fail(problem)
+            raise error
         except KeyboardInterrupt:
             print("Stopped.", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
 
     return guarded_main
+
+
+def _platform_problem() -> str | None:
+    """What is wrong with the devices asked for; None if they are there."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS") or "the default platform"
+        reason = (str(error) or "jax has no such devices").splitlines()[0]
+        return (
+            f"JAX_PLATFORMS asks for {asked}, which is not to be had here ({reason}); unset it, or "
+            "set JAX_PLATFORMS=cpu"
+        )
+    return None
 
 
 def _fail(error: Exception | str) -> NoReturn:

@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from alexnet_jax.command import run
+from alexnet_jax.files import local_path
 from alexnet_jax.wording import suggestion
 
 _CONFIGS = resources.files("alexnet_jax.configs")
@@ -36,10 +36,12 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, fro
 
 
 def with_config_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments with the name of a shipped config replaced by its path; digits by default.
+    """The arguments with the name of a shipped config replaced by its path.
 
-    Raises ValueError for a name that is neither shipped nor a file.
+    Without --config it is the one saved in the workdir, or digits in a new one. Flag files are
+    expanded. Raises ValueError for a name that is neither shipped nor a file.
     """
+    argv = [argv[0], *flags.FLAGS.read_flags_from_files(list(argv[1:]))]
     known = sorted(
         path.name.removesuffix(".py")
         for path in _CONFIGS.iterdir()
@@ -49,15 +51,17 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
     def resolve(value: str) -> str:
         if value in known:
             return str(_CONFIGS / f"{value}.py")
-        if not Path(value.partition(":")[0]).is_file():
+        path, colon, argument = value.partition(":")
+        if not local_path(path).is_file():
             raise ValueError(
                 f"no config {value!r}: {suggestion(value, known)}, or the path of a file"
             )
-        return value
+        return f"{local_path(path)}{colon}{argument}"
 
     resolved = [argv[0]]
     if not any(argument.partition("=")[0] in ("--config", "-config") for argument in argv):
-        resolved.append(f"--config={resolve('digits')}")  # two would define each override twice
+        # Here and not as a default: two would define each override twice.
+        resolved.append(f"--config={_saved_config(argv) or resolve('digits')}")
     for previous, argument in itertools.pairwise(argv):
         flag, equals, value = argument.partition("=")
         if previous in ("--config", "-config"):
@@ -66,6 +70,17 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
             argument = f"{flag}={resolve(value)}"
         resolved.append(argument)
     return resolved
+
+
+def _saved_config(argv: Sequence[str]) -> str | None:
+    """What names the configuration of the run in the workdir; None where there is no run."""
+    for argument, following in itertools.pairwise([*argv, ""]):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--workdir", "-workdir"):
+            workdir = local_path(value if equals else following)
+            if (workdir / "config.json").is_file():
+                return f"{resources.files('alexnet_jax.runs') / 'saved_config.py'}:{workdir}"
+    return None
 
 
 def main(argv: Sequence[str]) -> None:
@@ -84,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     if _MULTIHOST.value or _COORDINATOR.value:
         parallel.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     with parallel.leaving_lost_hosts():
-        train(config, Path(_WORKDIR.value))
+        train(config, local_path(_WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -16,8 +17,10 @@ import pytest
 from alexnet_jax.configs import digits
 from alexnet_jax.main import with_config_paths
 from alexnet_jax.runs import recipe as recipe_module
+from alexnet_jax.runs import saved_config
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.health import plateau_warning
+from alexnet_jax.runs.lock import locked
 from alexnet_jax.runs.training import train
 from alexnet_jax.runs.workdir import load_run, save_config
 from tests.small import SMALL
@@ -216,3 +219,71 @@ def test_the_plateau_is_told_with_its_mends(step, loss, initialization, expected
     else:
         assert all(part in warning for part in expected)
         assert ("initialization=original" in warning) == (initialization == "paper")
+
+
+def test_a_flag_file_may_name_the_config(tmp_path):
+    file = tmp_path / "flags"
+    file.write_text("--config=cifar10\n--config.seed=3\n")
+    found = with_config_paths(["main", f"--flagfile={file}"])
+    assert found[1].endswith("configs/cifar10.py") and found[2] == "--config.seed=3"
+
+
+def test_a_workdir_alone_goes_on_with_its_own_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = small()
+    config.weight_decay = 0.125
+    save_config(config, tmp_path, resumes=False)
+    for flags in (["--workdir=~"], ["--workdir", str(tmp_path)]):
+        found = with_config_paths(["main", *flags])[1]
+        assert found.endswith(f"saved_config.py:{tmp_path}")
+    assert saved_config.get_config(str(tmp_path)).weight_decay == 0.125
+    new = with_config_paths(["main", f"--workdir={tmp_path / 'new'}"])[1]
+    assert new.endswith("configs/digits.py")
+
+
+def test_a_url_is_no_workdir(tmp_path):
+    message = error_of("--workdir=gs://bucket/runs")
+    assert message.startswith("gs://bucket/runs is a URL")
+
+
+def test_a_platform_that_is_not_there_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.main", f"--workdir={tmp_path}"],
+        env=dict(os.environ, JAX_PLATFORMS="cuda"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: JAX_PLATFORMS asks for cuda, which is not to be had here")
+
+
+def test_training_in_a_thread_with_a_path_as_text(tmp_path):
+    config = small()
+    config.num_epochs = 0
+    config.test_split = None
+    errors = []
+
+    def work():
+        try:
+            train(config, str(tmp_path / "run"))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not errors
+    assert load_run(tmp_path / "run").step == 0  # no epoch saves its beginning
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest_sizes(tmp_path):
+    config = small()
+    config.batch_size = 130
+    with pytest.raises(ValueError, match=r"batch_size=130 does not divide .*; use 128 or 136"):
+        train(config, tmp_path)
+
+
+def test_a_second_run_in_the_workdir_is_refused(tmp_path):
+    with locked(tmp_path), pytest.raises(ValueError, match="is in use by process"):
+        train(small(), tmp_path)
