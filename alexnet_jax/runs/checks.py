@@ -34,8 +34,6 @@ def check(config: ConfigDict) -> None:
             if value is not None:
                 _check_multiplier(f"{group}.{layer}", value)
     _check_hand_changes(config.hand_changes)
-    if not (config.test_split is None or config.test_split):
-        raise ValueError("test_split=''; it is a split of the data set, or None for no test")
     if (config.augment, config.cache) == ("host", "device"):
         raise ValueError(
             "augment='host' cannot work on images that cache='device' keeps on the device; use "
@@ -115,6 +113,13 @@ def _text_or_none(value: Any) -> str:
     return "" if value is None or (isinstance(value, str) and value) else "a name, or None"
 
 
+def _split_or_none(value: Any) -> str:
+    good = value is None or (isinstance(value, str) and value.lower() not in ("none", "null"))
+    return (
+        "" if good else "a split; for no test write --config.test_split= with nothing after the ="
+    )
+
+
 def _views(value: Any) -> str:
     good = isinstance(value, Sequence) and not isinstance(value, str)
     good = good and all(isinstance(name, str) and name in VIEWS for name in value)
@@ -136,6 +141,7 @@ _TESTS: dict[str, Test] = {
     "data_dir": _text_or_none,
     "train_split": _text,
     "validation_split": _text,
+    "test_split": _split_or_none,
     "stored_size": _whole(1, 4096),
     "cache": _one_of("none", "host", "device"),
     "steps_per_call": _whole(1),

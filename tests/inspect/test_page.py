@@ -1,5 +1,6 @@
 """The report page is whole, stands alone and tells the run's own figures."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -67,7 +68,7 @@ def test_page_has_the_runs_figures_and_the_papers(page):
         "SIFT + FVs – – 26.2 1 CNN 40.7 18.2 – 5 CNNs 38.1 16.4 16.4 "
         "1 CNN* 39.0 16.6 – 7 CNNs* 36.7 15.4 15.3",
         "training, median (images/s) 1,234.5",
-        "model.conv_features [8, 16, 16, 16, 16]",
+        "model.conv_features (8, 16, 16, 16, 16)",
         "By fc7 features:",
         "By raw pixels:",
         "predicted",
@@ -85,7 +86,7 @@ def test_every_color_of_the_pictures_changes_on_a_dark_page(html):
 
 
 def test_another_data_sets_classes_are_an_error(run, tmp_path):
-    other = run._replace(class_names=("cat", "dog"))
+    other = dataclasses.replace(run, class_names=("cat", "dog"))
     with pytest.raises(ValueError, match=r"other classes than the run in .* \(10 and 2\)"):
         write_report(other, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())

@@ -53,7 +53,8 @@ def put(config, field, value):
         ("validate_every_epochs", 0),
         ("mesh.model", 3),
         ("augmentation.scale", 0.0),
-        ("test_split", ""),
+        ("test_split", "None"),
+        ("test_split", 3),
     ],
 )
 def test_a_value_that_makes_no_run_is_named(field, value):
@@ -84,7 +85,9 @@ def test_any_value_of_any_field_is_a_run_or_one_line_with_its_name():
     assert refused > 200
 
 
-@pytest.mark.parametrize("field", ["checkpoint_every_steps", "mesh.data", "bias_learning_rate"])
+@pytest.mark.parametrize(
+    "field", ["checkpoint_every_steps", "mesh.data", "bias_learning_rate", "test_split"]
+)
 def test_what_may_be_empty_may_be(field):
     config = digits.get_config()
     put(config, field, None)
