@@ -4,34 +4,18 @@ Prints tables 1 and 2 of section 6 for these networks: a row for each and one fo
 columns for the validation and the test split. A star marks networks that were pre-trained.
 """
 
-import json
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
-import jax
-import numpy as np
 from absl import app, flags
-from jax.sharding import Mesh
-from tqdm import tqdm
 
 from alexnet_jax import command
-from alexnet_jax.data.sets import Dataset, open_dataset
-from alexnet_jax.inspect.confusion import confusion_figure
-from alexnet_jax.inspect.drawing import style
-from alexnet_jax.inspect.names import readable_names
+from alexnet_jax.augment import VIEWS
+from alexnet_jax.inspect.confusion import draw_confusion
 from alexnet_jax.parallel import make_mesh
-from alexnet_jax.runs import submission
-from alexnet_jax.runs.evaluation import (
-    Predictions,
-    SplitResult,
-    Tally,
-    predictions,
-    search_weights,
-    tally,
-)
-from alexnet_jax.runs.workdir import Run, load_run
+from alexnet_jax.runs import tables
+
+evaluate_runs = partial(tables.evaluate_runs, draw=draw_confusion)
 
 FLAGS = flags.FLAGS
 
@@ -43,7 +27,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("output", None, "Folder for the results; else the first --workdir.")
     flags.DEFINE_multi_enum(
-        "views", ["center", "ten"], ["center", "ten"], "Centre crop, mean of ten views, or both."
+        "views", list(VIEWS), list(VIEWS), "Centre crop, mean of ten views, or both."
     )
     flags.DEFINE_list("weights", None, "Weight of each network in the mean; else equal.")
     flags.DEFINE_bool(
@@ -55,12 +39,15 @@ def define_flags() -> None:
     flags.DEFINE_string("test_split", None, "Else the first run's own.")
     flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
     flags.DEFINE_string(
-        "labels", None, "File of labels for a test split without: one a line, by file name."
+        "labels", None, "File of labels for a test split without: one per line, by file name."
     )
     flags.DEFINE_string(
         "devkit", None, "ILSVRC's development kit (.tar.gz): its numbers of the classes."
     )
-    flags.DEFINE_integer("batch_size", 256, "Views a step.", lower_bound=1)
+    flags.DEFINE_bool(
+        "classes_by_position", False, "Class n of the data is the runs' class n, whatever its name."
+    )
+    flags.DEFINE_integer("batch_size", 256, "Views per step.", lower_bound=1)
     flags.DEFINE_integer("mesh_data", None, "Devices to split batches over; else all.")
     flags.DEFINE_integer("mesh_model", 1, "2 puts each tower on a device.")
 
@@ -83,266 +70,10 @@ def main(argv: Sequence[str]) -> None:
         data_dir=FLAGS.data_dir,
         labels=FLAGS.labels,
         devkit=FLAGS.devkit,
+        classes_by_position=FLAGS.classes_by_position,
         batch_size=FLAGS.batch_size,
         mesh=make_mesh(FLAGS.mesh_data, FLAGS.mesh_model),
     )
-
-
-def evaluate_runs(
-    workdirs: Sequence[str | Path],
-    output: str | Path | None = None,
-    *,
-    views: Sequence[str] = ("center", "ten"),
-    weights: Sequence[float | str] | None = None,
-    search: bool = False,
-    checkpoint: str = "best",
-    dataset: str | None = None,
-    splits: Mapping[str, str | None] | None = None,
-    data_dir: str | None = None,
-    labels: str | Path | None = None,
-    devkit: str | Path | None = None,
-    batch_size: int = 256,
-    mesh: Mesh | None = None,
-) -> dict[str, Any]:
-    """Evaluates runs alone and averaged, prints the tables and writes the results.
-
-    Args:
-      workdirs: folders of runs, or of ensembles.
-      output: folder for `evaluation.json`, the pictures of confusion and the lists for the server;
-        else the first run's.
-      views: "center", "ten" (the mean of ten views' probabilities) or both.
-      weights: of the networks in the mean; else equal.
-      search: find the weights of the least top-5 error on the validation split instead.
-      checkpoint: "best" by the validation, or "last".
-      dataset: a tfds name; else the first run's, as are the `splits` "validation" and "test".
-      data_dir: as for `open_dataset`.
-      labels: file of the labels of a test split that has none.
-      devkit: ILSVRC's development kit; see `submission.class_numbers`.
-      batch_size: views a step.
-      mesh: where to compute.
-
-    Returns:
-      What is written to `evaluation.json`.
-
-    Raises:
-      ValueError, CheckpointError: a run, a split or a file cannot be used.
-    """
-    folders = [folder for workdir in workdirs for folder in members(Path(workdir))]
-    shares = _shares(weights, len(folders), search)
-    runs = [load_run(folder, which=checkpoint, mesh=mesh) for folder in folders]
-    config = runs[0].config
-    wanted = {split: config.get(f"{split}_split") for split in ("validation", "test")}
-    wanted |= {split: name for split, name in (splits or {}).items() if name}
-    opened = _open(runs, dataset or config.dataset, wanted, data_dir or config.data_dir)
-    if search and "validation" not in opened:
-        raise ValueError("weights are searched on the validation split; give --validation_split")
-
-    unlabelled = "test" in opened and opened["test"][0].source[0]["label"] < 0
-    if unlabelled:
-        order = submission.file_order(opened["test"][0])
-        numbers = submission.class_numbers(runs[0].class_names, devkit)
-        truth = submission.read_labels(Path(labels), order, numbers) if labels else None
-    elif labels:
-        raise ValueError(f"{labels}: the test split has labels already; leave --labels out")
-
-    first = jax.process_index() == 0
-    output = Path(output or folders[0])
-    names = row_names(runs)
-    report: dict[str, Any] = {"networks": [_describe(run) for run in runs], "views": {}}
-    for view in dict.fromkeys(views):
-        results = {}
-        for split, datasets in opened.items():
-            blocks = _predictions(runs, datasets, view, batch_size, mesh)
-            if split == "validation" and search:
-                blocks, shares = _search_weights(blocks, len(runs), datasets[0])
-            if split == "test" and unlabelled and truth is not None:
-                blocks = _with_labels(blocks, truth)
-            results[split] = tally(blocks, _mixtures(shares), datasets[0].num_classes)
-        report["views"][view] = _summary(names, shares, results, runs[0].class_names)
-        if not first:
-            continue
-        output.mkdir(parents=True, exist_ok=True)
-        print(table(view, names, [str(folder) for folder in folders], results))
-        if unlabelled:
-            path = output / f"test_{view}.txt"
-            submission.write_top5(path, results["test"].top5, order, numbers)
-            print(f"{path}: five labels an image, for the ILSVRC server")
-        for split, result in results.items():  # the last view's stays
-            if result.tallies[-1].images:
-                _draw(result.tallies[-1], runs[0].class_names, output / f"confusion_{split}.png")
-    if first:
-        _write(report, output / "evaluation.json")
-    return report
-
-
-def members(workdir: Path) -> list[Path]:
-    """The runs in a folder: itself, or those of an ensemble, `seed_0`, `seed_1`, …"""
-    if (workdir / "config.json").exists():
-        return [workdir]
-    seeds = [path.parent for path in workdir.glob("seed_*/config.json")]
-    return sorted(seeds, key=lambda path: int(path.name.removeprefix("seed_"))) or [workdir]
-
-
-def row_names(runs: Sequence[Run]) -> list[str]:
-    """Each network's row as the paper's tables name it, and the mean's: "7 CNNs*"."""
-    stars = ["*" if run.config.get("init_from") else "" for run in runs]
-    together = [f"{len(runs)} CNNs{max(stars)}"] if len(runs) > 1 else []
-    return [f"1 CNN{star}" for star in stars] + together
-
-
-def table(
-    view: str, names: Sequence[str], folders: Sequence[str], results: Mapping[str, SplitResult]
-) -> str:
-    """The rows of table 2, errors in percent; a dash where there are no labels."""
-    title = {"center": "Centre crop", "ten": "Mean of ten views"}[view]
-    wide = max(map(len, folders)) + 10
-    lines = [
-        f"{title:<{wide}}{'validation':>18}{'test':>18}",
-        " " * wide + f"{'top-1':>9}{'top-5':>9}" * 2,
-    ]
-    for row, name in enumerate(names):
-        line = f"{name:<10}{folders[row] if row < len(folders) else 'their mean'}".ljust(wide)
-        for split in ("validation", "test"):
-            counts = results[split].tallies[row] if split in results else None
-            for error in ("top1_error", "top5_error"):
-                line += f"{counts.means[error]:9.2%}" if counts and counts.images else f"{'—':>9}"
-        lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def _shares(weights: Sequence[float | str] | None, count: int, search: bool) -> np.ndarray:
-    """The weights [M] of the networks, of sum 1. Raises ValueError for what makes none."""
-    if weights is None:
-        return np.full(count, 1 / count)
-    if search:
-        raise ValueError("weights are given, and to be searched; leave out one of the two")
-    try:
-        shares = np.array([float(weight) for weight in weights])
-    except ValueError as error:
-        raise ValueError(f"weights: {error}; give numbers, such as 1,0.5") from None
-    if len(shares) != count:
-        raise ValueError(f"{len(shares)} weights for {count} runs; give one for each")
-    if not (shares >= 0).all() or not 0 < shares.sum() < np.inf:
-        raise ValueError(f"weights {', '.join(map(str, weights))}: give 0 or more, one above 0")
-    return shares / shares.sum()
-
-
-def _mixtures(shares: np.ndarray) -> list[np.ndarray]:
-    """The weights of every row: each network alone, then, of several, their mean."""
-    return [*np.eye(len(shares)), *([shares] if len(shares) > 1 else [])]
-
-
-def _open(
-    runs: Sequence[Run], name: str, splits: Mapping[str, str | None], data_dir: str | None
-) -> dict[str, list[Dataset]]:
-    """The splits as each run reads them. Raises ValueError where they or the runs do not fit."""
-    first = runs[0]
-    for run in runs[1:]:
-        if run.class_names != first.class_names:
-            raise ValueError(
-                f"{run.workdir} tells {len(run.class_names)} classes apart and {first.workdir} "
-                f"{len(first.class_names)}, or others; average runs on the same classes"
-            )
-    opened = {
-        split: [
-            open_dataset(
-                name,
-                wanted,
-                data_dir=data_dir,
-                stored_size=run.config.stored_size,
-                labels=split != "test",
-            )
-            for run in runs
-        ]
-        for split, wanted in splits.items()
-        if wanted
-    }
-    if not opened:
-        raise ValueError("no split to evaluate; give --validation_split or --test_split")
-    for datasets in opened.values():
-        if datasets[0].num_classes != len(first.class_names):
-            raise ValueError(
-                f"{name} has {datasets[0].num_classes} classes and {first.workdir} was trained on "
-                f"{len(first.class_names)}; give the data set of its classes"
-            )
-    return opened
-
-
-def _predictions(
-    runs: Sequence[Run],
-    datasets: Sequence[Dataset],
-    view: str,
-    batch_size: int,
-    mesh: Mesh | None,
-) -> Iterator[Predictions]:
-    """`evaluation.predictions` with a progress bar."""
-    label = f"{datasets[0].split}, {view}"
-    total = len(datasets[0])
-    with tqdm(total=total, desc=label, unit=" img", leave=False, disable=None) as bar:
-        for block in predictions(runs, datasets, views=view, batch_size=batch_size, mesh=mesh):
-            yield block
-            bar.update(len(block.labels))
-
-
-def _search_weights(
-    blocks: Iterable[Predictions], networks: int, dataset: Dataset
-) -> tuple[Iterator[Predictions], np.ndarray]:
-    """The predictions again, which wait in a file meanwhile, and the weights found on them."""
-    with tempfile.TemporaryFile() as file:
-        shape = (networks, len(dataset), dataset.num_classes)
-        stored = np.memmap(file, np.float32, "w+", shape=shape)
-    labels = np.empty(len(dataset), np.int32)
-    done = 0
-    for block in blocks:
-        part = slice(done, done + len(block.labels))
-        stored[:, part], labels[part] = block
-        done = part.stop
-    parts = (slice(start, start + 1000) for start in range(0, len(labels), 1000))
-    return (Predictions(stored[:, p], labels[p]) for p in parts), search_weights(stored, labels)
-
-
-def _with_labels(blocks: Iterable[Predictions], labels: np.ndarray) -> Iterator[Predictions]:
-    """The predictions with the labels int32 [N] of the whole split put in."""
-    done = 0
-    for block in blocks:
-        yield block._replace(labels=labels[done : done + len(block.labels)])
-        done += len(block.labels)
-
-
-def _describe(run: Run) -> dict[str, Any]:
-    return {
-        "workdir": str(run.workdir),
-        "checkpoint": run.step,
-        "seed": run.config.seed,
-        "init_from": run.config.get("init_from"),
-    }
-
-
-def _summary(
-    names: Sequence[str],
-    shares: np.ndarray,
-    results: Mapping[str, SplitResult],
-    class_names: Sequence[str],
-) -> dict[str, Any]:
-    """The table, and the errors by class of its last row, as JSON."""
-    rows: list[dict[str, Any]] = [{"row": name} for name in names]
-    for split, result in results.items():
-        for row, counts in zip(rows, result.tallies, strict=True):
-            if counts.images:
-                row[split] = {"images": counts.images, **counts.means}
-    classes = {split: result.tallies[-1].by_class(class_names) for split, result in results.items()}
-    return {"weights": shares.tolist(), "rows": rows, "classes": classes}
-
-
-def _draw(counts: Tally, class_names: Sequence[str], path: Path) -> None:
-    figure = confusion_figure(counts.confusion, readable_names(class_names))
-    with style():
-        figure.savefig(path)
-
-
-def _write(report: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"{path}: the same as numbers, with the errors of each class")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from alexnet_jax import evaluate
 from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.parallel import make_mesh
-from alexnet_jax.runs import submission
+from alexnet_jax.runs import submission, tables
 from alexnet_jax.runs.evaluation import predictions
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import image_scores
@@ -78,7 +78,69 @@ def test_an_ensemble_is_found_averaged_and_written(workdirs, tmp_path, capsys):
     assert (tmp_path / "confusion_test.png").stat().st_size > 1000
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["Centre", "crop", "validation", "test"]
-    assert lines[4].startswith("2 CNNs    their mean")
+    assert lines[4].startswith("2 CNNs    mean weighted ")  # with the weights that were found
+    assert f"{tmp_path}/confusion_test.png: test[:50], centre crop: 50 images" in "\n".join(lines)
+
+
+def test_the_results_of_an_ensemble_go_into_its_own_folder(workdirs):
+    evaluate.evaluate_runs(
+        [workdirs[0].parent], views=["center"], splits={"validation": "validation[:20]"}
+    )
+    assert (workdirs[0].parent / "evaluation.json").exists()
+    assert not (workdirs[0] / "evaluation.json").exists()
+
+
+def test_an_output_that_is_a_file_is_told_before_the_work(workdirs, tmp_path, monkeypatch):
+    file = tmp_path / "results.json"
+    file.write_text("mine")
+    monkeypatch.setattr(tables, "predictions", lambda *a, **k: pytest.fail("it began to work"))
+    with pytest.raises(ValueError, match=r"results\.json is a file, not a folder"):
+        evaluate.evaluate_runs(workdirs, file)
+    assert file.read_text() == "mine"
+
+
+def digits_renamed(folder, names, order):
+    """The first 40 test digits, their classes in folders of these names, as a prepared set.
+
+    `order` are the digits in the order of the set's classes.
+    """
+    digits = open_dataset("digits", "test[:40]", stored_size=8)
+    batch = digits.source.read(np.arange(40))
+    new = [order.index(label) for label in batch["label"]]
+    path = write_dataset(folder, "renamed", [png(x) for x in batch["image"]], new, num_classes=10)
+    (path / "label.labels.txt").write_text("\n".join(names[digit] for digit in order) + "\n")
+    return folder
+
+
+def errors(workdirs, data_dir, **options):
+    report = evaluate.evaluate_runs(
+        workdirs[:1],
+        data_dir / "out",
+        views=["center"],
+        dataset="renamed",
+        splits={"validation": "train", "test": "train"},
+        data_dir=str(data_dir),
+        **options,
+    )
+    return report["views"]["center"]["rows"][0]["validation"]
+
+
+def test_classes_in_another_order_are_matched_by_name_and_others_refused(
+    workdirs, tmp_path, capsys
+):
+    truth = evaluate.evaluate_runs(
+        workdirs[:1], tmp_path, views=["center"], splits={"test": "test[:40]", "validation": None}
+    )["views"]["center"]["rows"][0]["test"]
+    reordered = tmp_path / "reordered"
+    digits_renamed(reordered, list("0123456789"), order=[3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    assert errors(workdirs, reordered)["loss"] == pytest.approx(truth["loss"], rel=1e-5)
+    assert "matched by name" in capsys.readouterr().out
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    digits_renamed(tmp_path / "words", words, order=list(range(10)))
+    with pytest.raises(ValueError, match=r"has 10 classes and .* 10, or others"):
+        errors(workdirs, tmp_path / "words")
+    errors(workdirs, tmp_path / "words", classes_by_position=True)
+    assert "by position" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

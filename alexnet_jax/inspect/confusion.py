@@ -1,12 +1,16 @@
 """Which class is taken for which: the confusion matrix as numbers and as a picture."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from alexnet_jax.files import whole_file
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, style
+from alexnet_jax.inspect.names import readable_names
+from alexnet_jax.runs.evaluation import Tally
 
 _NAMED, _COUNTED = 40, 20  # the most classes that are named, and whose counts are written
 
@@ -26,7 +30,14 @@ def worst_confusions(matrix: np.ndarray, count: int) -> list[tuple[int, int, int
     return [(int(i), int(j), int(mistakes[i, j])) for i, j in pairs if mistakes[i, j]]
 
 
-def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
+def draw_confusion(counts: Tally, class_names: Sequence[str], title: str, path: Path) -> None:
+    """Draws what was taken for what into a PNG file, which appears whole or not at all."""
+    figure = confusion_figure(counts.confusion, readable_names(class_names), title)
+    with style(), whole_file(path, "wb") as file:
+        figure.savefig(file, format="png")
+
+
+def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], title: str = "") -> Figure:
     """Each row as shares of its true class; names and counts where there is room for them."""
     count = len(matrix)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -37,6 +48,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     with style():
         figure = new_figure(5, 5)
         axes = figure.subplots()
+        axes.set_title(title, fontsize=9)
         # Where a class is smaller than a pixel, pixels are averages.
         axes.imshow(cells, interpolation="none" if count <= _NAMED else "antialiased")
         axes.grid(False)

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.io
 
 from alexnet_jax.data.sets import Dataset
+from alexnet_jax.files import local_path, whole_file
 
 
 def file_order(dataset: Dataset) -> np.ndarray:
@@ -56,7 +57,7 @@ def class_numbers(class_names: Sequence[str], devkit: str | Path | None) -> np.n
                 "--devkit=ILSVRC2012_devkit_t12.tar.gz (from image-net.org)"
             )
         return np.arange(1, len(class_names) + 1)
-    number_of = _devkit_numbers(Path(devkit))
+    number_of = _devkit_numbers(local_path(devkit))
     missing = [name for name in class_names if name not in number_of]
     if missing:
         raise ValueError(
@@ -68,7 +69,8 @@ def class_numbers(class_names: Sequence[str], devkit: str | Path | None) -> np.n
 def write_top5(path: Path, top5: np.ndarray, order: np.ndarray, numbers: np.ndarray) -> None:
     """Writes the file for the server: classes int [N, 5], the most probable first, stored order."""
     lines = [" ".join(map(str, row)) for row in numbers[top5[order]]]
-    path.write_text("\n".join(lines) + "\n")
+    with whole_file(path) as file:
+        file.write("\n".join(lines) + "\n")
 
 
 def read_labels(path: Path, order: np.ndarray, numbers: np.ndarray) -> np.ndarray:
