@@ -228,7 +228,7 @@ def augment(
     views = jnp.asarray(view_offsets(margin))
     strength = jnp.asarray(color_strength, jnp.float32)
 
-    def one(image, key):
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
         offset_key, flip_key, color_key = jax.random.split(jax.random.fold_in(key, 0), 3)
         # Dtypes are given, so that JAX_ENABLE_X64 changes no draw.
         flip = jax.random.bernoulli(flip_key, jnp.float32(0.5))
@@ -272,7 +272,9 @@ def view_offsets(margin: int) -> np.ndarray:
     return np.array([(0, 0), (0, m), (c, c), (m, 0), (m, m)], np.int32)
 
 
-def _views(images, augmentation, image_size, which, mirrored):
+def _views(
+    images: Any, augmentation: Augmentation, image_size: int, which: slice, mirrored: bool
+) -> jax.Array:
     _check_size(images, augmentation, image_size)
     offsets = view_offsets(images.shape[1] - image_size)[which]
     crops = [
@@ -284,7 +286,7 @@ def _views(images, augmentation, image_size, which, mirrored):
     return _less_center_mean(jnp.stack(crops), augmentation, image_size)
 
 
-def _crop(image, offset, augmentation, size):
+def _crop(image: jax.Array, offset: Any, augmentation: Augmentation, size: int) -> jax.Array:
     """The crop of one image at `offset` (y, x), float32; less the mean, if it is of that place."""
     window = (size, size, 3)
     start = (offset[0], offset[1], np.int32(0))
@@ -295,7 +297,7 @@ def _crop(image, offset, augmentation, size):
     return x if augmentation.mean_at == "center" else x - lax.dynamic_slice(mean, start, window)
 
 
-def _less_center_mean(x, augmentation, size):
+def _less_center_mean(x: jax.Array, augmentation: Augmentation, size: int) -> jax.Array:
     """Crops [..., s, s, 3], mirrored or not, less the centre of the mean image as it stands."""
     mean = jnp.asarray(augmentation.mean, jnp.float32)
     if mean.ndim == 1 or augmentation.mean_at == "crop":
@@ -304,7 +306,7 @@ def _less_center_mean(x, augmentation, size):
     return x - mean[at : at + size, at : at + size].reshape((1,) * (x.ndim - 3) + (size, size, 3))
 
 
-def _color_shift(key, augmentation, strength):
+def _color_shift(key: jax.Array, augmentation: Augmentation, strength: jax.Array) -> jax.Array:
     """float32 [3]: what is added to every pixel of one image."""
     deviations = jnp.asarray(augmentation.deviations, jnp.float32)
     if augmentation.color == "eigenvalue":
@@ -316,7 +318,7 @@ def _color_shift(key, augmentation, strength):
     return jnp.matmul(axes, along_axes, precision=lax.Precision.HIGHEST)
 
 
-def _check_size(images, augmentation, image_size):
+def _check_size(images: Any, augmentation: Augmentation, image_size: int) -> None:
     if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(
             f"images of shape {images.shape} where [B, S, S, 3] is wanted; convert them to square "

@@ -42,11 +42,13 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
 
     def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
         """As the method of a function from `jax.jit`."""
-        return self._fitting((args, kwargs)).trace(*args, **kwargs)
+        traced: jax.stages.Traced = self._fitting((args, kwargs)).trace(*args, **kwargs)
+        return traced
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         """As the method of a function from `jax.jit`."""
-        return self._fitting((args, kwargs)).lower(*args, **kwargs)
+        lowered: jax.stages.Lowered = self._fitting((args, kwargs)).lower(*args, **kwargs)
+        return lowered
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """As the method of a function from `jax.jit`."""
@@ -99,11 +101,13 @@ def _differentiated(arguments: Any) -> bool:
     found = False
 
     @jax.custom_jvp
-    def same(leaves):
+    def same(leaves: list[jax.Array]) -> list[jax.Array]:
         return leaves
 
     @same.defjvp
-    def same_jvp(primals, tangents):  # jax asks for it only where there is a derivative
+    def same_jvp(
+        primals: Any, tangents: Any
+    ) -> Any:  # jax asks for it only where there is a derivative
         nonlocal found
         found = True
         return primals[0], tangents[0]

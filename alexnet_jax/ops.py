@@ -4,7 +4,7 @@ Each is an ordinary function of arrays. Those whose automatic gradient XLA compi
 hand-written one; the mathematics is the same, and the tests hold both against NumPy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -66,7 +66,12 @@ def dense(
     return _by_group(partial(jnp.matmul, precision=precision), x, kernel, groups)
 
 
-def _by_group(operation, x, kernel, groups):
+def _by_group(
+    operation: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    groups: int,
+) -> jax.Array:
     pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
     return jnp.concatenate([operation(*pair) for pair in pairs], axis=-1)
 
@@ -81,11 +86,11 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + jnp.broadcast_to(bias, x.shape)
 
 
-def _add_bias_forward(x, bias):
+def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
     return add_bias(x, bias), None
 
 
-def _add_bias_backward(_, g):
+def _add_bias_backward(_: None, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows = g.reshape(-1, g.shape[-1])
     ones = jnp.ones(rows.shape[:1], g.dtype)
     # The sum runs over up to a million rows, so it is kept in float32 or better.
@@ -129,13 +134,23 @@ def local_response_norm(
     return _lrn_forward(x, size, k, alpha, beta, towers)[0]
 
 
-def _lrn_forward(x, size, k, alpha, beta, towers):
+def _lrn_forward(
+    x: jax.Array, size: int, k: float, alpha: float, beta: float, towers: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     a = x.astype(at_least_float32(x.dtype))
     d = k + alpha * _window_sum(a * a, size, towers)
     return (a * _inverse_power(d, beta)).astype(x.dtype), (x, d)
 
 
-def _lrn_backward(size, k, alpha, beta, towers, residuals, g):
+def _lrn_backward(
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    towers: int,
+    residuals: tuple[jax.Array, jax.Array],
+    g: jax.Array,
+) -> tuple[jax.Array]:
     # b_i = a_i d_i^-β and ∂d_i/∂a_j = 2α a_j for j in the window of i, so
     # ∂L/∂a_j = g_j d_j^-β - 2αβ a_j Σ_{i: j in window of i} g_i a_i d_i^(-β-1).
     del k
@@ -149,19 +164,19 @@ def _lrn_backward(size, k, alpha, beta, towers, residuals, g):
 local_response_norm.defvjp(_lrn_forward, _lrn_backward)
 
 
-def _window_sum(x, size, towers, transpose=False):
+def _window_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -> jax.Array:
     """Sums over the channel window of each channel, as a product with a 0/1 band matrix."""
     channels = x.shape[-1] // towers
     j, i = np.arange(channels)[:, None], np.arange(channels)[None, :]
-    band = (i - size // 2 <= j) & (j < i - size // 2 + size)  # [j, i]: j is in the window of i
-    band = jnp.asarray(band.T if transpose else band, x.dtype)
+    within = (i - size // 2 <= j) & (j < i - size // 2 + size)  # [j, i]: j is in the window of i
+    band = jnp.asarray(within.T if transpose else within, x.dtype)
     sums = [
         jnp.matmul(part, band, precision=lax.Precision.HIGHEST) for part in jnp.split(x, towers, -1)
     ]
     return jnp.concatenate(sums, axis=-1)
 
 
-def _inverse_power(d, beta):
+def _inverse_power(d: jax.Array, beta: float) -> jax.Array:
     """d ** -beta; for the paper's 0.75 by two square roots, which is much faster."""
     if beta == 0.75:
         r = lax.rsqrt(d)
@@ -215,7 +230,7 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool_axis(x, window, stride, axis):
+def _max_pool_axis(x: jax.Array, window: int, stride: int, axis: int) -> jax.Array:
     taps = _taps(x, window, stride, axis)
     pooled = taps[0]
     for tap in taps[1:]:
@@ -223,18 +238,22 @@ def _max_pool_axis(x, window, stride, axis):
     return pooled
 
 
-def _taps(x, window, stride, axis):
+def _taps(x: jax.Array, window: int, stride: int, axis: int) -> list[jax.Array]:
     """For each offset k < window, the k-th element of every window along `axis`."""
     span = (x.shape[axis] - window) // stride * stride + 1
     return [lax.slice_in_dim(x, k, k + span, stride, axis) for k in range(window)]
 
 
-def _max_pool_axis_forward(x, window, stride, axis):
+def _max_pool_axis_forward(
+    x: jax.Array, window: int, stride: int, axis: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     pooled = _max_pool_axis(x, window, stride, axis)
     return pooled, (x, pooled)
 
 
-def _max_pool_axis_backward(window, stride, axis, residuals, g):
+def _max_pool_axis_backward(
+    window: int, stride: int, axis: int, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array]:
     x, pooled = residuals
     length = x.shape[axis]
     unclaimed = jnp.ones_like(pooled, bool)
@@ -257,7 +276,7 @@ def _max_pool_axis_backward(window, stride, axis, residuals, g):
     return (lax.slice_in_dim(interleaved, 0, length, axis=axis),)
 
 
-def _shift(x, by, length, axis):
+def _shift(x: jax.Array, by: int, length: int, axis: int) -> jax.Array:
     """Moves `x` by `by` places along `axis` within `length` places, filled with zeros."""
     after = length - by - x.shape[axis]
     config = [(0, 0, 0)] * x.ndim
@@ -281,7 +300,7 @@ def dropout_mask(keys: jax.Array, towers: jax.Array, features: int, rate: float)
       rate: share of units dropped.
     """
 
-    def draw(key, tower):
+    def draw(key: jax.Array, tower: jax.Array) -> jax.Array:
         keep = jnp.float32(1 - rate)  # the same draws under JAX_ENABLE_X64
         return jax.random.bernoulli(jax.random.fold_in(key, tower), keep, (features,))
 

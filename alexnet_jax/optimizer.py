@@ -38,13 +38,13 @@ def update_rule(
     Source: AlexNet §5.
     """
 
-    def decayed(gradients, params):
+    def decayed(gradients: Any, params: Any) -> Any:
         multipliers = expand(decay_multipliers, params, {"bias": 0.0})
         return jax.tree.map(
             lambda g, w, m: g + weight_decay * m * w, gradients, params, multipliers
         )
 
-    def scaled(gradients, params):
+    def scaled(gradients: Any, params: Any) -> Any:
         multipliers = expand(rate_multipliers, params, {})
         return jax.tree.map(lambda g, m: -learning_rate * m * g, gradients, multipliers)
 
@@ -66,7 +66,7 @@ def expand(multipliers: Any, params: Any, default: Mapping[str, float]) -> Any:
 
     _check_multipliers(multipliers, params, "")
 
-    def factor(path, _):
+    def factor(path: Any, _: Any) -> jax.Array:
         given, of_all_below = multipliers, False
         for entry in path:
             if isinstance(given, Mapping):
@@ -81,7 +81,7 @@ def expand(multipliers: Any, params: Any, default: Mapping[str, float]) -> Any:
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def _check_multipliers(given, params, path):
+def _check_multipliers(given: Any, params: Any, path: str) -> None:
     if isinstance(given, Mapping):
         names = list(params) if isinstance(params, Mapping) else []
         for name, value in given.items():

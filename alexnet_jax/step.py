@@ -7,7 +7,7 @@ same on one device, on two towers, on many hosts.
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import chex
@@ -186,7 +186,7 @@ def create_train_state(
     """
     parallel.check_mesh(model, mesh)
 
-    def create(key):
+    def create(key: jax.Array) -> TrainState:
         images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
         init_key, kept_key = jax.random.split(key)
         params = model.init(init_key, images)["params"]
@@ -273,7 +273,7 @@ def make_train_steps(
     def train_steps(
         state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
-        def one(state, update):
+        def one(state: TrainState, update: Any) -> tuple[TrainState, Metrics]:
             chosen, hparams = update
             batch = {name: jnp.take(array, chosen, axis=0) for name, array in data.items()}
             if rows is not None:
@@ -295,21 +295,25 @@ def _rule_at(rule: Rule, hparams: Hyperparameters) -> optax.GradientTransformati
     return rule(**values)
 
 
-def _train_step(model, augmentation, rule, mesh) -> Callable[..., tuple[TrainState, Metrics]]:
+def _train_step(
+    model: Any, augmentation: AugmentationProtocol | None, rule: Rule, mesh: Mesh | None
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """The function that `make_train_step` compiles."""
     parallel.check_mesh(model, mesh)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
     axes = parallel.axes_of(mesh)
     net = model.split(axes.towers)
 
-    def local_step(state: TrainState, batch: Batch, hparams: Hyperparameters):
+    def local_step(
+        state: TrainState, batch: Batch, hparams: Hyperparameters
+    ) -> tuple[TrainState, Metrics]:
         labels = batch["label"]
         here = labels.shape[0]
         count = here * axes.shards
         keys = augment.example_keys(state.key, state.step, axes.positions(here))
         images = augmentation.train(batch["image"], keys, hparams.color_strength)
 
-        def mean_loss(params):
+        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
             variables = {"params": axes.replicate(params)}
             logits = net.apply(variables, images, train=True, dropout_keys=keys)
             scores = _float32_scores(jax.nn.log_softmax(logits), labels)
@@ -360,7 +364,7 @@ def make_eval_step(
     predict = _predictor(model, augmentation, views, mesh)
     axes = parallel.axes_of(mesh)
 
-    def local_step(state: TrainState, batch: Batch):
+    def local_step(state: TrainState, batch: Batch) -> Metrics:
         scores = _float32_scores(predict(state.params, batch["image"]), batch["label"])
         scores["count"] = jnp.ones_like(scores["loss"])
         mask = batch.get("mask", scores["count"])
@@ -385,7 +389,7 @@ def make_predict_step(
     """
     predict = _predictor(model, augmentation, views, mesh)
 
-    def local_step(state: TrainState, batch: Batch):
+    def local_step(state: TrainState, batch: Batch) -> jax.Array:
         return predict(state.params, batch["image"])
 
     def predict_step(state: TrainState, batch: Batch) -> jax.Array:
@@ -395,7 +399,9 @@ def make_predict_step(
     return compiled(predict_step)
 
 
-def _predictor(model, augmentation, views, mesh):
+def _predictor(
+    model: Any, augmentation: AugmentationProtocol | None, views: str, mesh: Mesh | None
+) -> Callable[[Any, Any], jax.Array]:
     """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
     parallel.check_mesh(model, mesh)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
@@ -403,7 +409,7 @@ def _predictor(model, augmentation, views, mesh):
     if isinstance(augmentation, Augmentation):  # others tell their views when they see images
         _check_views(views, augment.VIEWS)
 
-    def predict(params, images):
+    def predict(params: Any, images: Any) -> jax.Array:
         cuts = augmentation.views(images)
         _check_views(views, cuts)
         crops = cuts[views]
@@ -415,17 +421,19 @@ def _predictor(model, augmentation, views, mesh):
     return predict
 
 
-def _check_views(views, known) -> None:
+def _check_views(views: str, known: Collection[str]) -> None:
     if views not in known:
         raise ValueError(f"views={views!r}; {suggestion(str(views), known)}")
 
 
-def _on_mesh(step, model, mesh, out_specs=None):
+def _on_mesh(
+    step: Callable[..., Any], model: Any, mesh: Mesh | None, out_specs: P | None = None
+) -> Callable[..., Any]:
     """`step` itself, or mapped over the mesh: the state by its specs, the batch by its rows."""
     if mesh is None:
         return step
 
-    def mapped(state, batch, *rest):
+    def mapped(state: TrainState, batch: Batch, *rest: Any) -> Any:
         parallel.check_batch(batch, mesh)
         specs = parallel.partition_specs(state, model, mesh)
         out = out_specs if out_specs is not None else ((specs, P()) if rest else P())

@@ -1,6 +1,7 @@
 """Augmentation on the host while the devices train: the paper's own way (section 4.1)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def host_augment(
     )
 
     @jax.jit
-    def augmented(key, step, images, strength):
+    def augmented(key: jax.Array, step: Any, images: Any, strength: Any) -> jax.Array:
         positions = first + jnp.arange(images.shape[0], dtype=jnp.int32)
         return augmentation.train(images, example_keys(key, step, positions), strength)
 
