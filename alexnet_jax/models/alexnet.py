@@ -8,16 +8,15 @@ import numpy as np
 
 from alexnet_jax import ops
 from alexnet_jax.models.layers import (
-    PRECISIONS,
     Activation,
     Dropout,
     Layer,
-    LayeredNetwork,
     LocalResponseNorm,
     MaxPool,
     Operation,
     WithinMapNorm,
 )
+from alexnet_jax.models.network import PRECISIONS, LayeredNetwork
 from alexnet_jax.wording import suggestion
 
 # Every layer that a net can have, in order.
