@@ -1,6 +1,8 @@
 """The network against the independent NumPy reference and the published counts (section 3.5)."""
 
+import math
 import re
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_jax import alexnet
+from alexnet_jax import AlexNet, alexnet
+from alexnet_jax.models.presets import PRESETS
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import NETS, SMALL, problem, quick_jit, relative
 
@@ -476,14 +479,66 @@ def test_images_of_another_size_are_refused():
         ({"lrn": 1}, "lrn=1; it is of type bool"),
         ({"lrn_k": True}, "lrn_k=True; it is of type float"),
         ({"pool_stride": 0}, "pool_stride=0; use 1 to 1,000,000"),
-        ({"image_size": 63}, "image_size=63 leaves no pixel after the poolings; use 64 or more"),
+        ({"image_size": 63}, "image_size=63 leaves no pixel after the poolings (pool_window=3, "),
+        ({"image_size": 63}, "pool_stride=2); use 64 or more"),
         ({"geometry": "valid224", "image_size": 64}, "use 67 or more"),
+        ({"pool_stride": 11}, "pool_stride=11); use 1072 or more, or smaller poolings"),
+        ({"fc_features": ("a", "b")}, "fc_features=('a', 'b'); it is of type tuple, such as (4096"),
+        ({"conv_features": (96, 256)}, "conv_features=(96, 256); it has 5 numbers, one per layer"),
+        ({"conv_features": (96, 256, 384, 384, 0)}, "conv_features has 0; for 2 tower(s) use mult"),
+        ({"conv6_features": -2}, "conv6_features has -2; for 2 tower(s) use multiples of 2 from 0"),
+        ({"fc_features": (10**30, 8)}, "fc_features has 1000000000000000000000000000000; for 2"),
+        ({"num_classes": 0}, "num_classes=0; use 1 to 1,000,000"),
+        ({"num_classes": True}, "num_classes=True; it is of type int, such as 1000"),
+        ({"image_size": None}, "image_size=None; it is of type int"),
+        ({"image_size": -224}, "image_size=-224 leaves no pixel"),
+        ({"lrn_alpha": math.nan}, "lrn_alpha=nan; use a number from 0 to 1e6"),
+        ({"lrn_beta": math.inf}, "lrn_beta=inf; use a number from 0 to 1e6"),
+        ({"lrn_size": 0}, "lrn_size=0; use 1 to 1,000,000"),
+        ({"lrn_k": -1}, "lrn_k=-1; use a number above 0, at most 1e6"),
+        ({"hidden_bias": -math.inf}, "hidden_bias=-inf; use a number from -1e6 to 1e6"),
+        ({"hidden_bias": 10**400}, "use a number from -1e6 to 1e6"),
+        ({"dropout_rate": math.nan}, "dropout_rate=nan; it is a share of units, in [0, 1)"),
+        ({"remove": ("conv1",)}, "remove=('conv1',); 'conv1' is none of its names, "),
+        ({"remove": ("conv3", "conv3")}, "remove=('conv3', 'conv3') names 'conv3' twice"),
+        ({"conv1_order": ("pool", "pool")}, "conv1_order=('pool', 'pool') names 'pool' twice"),
+        ({"conv2_order": ([],)}, "conv2_order=([],); it is of type tuple"),
+        ({"exchange": ("conv3",)}, "exchange=('conv3',); the logits need both towers, add 'fc8'"),
+        ({"geometry": []}, "geometry=(); it is of type str"),
+        ({"tower_axis": "model"}, "AlexNet has no field 'tower_axis'"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(fields, message):
     with pytest.raises(ValueError) as error:
         alexnet(**fields)
     assert message in str(error.value)
+
+
+ODD = (
+    *(None, True, False, 0, -1, 1, 2, 3, 5, 11, 224, 10**9, 10**400, 1e20, 0.5, -0.5, 5e-324),
+    *(math.nan, math.inf, -math.inf, "", "a", "fc8", "relu", "conv\ud800", b"x", 1j, [], {}, set()),
+    *((), ("a", "b"), ("pool", "pool"), ("conv1",), ("conv3",), ("conv3", "conv3"), (None,)),
+    *(((1,),), ([],), (96, 256), (1.0, 2, 3, 4, 5), (10**30,) * 5, (math.nan,) * 2, (True,) * 5),
+    *((2,) * 5, (8, 8), [1, 2], object(), len, np.int64(4), np.float32(3), np.float64("nan")),
+    *(np.array([1, 2]), np.bool_(True), np.str_("relu"), range(2)),
+)
+FIELDS = [field.name for field in fields_of(AlexNet) if field.name not in ("parent", "name")]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    preset=st.sampled_from(sorted(PRESETS)),
+    changes=st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(ODD), min_size=1, max_size=3),
+)
+def test_any_values_make_a_net_or_one_line_that_names_a_field(preset, changes):
+    try:
+        model = alexnet(preset, **changes)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        assert any(field in str(error) for field in changes)
+    else:
+        images = jnp.zeros((1, model.image_size, model.image_size, 3))
+        jax.eval_shape(lambda: model.init(jax.random.key(0), images))
 
 
 @pytest.mark.parametrize("smallest", [("ceil224", 64), ("valid224", 67)])
