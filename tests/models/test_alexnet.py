@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,6 +263,7 @@ MAPS = {  # after the pools, conv1 to conv5: section 1.1 of the sizes the author
         ("paper", {}, 60_965_224, "ceil"),
         ("original", {}, 60_965_224, "ceil"),
         ("caffe", {}, 60_965_224, "ceil"),
+        ("caffenet", {}, 60_965_224, "ceil"),
         ("valid224", {}, 49_430_888, "valid"),
         ("one_gpu", {}, 59_798_312, "half"),
         ("six_conv", {}, 61_555_304, "six"),
@@ -339,7 +341,7 @@ def test_geometry_holds_for_any_image(size, geometry):
 # --- initialisation -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["paper", "original", "caffe"])
+@pytest.fixture(scope="module", params=["paper", "original", "caffe", "caffenet"])
 def initial(request):
     """A preset's name and its initial parameters; layers of like sizes, and the sixth too."""
     model = alexnet(
@@ -439,6 +441,72 @@ def test_bfloat16_gives_float32_logits_near_the_exact_ones():
     rounded = logits_of(small_model("paper").clone(precision="bfloat16"), params, images)
     assert rounded.dtype == jnp.float32
     assert 0 < relative(rounded, exact) < 0.05
+
+
+# --- elsewhere ----------------------------------------------------------------------------------
+
+
+def test_flax_nnx_takes_the_net_training_included():
+    """The bridge gives what Linen's `apply` gives."""
+    model = small_model("paper")
+    images = jnp.asarray(np.random.default_rng(0).normal(0, 50, (2, *[model.image_size] * 2, 3)))
+    net = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0, dropout=1)).lazy_init(images)
+    params = nnx.to_pure_dict(nnx.state(net, nnx.Param))
+    assert set(params) == {layer.name for layer in model.layers}
+    np.testing.assert_allclose(net(images), logits_of(model, params, images), rtol=1e-5, atol=1e-7)
+    keys = jax.random.split(jax.random.key(3), 2)
+
+    @nnx.jit
+    def loss_and_gradient(net):
+        def loss(net):
+            logits = net(images, train=True, dropout_keys=keys)
+            return (logits**2).sum(), logits
+
+        return nnx.value_and_grad(loss, has_aux=True)(net)
+
+    (_, logits), gradient = loss_and_gradient(net)
+    expected = training_outputs(model, params, images, {"dropout_keys": keys})["fc8"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-7)
+    assert float(jnp.abs(nnx.to_pure_dict(gradient)["conv1"]["kernel"]).max()) > 0
+    first, second = (np.asarray(net(images, train=True)) for _ in range(2))  # from `rngs`
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("jax_enable_x64", True),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_default_prng_impl", "rbg"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("preset", ["original", "caffe"])
+def test_draws_and_logits_are_the_same_under_jax_settings(preset, setting):
+    model = small_model(preset)
+    shape = (2, model.image_size, model.image_size, 3)
+    images = np.random.default_rng(0).normal(0, 50, shape).astype(np.float32)
+    key = jax.random.key(0, impl="threefry2x32")
+
+    def run():
+        params = quick_jit(model.init)(key, images)["params"]
+        keys = jax.random.split(key, 2)
+        logits = quick_jit(partial(model.apply, train=True))(
+            {"params": params}, images, dropout_keys=keys
+        )
+        return jax.device_get((params, logits))
+
+    expected = run()
+    name, value = setting
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        found = run()
+    finally:
+        jax.config.update(name, before)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert found[1].dtype == np.float32
 
 
 # --- errors -------------------------------------------------------------------------------------
