@@ -272,7 +272,7 @@ def test_evaluation_and_predictions_equal_one_device():
 
 
 def over_towers(found, images):
-    """(pass, layer, collective, bytes an image) of what goes over `model`."""
+    """(pass, layer, collective, bytes per image) of what goes over `model`."""
     return [
         (one.direction, one.layer, one.kind, one.sent / images)
         for one in found

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import export
 
 from alexnet_jax import AlexNet, alexnet
 from alexnet_jax.models.presets import PRESETS
@@ -507,6 +508,21 @@ def test_draws_and_logits_are_the_same_under_jax_settings(preset, setting):
         jax.config.update(name, before)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert found[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("preset", ["original", "caffenet"])
+def test_one_exported_program_takes_any_batch(preset):
+    model = small_model(preset)
+    params, images, _, _ = problem(NETS[preset])
+    params, images = float32(params), jnp.float32(images)
+    (batch,) = export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, *images.shape[1:]), jnp.float32)
+    program = export.export(quick_jit(lambda images: model.apply({"params": params}, images)))(
+        shape
+    )
+    for count in (1, 2):
+        found = program.call(images[:count])
+        assert relative(found, logits_of(model, params, images[:count])) <= 1e-5
 
 
 # --- errors -------------------------------------------------------------------------------------
