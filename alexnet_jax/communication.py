@@ -113,15 +113,17 @@ def _groups(text: str, mesh: Mesh) -> list[list[int]]:
             [int(n) for n in (part or "").split(",") if n] for part in match.groups()
         )
         numbers = np.arange(math.prod(dims)).reshape(dims)
-        return numbers.transpose(order or None).reshape(shape).tolist()
+        groups: list[list[int]] = numbers.transpose(order or None).reshape(shape).tolist()
+        return groups
     return [list(range(mesh.size))]
 
 
 def _axis(groups: list[list[int]], mesh: Mesh) -> str:
     numbers = np.arange(mesh.size).reshape(mesh.devices.shape)
-    if sorted(groups) == numbers.tolist():
-        return "model"
-    return "data" if sorted(groups) == numbers.T.tolist() else "data, model"
+    for axis, rows in (("model", numbers), ("data", numbers.T)):
+        if sorted(groups) == [list(row) for row in rows]:
+            return axis
+    return "data, model"
 
 
 # Machine code of the slow kind, made in a fraction of the time.
@@ -157,7 +159,7 @@ def compile_train_step(
         "label": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=rows),
     }
     step = make_train_step(model, augmentation, mesh=mesh)
-    lowered = step.lower(state_template(model, mesh), batch, Hyperparameters())
+    lowered: jax.stages.Lowered = step.lower(state_template(model, mesh), batch, Hyperparameters())
     return lowered.compile(compiler_options=QUICK)
 
 
@@ -173,7 +175,7 @@ class DeviceBytes(NamedTuple):
 def device_bytes(compiled: jax.stages.Compiled, model: Network, mesh: Mesh | None) -> DeviceBytes:
     """What one device holds while it runs a step of `compile_train_step`."""
 
-    def held(tree):
+    def held(tree: Any) -> int:
         leaves = jax.tree.leaves(tree)
         shapes = [leaf.sharding.shard_shape(leaf.shape) for leaf in leaves]
         pairs = zip(leaves, shapes, strict=True)

@@ -29,7 +29,7 @@ def initialize(
     *,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
 ) -> None:
-    """Makes this process one of several that train together, one a host; call it before all else.
+    """Makes this process one of several that train together, one per host; call it first.
 
     What is not given is found from Slurm, Open MPI, GKE or the TPU's environment.
 
@@ -84,20 +84,25 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
 
     Args:
       data: number of parts of the batch; None takes all the devices there are.
-      model: 1, or 2 for one tower a device.
+      model: 1, or 2 for one tower per device.
 
     Raises:
-      ValueError: `model` is neither 1 nor 2, or there are too few devices.
+      ValueError: a size is none, or there are too few devices.
     """
-    if model not in (1, 2):
-        raise ValueError(f"model={model}: the net has two towers, so the model axis is 1 or 2")
+    if model not in (1, 2) or isinstance(model, bool):
+        raise ValueError(f"model={model!r}: the net has two towers, so the model axis is 1 or 2")
+    number = isinstance(data, int | np.integer) and not isinstance(data, bool)
+    if data is not None and not (number and data >= 1):
+        raise ValueError(f"data={data!r}: use a number of devices from 1, or None for all of them")
     available = jax.device_count()
-    data = available // model if data is None else data
-    if data < 1 or data * model > available:
+    data = max(available // model, 1) if data is None else data
+    if data * model > available:
+        fits = available // model
+        smaller = f"data={fits} or less" if fits else "model=1"
         raise ValueError(
-            f"a mesh of data={data} x model={model} needs {max(data, 1) * model} devices and there "
-            f"are {available}; ask for a smaller mesh (or simulate devices on CPU with "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={max(data, 1) * model})"
+            f"a mesh of data={data} x model={model} needs {data * model} devices and there are "
+            f"{available}; use {smaller} (or simulate devices on CPU with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model})"
         )
     return jax.make_mesh(
         (data, model),
@@ -178,7 +183,12 @@ class Partition(Protocol):
 
 
 def check_mesh(model: Partition, mesh: Mesh | None) -> None:
-    """Raises ValueError where `model` cannot be split over `mesh`."""
+    """Raises ValueError where `model` cannot be split over `mesh`, or it has other axes."""
+    if mesh is not None and mesh.axis_names != ("data", "model"):
+        raise ValueError(
+            f"the mesh has the axes {mesh.axis_names} where ('data', 'model') are wanted; make it "
+            "with alexnet_jax.make_mesh"
+        )
     if mesh is not None and mesh.shape["model"] > 1:
         model.check_split(mesh.shape["model"])
 
@@ -232,6 +242,8 @@ def local_rows(mesh: Mesh | None, batch_size: int) -> slice:
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
     """Puts this process's rows of a batch on its devices, as parts of one global batch."""
     if mesh is None:
-        return jax.tree.map(jnp.asarray, batch)
+        return {name: jnp.asarray(rows) for name, rows in batch.items()}
     sharding = NamedSharding(mesh, batch_spec(mesh))
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }

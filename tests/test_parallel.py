@@ -272,7 +272,7 @@ def test_evaluation_and_predictions_equal_one_device():
 
 
 def over_towers(found, images):
-    """(pass, layer, collective, bytes an image) of what goes over `model`."""
+    """(pass, layer, collective, bytes per image) of what goes over `model`."""
     return [
         (one.direction, one.layer, one.kind, one.sent / images)
         for one in found
@@ -406,8 +406,15 @@ def build_on(mesh, model):
     ("attempt", "message"),
     [
         (lambda: make_mesh(1, 3), "model=3: the net has two towers, so the model axis is 1 or 2"),
-        (lambda: make_mesh(8, 2), "a mesh of data=8 x model=2 needs 16 devices and there are 8"),
-        (lambda: make_mesh(0, 1), "data=0"),
+        (lambda: make_mesh(1, True), "model=True: the net has two towers"),
+        (
+            lambda: make_mesh(8, 2),
+            "a mesh of data=8 x model=2 needs 16 devices and there are 8; use data=4 or less (or",
+        ),
+        (lambda: make_mesh(0, 1), "data=0: use a number of devices from 1, or None for all of"),
+        (lambda: make_mesh(-1, 1), "data=-1: use a number"),
+        (lambda: make_mesh(2.0, 1), "data=2.0: use a number"),
+        (lambda: make_mesh(True, 1), "data=True: use a number"),
         (
             lambda: build_on(make_mesh(1, 2), narrow(towers=1)),
             "a net of 1 tower cannot be split over model=2; use model=1 or a preset with 2 towers",
@@ -421,8 +428,20 @@ def build_on(mesh, model):
             "a net of 1 tower cannot be split over model=2",
         ),
         (
+            lambda: build_on(jax.make_mesh((2,), ("batch",)), narrow()),
+            "the mesh has the axes ('batch',) where ('data', 'model') are wanted; make it with",
+        ),
+        (
             lambda: compile_train_step(narrow(), make_mesh(4, 2), 10),
-            "a batch of 10 does not divide over data=4; use a multiple of 4",
+            "a batch of 10 does not divide over data=4; use a multiple of 4, such as 8 or 12",
+        ),
+        (
+            lambda: compile_train_step(narrow(), make_mesh(4, 2), 3),
+            "a batch of 3 does not divide over data=4; use a multiple of 4, such as 4",
+        ),
+        (
+            lambda: compile_train_step(narrow(), make_mesh(1, 2), 0),
+            "a batch of 0 does not divide over data=1; use a multiple of 1, such as 1",
         ),
     ],
 )

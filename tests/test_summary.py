@@ -42,6 +42,7 @@ TOTALS = {
     "original": (60_965_224, 659_272, 724_406_816),
     "valid224": (49_430_888, 609_640, 643_026_048),
     "caffe": (60_965_224, 659_272, 724_406_816),
+    "caffenet": (60_965_224, 659_272, 724_406_816),
     "one_gpu": (59_798_312, 355_864, 391_514_384),
     "six_conv": (61_555_304, 668_488, 745_640_480),
 }
@@ -49,7 +50,10 @@ TOTALS = {
 
 @pytest.mark.parametrize(
     ("preset", "expected"),
-    [("paper", PAPER), ("original", PAPER), ("caffe", PAPER), ("valid224", VALID224)],
+    [
+        *((name, PAPER) for name in ("paper", "original", "caffe", "caffenet")),
+        ("valid224", VALID224),
+    ],
 )
 def test_every_row_is_the_published_net(preset, expected):
     rows = layer_table(alexnet(preset))
@@ -108,6 +112,8 @@ def test_windows_and_wiring_are_the_papers():
     ]
     assert rows["conv1"].then == "relu, LRN, pool"
     assert layer_table(alexnet("original"))[0].then == "LRN, pool, relu"
+    after = {row.name: row.then for row in layer_table(alexnet("caffenet"))}
+    assert after["conv1"] == after["conv2"] == "relu, pool, LRN"
 
 
 def test_table_ends_with_the_totals():

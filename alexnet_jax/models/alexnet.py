@@ -8,16 +8,15 @@ import numpy as np
 
 from alexnet_jax import ops
 from alexnet_jax.models.layers import (
-    PRECISIONS,
     Activation,
     Dropout,
     Layer,
-    LayeredNetwork,
     LocalResponseNorm,
     MaxPool,
     Operation,
     WithinMapNorm,
 )
+from alexnet_jax.models.network import PRECISIONS, LayeredNetwork
 from alexnet_jax.wording import suggestion
 
 # Every layer that a net can have, in order.
@@ -237,7 +236,9 @@ def _check(net: AlexNet) -> None:
         allowed = tuple(allowed)
         for value in values if isinstance(values, tuple) else (values,):
             if value not in allowed:
-                raise ValueError(f"{field}={value!r}; {suggestion(str(value), map(str, allowed))}")
+                which = f"{value!r} is none of its names, " if value is not values else ""
+                instead = suggestion(str(value), map(str, allowed))
+                raise ValueError(f"{field}={values!r}; {which}{instead}")
 
     def once(field: str) -> None:
         values = getattr(net, field)
@@ -284,7 +285,7 @@ def _check(net: AlexNet) -> None:
                 )
     for field in ("num_classes", "lrn_size", "pool_window", "pool_stride"):
         within(field, 1, _LARGEST_SIZE, f"use 1 to {_LARGEST_SIZE:,}")
-    within("lrn_k", 1e-6, _LARGEST_NUMBER, "a number above 0, at most 1e6")
+    within("lrn_k", 1e-6, _LARGEST_NUMBER, "use a number above 0, at most 1e6")
     for field in ("lrn_alpha", "lrn_beta"):
         within(field, 0, _LARGEST_NUMBER, "use a number from 0 to 1e6")
     within("hidden_bias", -_LARGEST_NUMBER, _LARGEST_NUMBER, "use a number from -1e6 to 1e6")
@@ -298,7 +299,8 @@ def _check(net: AlexNet) -> None:
     smallest = (size - 1) * 4 + 11 - (3 if GEOMETRIES[net.geometry][0] == "ceil" else 0)
     if net.image_size < smallest:
         raise ValueError(
-            f"image_size={net.image_size} leaves no pixel after the poolings; use {smallest} or "
-            "more"
+            f"image_size={net.image_size} leaves no pixel after the poolings "
+            f"(pool_window={net.pool_window}, pool_stride={net.pool_stride}); use {smallest} or "
+            "more, or smaller poolings"
         )
     within("image_size", 1, _LARGEST_SIZE, f"use at most {_LARGEST_SIZE:,} pixels")

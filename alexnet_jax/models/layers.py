@@ -1,10 +1,10 @@
-"""What networks are made of: a row, its product, its operations, the pass over them (section 3).
+"""What networks are made of: a row, its product and its operations (sections 3.1-3.5, 4.2).
 
-A network is a `LayeredNetwork` with fields of its own and a list of rows. All else (step, mesh,
-layer table, report) asks the `Network` protocol alone.
+Step, mesh, layer table and report know of a network what the `Network` protocol says, no more.
 """
 
 import dataclasses
+import math
 import re
 from typing import Any, ClassVar, Protocol
 
@@ -14,12 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from alexnet_jax import ops, parallel
-
-PRECISIONS = {
-    "float32": lax.Precision.HIGHEST,  # on GPU anything less is TF32
-    "tensorfloat32": lax.Precision.DEFAULT,
-    "bfloat16": lax.Precision.DEFAULT,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +134,11 @@ class Dropout:
     def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
         mask = None
         if keys is not None:  # towers draw apart
-            units = x.shape[-1] // towers.local
+            space, channels = x.shape[1:-1], x.shape[-1] // towers.local
+            units = math.prod(space) * channels
             mask = ops.dropout_mask(keys, towers.numbers(), units, self.rate)
+            mask = mask.reshape(x.shape[0], towers.local, *space, channels)
+            mask = jnp.moveaxis(mask, 1, -2).reshape(x.shape)
         return ops.dropout(x, mask, self.rate, self.style)
 
 
@@ -276,104 +273,3 @@ class Network(parallel.Partition, Protocol):
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """As of `flax.linen.Module`."""
         ...
-
-
-class LayeredNetwork(nn.Module):
-    """A `Network` that is a list of rows: subclasses add fields and the property `layers`.
-
-    Fields as in `Network`, and:
-      precision: "float32", "tensorfloat32" or "bfloat16" products.
-      tower_axis: mesh axis that the towers are split over; `split` sets it.
-    """
-
-    num_classes: int = 1000
-    image_size: int = 224
-    towers: int = 1
-    precision: str = "float32"
-    tower_axis: str | None = None
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The rows, in order."""
-        raise NotImplementedError
-
-    @property
-    def head(self) -> str:
-        """Name of the last layer."""
-        return self.layers[-1].name
-
-    def split(self, axis: str | None) -> Network:
-        """The part that one device of mesh axis `axis` has; None: all of it."""
-        return self.clone(tower_axis=axis)
-
-    def check_split(self, parts: int) -> None:
-        """Raises ValueError where the network cannot be split over `parts` devices."""
-        if self.towers != parts:
-            towers = f"{self.towers} tower{'s' if self.towers > 1 else ''}"
-            raise ValueError(
-                f"a net of {towers} cannot be split over model={parts}; use model=1 or a preset "
-                f"with {parts} towers"
-            )
-
-    def split_axis(self, layer: str, parameter: str) -> int | None:
-        """The axis of a parameter that is divided over the towers; None: all of it everywhere.
-
-        Outputs are divided; of a layer that sums the towers' products the inputs are.
-        """
-        for row in self.layers:
-            if row.name == layer and row.join == "sum":
-                return 0 if parameter == "kernel" else None
-            if row.name == layer and parameter in ("kernel", "bias"):
-                return -1
-        return None
-
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, *, train: bool = False, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits [B, num_classes] in float32 of float32 images [B, S, S, 3].
-
-        Every layer's output is sown under "intermediates", as `conv1_output` and so on.
-
-        Args:
-          images: RGB, 0-255 scale, mean subtracted.
-          train: drop units.
-          dropout_keys: [B] PRNG keys, one per image; by default drawn from rngs "dropout".
-
-        Raises:
-          ValueError: images of another size or dtype.
-        """
-        self._check_images(images)
-        if not train:
-            dropout_keys = None
-        elif dropout_keys is None:
-            positions = jnp.arange(images.shape[0], dtype=jnp.int32)
-            fold = jax.vmap(jax.random.fold_in, (None, 0))
-            dropout_keys = fold(self.make_rng("dropout"), positions)
-        towers = Towers(self.towers, self.tower_axis)
-        x = images.astype(jnp.bfloat16) if self.precision == "bfloat16" else images
-        for row in self.layers:
-            x = Product(row, towers, PRECISIONS[self.precision], name=row.name)(x)
-            with jax.named_scope(row.name):
-                keys = _fold_in(dropout_keys, row.number)
-                for operation in row.operations:
-                    x = operation(x, towers, keys)
-            self.sow("intermediates", f"{row.name}_output", x)
-        return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
-
-    def _check_images(self, images: jax.Array) -> None:
-        side = self.image_size
-        if images.shape[1:] != (side, side, 3):
-            raise ValueError(
-                f"images of shape {images.shape} where [B, {side}, {side}, 3] is wanted; crop them "
-                "or set image_size"
-            )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(
-                f"images are {images.dtype} where float32 without the mean is wanted; let an "
-                "Augmentation prepare them"
-            )
-
-
-def _fold_in(keys: jax.Array | None, number: int) -> jax.Array | None:
-    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)

@@ -1,6 +1,8 @@
 """The network against the independent NumPy reference and the published counts (section 3.5)."""
 
+import math
 import re
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from functools import partial
 
@@ -8,10 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import export
 
-from alexnet_jax import alexnet
+from alexnet_jax import AlexNet, alexnet
+from alexnet_jax.models.presets import PRESETS
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import NETS, SMALL, problem, quick_jit, relative
 
@@ -259,6 +264,7 @@ MAPS = {  # after the pools, conv1 to conv5: section 1.1 of the sizes the author
         ("paper", {}, 60_965_224, "ceil"),
         ("original", {}, 60_965_224, "ceil"),
         ("caffe", {}, 60_965_224, "ceil"),
+        ("caffenet", {}, 60_965_224, "ceil"),
         ("valid224", {}, 49_430_888, "valid"),
         ("one_gpu", {}, 59_798_312, "half"),
         ("six_conv", {}, 61_555_304, "six"),
@@ -336,7 +342,7 @@ def test_geometry_holds_for_any_image(size, geometry):
 # --- initialisation -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["paper", "original", "caffe"])
+@pytest.fixture(scope="module", params=["paper", "original", "caffe", "caffenet"])
 def initial(request):
     """A preset's name and its initial parameters; layers of like sizes, and the sixth too."""
     model = alexnet(
@@ -438,6 +444,87 @@ def test_bfloat16_gives_float32_logits_near_the_exact_ones():
     assert 0 < relative(rounded, exact) < 0.05
 
 
+# --- elsewhere ----------------------------------------------------------------------------------
+
+
+def test_flax_nnx_takes_the_net_training_included():
+    """The bridge gives what Linen's `apply` gives."""
+    model = small_model("paper")
+    images = jnp.asarray(np.random.default_rng(0).normal(0, 50, (2, *[model.image_size] * 2, 3)))
+    net = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0, dropout=1)).lazy_init(images)
+    params = nnx.to_pure_dict(nnx.state(net, nnx.Param))
+    assert set(params) == {layer.name for layer in model.layers}
+    np.testing.assert_allclose(net(images), logits_of(model, params, images), rtol=1e-5, atol=1e-7)
+    keys = jax.random.split(jax.random.key(3), 2)
+
+    @nnx.jit
+    def loss_and_gradient(net):
+        def loss(net):
+            logits = net(images, train=True, dropout_keys=keys)
+            return (logits**2).sum(), logits
+
+        return nnx.value_and_grad(loss, has_aux=True)(net)
+
+    (_, logits), gradient = loss_and_gradient(net)
+    expected = training_outputs(model, params, images, {"dropout_keys": keys})["fc8"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-7)
+    assert float(jnp.abs(nnx.to_pure_dict(gradient)["conv1"]["kernel"]).max()) > 0
+    first, second = (np.asarray(net(images, train=True)) for _ in range(2))  # from `rngs`
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("jax_enable_x64", True),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_default_prng_impl", "rbg"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("preset", ["original", "caffe"])
+def test_draws_and_logits_are_the_same_under_jax_settings(preset, setting):
+    model = small_model(preset)
+    shape = (2, model.image_size, model.image_size, 3)
+    images = np.random.default_rng(0).normal(0, 50, shape).astype(np.float32)
+    key = jax.random.key(0, impl="threefry2x32")
+
+    def run():
+        params = quick_jit(model.init)(key, images)["params"]
+        keys = jax.random.split(key, 2)
+        logits = quick_jit(partial(model.apply, train=True))(
+            {"params": params}, images, dropout_keys=keys
+        )
+        return jax.device_get((params, logits))
+
+    expected = run()
+    name, value = setting
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        found = run()
+    finally:
+        jax.config.update(name, before)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert found[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("preset", ["original", "caffenet"])
+def test_one_exported_program_takes_any_batch(preset):
+    model = small_model(preset)
+    params, images, _, _ = problem(NETS[preset])
+    params, images = float32(params), jnp.float32(images)
+    (batch,) = export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, *images.shape[1:]), jnp.float32)
+    program = export.export(quick_jit(lambda images: model.apply({"params": params}, images)))(
+        shape
+    )
+    for count in (1, 2):
+        found = program.call(images[:count])
+        assert relative(found, logits_of(model, params, images[:count])) <= 1e-5
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 
@@ -476,14 +563,66 @@ def test_images_of_another_size_are_refused():
         ({"lrn": 1}, "lrn=1; it is of type bool"),
         ({"lrn_k": True}, "lrn_k=True; it is of type float"),
         ({"pool_stride": 0}, "pool_stride=0; use 1 to 1,000,000"),
-        ({"image_size": 63}, "image_size=63 leaves no pixel after the poolings; use 64 or more"),
+        ({"image_size": 63}, "image_size=63 leaves no pixel after the poolings (pool_window=3, "),
+        ({"image_size": 63}, "pool_stride=2); use 64 or more"),
         ({"geometry": "valid224", "image_size": 64}, "use 67 or more"),
+        ({"pool_stride": 11}, "pool_stride=11); use 1072 or more, or smaller poolings"),
+        ({"fc_features": ("a", "b")}, "fc_features=('a', 'b'); it is of type tuple, such as (4096"),
+        ({"conv_features": (96, 256)}, "conv_features=(96, 256); it has 5 numbers, one per layer"),
+        ({"conv_features": (96, 256, 384, 384, 0)}, "conv_features has 0; for 2 tower(s) use mult"),
+        ({"conv6_features": -2}, "conv6_features has -2; for 2 tower(s) use multiples of 2 from 0"),
+        ({"fc_features": (10**30, 8)}, "fc_features has 1000000000000000000000000000000; for 2"),
+        ({"num_classes": 0}, "num_classes=0; use 1 to 1,000,000"),
+        ({"num_classes": True}, "num_classes=True; it is of type int, such as 1000"),
+        ({"image_size": None}, "image_size=None; it is of type int"),
+        ({"image_size": -224}, "image_size=-224 leaves no pixel"),
+        ({"lrn_alpha": math.nan}, "lrn_alpha=nan; use a number from 0 to 1e6"),
+        ({"lrn_beta": math.inf}, "lrn_beta=inf; use a number from 0 to 1e6"),
+        ({"lrn_size": 0}, "lrn_size=0; use 1 to 1,000,000"),
+        ({"lrn_k": -1}, "lrn_k=-1; use a number above 0, at most 1e6"),
+        ({"hidden_bias": -math.inf}, "hidden_bias=-inf; use a number from -1e6 to 1e6"),
+        ({"hidden_bias": 10**400}, "use a number from -1e6 to 1e6"),
+        ({"dropout_rate": math.nan}, "dropout_rate=nan; it is a share of units, in [0, 1)"),
+        ({"remove": ("conv1",)}, "remove=('conv1',); 'conv1' is none of its names, "),
+        ({"remove": ("conv3", "conv3")}, "remove=('conv3', 'conv3') names 'conv3' twice"),
+        ({"conv1_order": ("pool", "pool")}, "conv1_order=('pool', 'pool') names 'pool' twice"),
+        ({"conv2_order": ([],)}, "conv2_order=([],); it is of type tuple"),
+        ({"exchange": ("conv3",)}, "exchange=('conv3',); the logits need both towers, add 'fc8'"),
+        ({"geometry": []}, "geometry=(); it is of type str"),
+        ({"tower_axis": "model"}, "AlexNet has no field 'tower_axis'"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(fields, message):
     with pytest.raises(ValueError) as error:
         alexnet(**fields)
     assert message in str(error.value)
+
+
+ODD = (
+    *(None, True, False, 0, -1, 1, 2, 3, 5, 11, 224, 10**9, 10**400, 1e20, 0.5, -0.5, 5e-324),
+    *(math.nan, math.inf, -math.inf, "", "a", "fc8", "relu", "conv\ud800", b"x", 1j, [], {}, set()),
+    *((), ("a", "b"), ("pool", "pool"), ("conv1",), ("conv3",), ("conv3", "conv3"), (None,)),
+    *(((1,),), ([],), (96, 256), (1.0, 2, 3, 4, 5), (10**30,) * 5, (math.nan,) * 2, (True,) * 5),
+    *((2,) * 5, (8, 8), [1, 2], object(), len, np.int64(4), np.float32(3), np.float64("nan")),
+    *(np.array([1, 2]), np.bool_(True), np.str_("relu"), range(2)),
+)
+FIELDS = [field.name for field in fields_of(AlexNet) if field.name not in ("parent", "name")]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    preset=st.sampled_from(sorted(PRESETS)),
+    changes=st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(ODD), min_size=1, max_size=3),
+)
+def test_any_values_make_a_net_or_one_line_that_names_a_field(preset, changes):
+    try:
+        model = alexnet(preset, **changes)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        assert any(field in str(error) for field in changes)
+    else:
+        images = jnp.zeros((1, model.image_size, model.image_size, 3))
+        jax.eval_shape(lambda: model.init(jax.random.key(0), images))
 
 
 @pytest.mark.parametrize("smallest", [("ceil224", 64), ("valid224", 67)])

@@ -240,6 +240,16 @@ PRESETS = {
         lrn_across_towers=True,
         dropout="inverted",
     ),
+    "caffenet": replace(
+        PAPER,
+        image_size=227,
+        conv1="floor",
+        stage1=("act", "pool", "norm"),
+        stage2=("act", "pool", "norm"),
+        lrn=(1.0, 5, 1e-4 / 5, 0.75),
+        lrn_across_towers=True,
+        dropout="inverted",
+    ),
     "one_gpu": replace(PAPER, towers=1, conv=(48, 128, 192, 192, 256)),
     "six_conv": replace(PAPER, conv6=256, exchange=("conv3", "conv6", "fc6", "fc7", "fc8")),
 }
@@ -250,11 +260,13 @@ INITIAL_STD = {
     "paper": {},
     "original": dict.fromkeys(("conv3", "conv4", "conv5", "conv6"), 0.03),
     "caffe": {"fc6": 0.005, "fc7": 0.005},
+    "caffenet": {"fc6": 0.005, "fc7": 0.005},
 }
 INITIAL_BIAS = {
     "paper": dict.fromkeys(_BIASED, 1.0),
     "original": dict.fromkeys(_BIASED, 1.0),
     "caffe": dict.fromkeys(_BIASED, 0.1),
+    "caffenet": dict.fromkeys(_BIASED, 1.0),
 }
 
 
