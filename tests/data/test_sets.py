@@ -1,7 +1,9 @@
 """Data sets: found, checked and opened, or what to do in one line."""
 
+import json
 import multiprocessing
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from absl import flags
 
 from alexnet_jax import prepare
 from alexnet_jax.data.builders import make_builder
-from alexnet_jax.data.sets import open_dataset
+from alexnet_jax.data.sets import match_classes, open_dataset
 from tests.data.conftest import grey, png, write_dataset
 
 
@@ -118,3 +120,172 @@ def test_images_without_three_channels_are_refused(tmp_path):
     write_dataset(tmp_path, "bad", [bytes(64)], [0], image=feature)
     with pytest.raises(ValueError, match=r"shape \(4, 4, 4\), not three channels"):
         open_dataset("bad", "train", data_dir=str(tmp_path))
+
+
+DESCRIBED = ("dataset_info.json", "features.json", "manifest.json")
+
+
+@pytest.fixture
+def described(tmp_path):
+    """The folder of a data set of two shards with a manifest, as `prepare` leaves it."""
+    path = write_dataset(tmp_path, "photos", grey(40), [0, 1] * 20, num_classes=2, shards=2)
+    (path / "label.labels.txt").write_text("cat\ndog\n")
+    entries = {
+        file.name: {"sha256": "0", "bytes": file.stat().st_size, "records": 20}
+        for file in path.glob("*array_record*")
+    }
+    (path / "manifest.json").write_text(json.dumps(entries))
+    return path
+
+
+def refusal(path, split="train"):
+    """The one line that opening the set in `path` ends with."""
+    with pytest.raises(ValueError) as error:
+        open_dataset("photos", split, data_dir=path.parents[1])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_set_that_is_whole_opens(described):
+    assert open_dataset("photos", "train", data_dir=described.parents[1]).class_names == (
+        "cat",
+        "dog",
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a"', b"[]", b"null", b"\xff\xfe\x00", b'{"a": 1}'])
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_a_damaged_description_is_named(described, name, content):
+    (described / name).write_bytes(content)
+    message = refusal(described)
+    assert str(described / name) in message and "copy it again or prepare" in message
+
+
+@pytest.mark.parametrize("change", ["gone", None, "x", {}])
+@pytest.mark.parametrize("field", ["sha256", "bytes", "records"])
+def test_a_manifest_whose_entry_lacks_a_field_is_named(described, field, change):
+    path = described / "manifest.json"
+    entries = json.loads(path.read_text())
+    first = next(iter(entries.values()))
+    if change == "gone":
+        del first[field]
+    else:
+        first[field] = 7 if (field, change) == ("sha256", "x") else change
+    path.write_text(json.dumps(entries))
+    assert refusal(described).startswith(f"{path} is damaged")
+
+
+def test_a_missing_description_of_the_features_is_named(described):
+    (described / "features.json").unlink()
+    assert refusal(described).startswith(f"{described} has no features.json; copy it again")
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_counts_that_are_stale_are_named(described, manifest):
+    if not manifest:
+        (described / "manifest.json").unlink()
+    path = described / "dataset_info.json"
+    path.write_text(path.read_text().replace('"20"', '"19"', 1))
+    message = refusal(described)
+    assert message.startswith(f"{path} counts 19 records in photos-train.array_record-00000-of")
+    assert "which has 20" in message
+
+
+@pytest.mark.parametrize("names", ["", "cat\n", "cat\ncat\n", "cat\ndog\ncow\n", None])
+def test_class_names_that_are_fewer_or_more_or_twice_are_refused(described, names):
+    path = described / "label.labels.txt"
+    if names is None:
+        path.unlink()
+    else:
+        path.write_text(names)
+    assert str(path) in refusal(described)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("", "no split of photos/1.0.0 is named; set the field .* to one of train; only"),
+        (None, "no split of photos/1.0.0 is named"),
+        ("None", "no split 'None'; it has train; `--config.test_split=` with nothing behind it"),
+        ("valid", "no split 'valid'; it has train$"),
+    ],
+)
+def test_a_split_that_is_not_named_says_how_it_is(described, split, message):
+    assert re.search(message, refusal(described, split))
+
+
+def test_paths_are_expanded_and_urls_refused(described, monkeypatch):
+    monkeypatch.setenv("HOME", str(described.parents[1]))
+    assert len(open_dataset("photos", "train", data_dir="~")) == 40
+    monkeypatch.setenv("ALEXNET_DATA_DIR", "~")
+    assert len(open_dataset("photos", "train")) == 40
+    with pytest.raises(ValueError, match=r"^gs://bucket/x is a URL"):
+        open_dataset("photos", "train", data_dir="gs://bucket/x")
+
+
+@pytest.mark.parametrize("home", ["a file", "none"])
+def test_digits_without_a_home_to_write_to_say_what_to_set(tmp_path, monkeypatch, home):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    if home == "none":
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"set TFDS_DATA_DIR to a folder that can be written to$"):
+        open_dataset("digits", "train")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """Six images of three classes, each grey as bright as its label."""
+    images = [png(np.full((4, 4, 3), label, np.uint8)) for label in (0, 1, 2, 0, 1, 2)]
+    path = write_dataset(tmp_path, "animals", images, [0, 1, 2, 0, 1, 2])
+    (path / "label.labels.txt").write_text("ant\nbee\ncow\n")
+    return open_dataset("animals", "train", data_dir=tmp_path, stored_size=4)
+
+
+def test_classes_in_another_order_are_matched_by_name(animals):
+    matched, note = match_classes(animals, ["cow", "ant", "bee"], owner="runs/a")
+    assert note == (
+        "classes of animals/1.0.0 train are in another order than in runs/a: matched by name"
+    )
+    batch = matched.source.read(np.arange(6))
+    names = [matched.class_names[label] for label in batch["label"]]
+    assert names == [animals.class_names[pixels[0, 0, 0]] for pixels in batch["image"]]
+    assert matched.source[2]["label"] == 0 and batch["label"].dtype == np.int32
+    assert matched.source.file_name(2) == "2.png" and len(matched) == 6
+
+
+def test_the_same_classes_are_left_as_they_are(animals):
+    assert match_classes(animals, ("ant", "bee", "cow"), owner="runs/a") == (animals, "")
+
+
+def test_images_without_a_label_keep_none_when_classes_are_matched(tmp_path):
+    write_dataset(tmp_path, "unknown", grey(2), [-1, 1])
+    unknown = open_dataset("unknown", "train", data_dir=tmp_path, stored_size=4, labels=False)
+    matched, _ = match_classes(unknown, ["2", "1", "0"], owner="runs/a")
+    assert matched.source.read(np.arange(2))["label"].tolist() == [-1, 1]
+    assert matched.source[0]["label"] == -1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["ant", "bee", "dog"], r"'cow' is only in animals/1.0.0 train\).*; --classes_by_position"),
+        (["ant", "bee"], r"has 3 classes and runs/a 2, or others \('cow' is only in animals[^;]*"),
+        (["ant", "bee", "cow", "dog"], r"\('dog' is only in runs/a\); give[^;]*$"),
+        (["ant", "ant", "bee", "cow"], r"\(a name stands twice\)"),
+    ],
+)
+def test_other_classes_are_refused_by_name(animals, wanted, message):
+    with pytest.raises(ValueError, match=message):
+        match_classes(animals, wanted, owner="runs/a")
+
+
+def test_classes_are_taken_by_position_where_that_is_asked_for(animals):
+    matched, note = match_classes(animals, ["1", "2", "3"], owner="runs/a", by_position=True)
+    assert matched.class_names == ("1", "2", "3") and "matched with those of runs/a by pos" in note
+    assert matched.source.read(np.arange(6))["label"].tolist() == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(ValueError, match="has 3 classes and runs/a 2"):
+        match_classes(animals, ["1", "2"], owner="runs/a", by_position=True)
