@@ -45,6 +45,11 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def grey(count: int = 4) -> list[bytes]:
+    """Images of 4x4 pixels, all alike."""
+    return [png(np.full((4, 4, 3), 100, np.uint8))] * count
+
+
 def write_dataset(
     data_dir: Path,
     name: str,

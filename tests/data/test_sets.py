@@ -1,144 +1,24 @@
-"""The pipeline: the right images, each as often as promised, in an order that nothing changes."""
+"""Data sets: found, checked and opened, or what to do in one line."""
 
-import itertools
+import json
 import multiprocessing
 import os
-import subprocess
-import sys
+import re
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import flags
-from sklearn.datasets import load_digits
 
 from alexnet_jax import prepare
-from alexnet_jax.data.batches import batch_indices, eval_batches, steps_per_epoch, train_batches
 from alexnet_jax.data.builders import make_builder
-from alexnet_jax.data.sets import open_dataset
-from tests.data.conftest import png, write_dataset
+from alexnet_jax.data.sets import match_classes, open_dataset
+from tests.data.conftest import grey, png, write_dataset
 
 
 @pytest.fixture
 def digits():
     return open_dataset("digits", "train", stored_size=8)
-
-
-def take(batches, count):
-    return list(itertools.islice(batches, count))
-
-
-def assert_same(batches, expected):
-    for batch, other in zip(batches, expected, strict=True):
-        assert batch.keys() == other.keys()
-        for key in batch:
-            np.testing.assert_array_equal(batch[key], other[key])
-
-
-def test_digits_are_scikit_learns_each_once_and_lossless():
-    found = []
-    for split in ("train", "validation", "test"):
-        dataset = open_dataset("digits", split, stored_size=8)
-        for example in map(dataset.source.__getitem__, range(len(dataset))):
-            assert (example["image"] == example["image"][..., :1]).all()
-            levels = np.round(example["image"][..., 0] * 16.0 / 255).astype(int)
-            found.append((*levels.ravel(), example["label"]))
-    digits = load_digits()
-    expected = np.column_stack([digits.data.astype(int), digits.target])
-    assert sorted(found) == sorted(map(tuple, expected.tolist()))
-
-
-def test_digit_splits_are_stratified():
-    for split, share in (("train", 6 / 8), ("validation", 1 / 8), ("test", 1 / 8)):
-        dataset = open_dataset("digits", split, stored_size=8)
-        labels = [dataset.source[i]["label"] for i in range(len(dataset))]
-        expected = np.bincount(load_digits().target) * share
-        assert np.abs(np.bincount(labels, minlength=10) - expected).max() <= 1
-
-
-def test_digits_are_enlarged_smoothly():
-    small = open_dataset("digits", "test", stored_size=8).source[0]["image"].astype(float)
-    large = open_dataset("digits", "test", stored_size=72).source[0]["image"].astype(float)
-    assert large.shape == (72, 72, 3)
-    np.testing.assert_array_equal(large[4::9, 4::9], small)  # the middles of the 9x9 blocks
-    assert np.abs(np.diff(large, axis=0)).max() < 100  # without the blocks' edges (of up to 255)
-
-
-def test_every_image_comes_once_an_epoch_in_a_new_order(digits):
-    order = batch_indices(len(digits), batch_size=64, seed=0)
-    per_epoch = steps_per_epoch(digits, 64)
-    assert per_epoch == 1352 // 64
-    epochs = [np.concatenate([order[t] for t in range(e, e + per_epoch)]) for e in (0, per_epoch)]
-    for epoch in epochs:
-        assert len(set(epoch)) == per_epoch * 64
-    assert (epochs[0] != epochs[1]).mean() > 0.95
-    assert (batch_indices(len(digits), batch_size=64, seed=1)[per_epoch - 1] != order[0]).any()
-
-
-def test_no_two_seeds_share_an_epoch(digits):
-    per_epoch = steps_per_epoch(digits, 64)
-    first = {
-        tuple(batch_indices(len(digits), batch_size=64, seed=seed)[epoch * per_epoch])
-        for seed in range(4)
-        for epoch in range(4)
-    }
-    assert len(first) == 16
-
-
-def test_batches_hold_the_images_of_their_indices(digits):
-    order = batch_indices(len(digits), batch_size=32, seed=3)
-    for step, batch in enumerate(take(train_batches(digits, batch_size=32, seed=3), 3)):
-        assert batch["image"].dtype == np.uint8 and batch["label"].dtype == np.int32
-        for position, index in enumerate(order[step]):
-            example = digits.source[int(index)]
-            np.testing.assert_array_equal(batch["image"][position], example["image"])
-            assert batch["label"][position] == example["label"]
-
-
-@pytest.mark.parametrize("parts", [1, 2, 4])
-@pytest.mark.parametrize("start", [0, 40])
-def test_order_is_the_same_for_any_number_of_processes(digits, parts, start):
-    """Step 40 lies in the middle of the second epoch of 21 steps."""
-    whole = take(train_batches(digits, batch_size=64, seed=5), 44)[start : start + 4]
-    shares = [
-        train_batches(digits, batch_size=64, seed=5, step=start, rows=slice(p, p + 64 // parts))
-        for p in range(0, 64, 64 // parts)
-    ]
-    joined = [
-        {key: np.concatenate([share[key] for share in step]) for key in ("image", "label")}
-        for step in zip(*(take(share, 4) for share in shares), strict=True)
-    ]
-    assert_same(joined, whole)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 8])
-def test_order_is_the_same_for_any_number_of_threads(digits, threads):
-    expected = take(train_batches(digits, batch_size=64, seed=1), 24)
-    assert_same(take(train_batches(digits, batch_size=64, seed=1, threads=threads), 24), expected)
-
-
-@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
-def test_order_is_the_same_for_any_number_of_workers(digits, workers):
-    expected = take(train_batches(digits, batch_size=64, seed=1, step=19), 5)
-    stream = train_batches(digits, batch_size=64, seed=1, step=19, workers=workers)
-    assert_same(take(stream, 5), expected)
-
-
-@pytest.mark.parametrize("rows", [None, slice(0, 25), slice(25, 50)])
-def test_evaluation_counts_every_image_once(rows):
-    dataset = open_dataset("digits", "test", stored_size=8)
-    batches = list(eval_batches(dataset, batch_size=50, rows=rows))
-    assert len(batches) == 5  # of 219 images
-    positions = np.arange(250).reshape(5, 50)[:, rows or slice(None)]
-    for batch, wanted in zip(batches, positions, strict=True):
-        assert batch["image"].shape == (len(wanted), 8, 8, 3)
-        assert batch["mask"].dtype == np.float32
-        np.testing.assert_array_equal(batch["mask"], wanted < 219)
-        for position, index in enumerate(wanted):
-            if index < 219:
-                expected = dataset.source[int(index)]
-                np.testing.assert_array_equal(batch["image"][position], expected["image"])
-                assert batch["label"][position] == expected["label"]
 
 
 def test_splits_may_be_sliced(digits):
@@ -177,26 +57,6 @@ def test_data_dir_is_looked_in_first_and_never_written(tmp_path, monkeypatch):
     open_dataset("digits", "test", data_dir=str(tmp_path / "a"))
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["photos"]
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["photos"]
-
-
-@pytest.mark.parametrize("stored_size", [16, 8])
-def test_raw_records_are_read_as_they_are_or_scaled(tmp_path, stored_size):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
-    feature = tfds.features.Tensor(shape=(16, 16, 3), dtype=np.uint8, encoding="bytes")
-    write_dataset(
-        tmp_path, "raw", [p.tobytes() for p in pixels], [0, 1, 2, 0, 1], image=feature, shards=2
-    )
-    dataset = open_dataset("raw", "train", data_dir=str(tmp_path), stored_size=stored_size)
-    images = np.stack([dataset.source[i]["image"] for i in range(5)])
-    assert images.shape == (5, stored_size, stored_size, 3)
-    if stored_size == 16:
-        np.testing.assert_array_equal(images, pixels)
-    else:
-        assert np.abs(images.mean((1, 2)) - pixels.mean((1, 2))).max() < 8
-
-
-def grey(count=4):
-    return [png(np.full((4, 4, 3), 100, np.uint8))] * count
 
 
 def test_an_unprepared_set_says_what_to_run(digits, user_folder):
@@ -248,46 +108,11 @@ def test_an_unknown_split_names_those_there_are(digits):
         open_dataset("digits", "val")
 
 
-def test_a_batch_larger_than_the_set_is_refused():
-    test = open_dataset("digits", "test", stored_size=8)
-    with pytest.raises(ValueError, match="batch of 256 is larger than the data set of 219"):
-        train_batches(test, batch_size=256, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("label", "workers"), [(-1, 0), (3, 0), pytest.param(-1, 1, marks=pytest.mark.slow)]
-)
-def test_a_label_outside_the_classes_names_the_record(tmp_path, label, workers):
-    write_dataset(tmp_path, "bad", grey(), [0, 1, label, 2])
-    dataset = open_dataset("bad", "train", data_dir=str(tmp_path), stored_size=4)
-    message = rf"record 2 of bad/1.0.0 train \(2.png\) has label {label}, outside 0 to 2"
-    with pytest.raises(ValueError, match=message):
-        take(train_batches(dataset, batch_size=4, seed=0, workers=workers), 1)
-
-
-def test_a_damaged_image_names_the_record(tmp_path):
-    write_dataset(tmp_path, "bad", [*grey(2), grey()[0][:50]], [0, 1, 2])
-    dataset = open_dataset("bad", "train", data_dir=str(tmp_path), stored_size=4)
-    with pytest.raises(ValueError, match=r"record 2 of bad/1.0.0 train \(2.png\)"):
-        list(eval_batches(dataset, batch_size=3))
-
-
 def test_a_missing_shard_is_named(tmp_path):
     path = write_dataset(tmp_path, "bad", grey(), [0, 1, 2, 0], shards=2)
     (path / "bad-train.array_record-00001-of-00002").unlink()
     with pytest.raises(ValueError, match=r"00001-of-00002 is missing; copy it again"):
         open_dataset("bad", "train", data_dir=str(tmp_path))
-
-
-def test_a_damaged_shard_is_noticed(tmp_path):
-    path = write_dataset(tmp_path, "bad", grey(), [0, 1, 2, 0])
-    shard = path / "bad-train.array_record-00000-of-00001"
-    data = bytearray(shard.read_bytes())
-    data[data.index(b"\x89PNG") + 20] ^= 1
-    shard.write_bytes(data)
-    dataset = open_dataset("bad", "train", data_dir=str(tmp_path), stored_size=4)
-    with pytest.raises(ValueError, match=r"of bad/1\.0\.0 train cannot be read"):
-        list(eval_batches(dataset, batch_size=4))
 
 
 def test_images_without_three_channels_are_refused(tmp_path):
@@ -297,15 +122,170 @@ def test_images_without_three_channels_are_refused(tmp_path):
         open_dataset("bad", "train", data_dir=str(tmp_path))
 
 
-def test_reading_loads_neither_tensorflow_nor_a_device():
-    code = """
-import sys
-from alexnet_jax.data.batches import train_batches
-from alexnet_jax.data.builders import make_builder
-from alexnet_jax.data.sets import open_dataset
-next(train_batches(open_dataset("digits", "train"), batch_size=2, seed=0))
-assert "tensorflow" not in sys.modules
-print("jax" in sys.modules and bool(sys.modules["jax"]._src.xla_bridge._backends))
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout == "False\n", result.stderr
+DESCRIBED = ("dataset_info.json", "features.json", "manifest.json")
+
+
+@pytest.fixture
+def described(tmp_path):
+    """The folder of a data set of two shards with a manifest, as `prepare` leaves it."""
+    path = write_dataset(tmp_path, "photos", grey(40), [0, 1] * 20, num_classes=2, shards=2)
+    (path / "label.labels.txt").write_text("cat\ndog\n")
+    entries = {
+        file.name: {"sha256": "0", "bytes": file.stat().st_size, "records": 20}
+        for file in path.glob("*array_record*")
+    }
+    (path / "manifest.json").write_text(json.dumps(entries))
+    return path
+
+
+def refusal(path, split="train"):
+    """The one line that opening the set in `path` ends with."""
+    with pytest.raises(ValueError) as error:
+        open_dataset("photos", split, data_dir=path.parents[1])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_set_that_is_whole_opens(described):
+    assert open_dataset("photos", "train", data_dir=described.parents[1]).class_names == (
+        "cat",
+        "dog",
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a"', b"[]", b"null", b"\xff\xfe\x00", b'{"a": 1}'])
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_a_damaged_description_is_named(described, name, content):
+    (described / name).write_bytes(content)
+    message = refusal(described)
+    assert str(described / name) in message and "copy it again or prepare" in message
+
+
+@pytest.mark.parametrize("change", ["gone", None, "x", {}])
+@pytest.mark.parametrize("field", ["sha256", "bytes", "records"])
+def test_a_manifest_whose_entry_lacks_a_field_is_named(described, field, change):
+    path = described / "manifest.json"
+    entries = json.loads(path.read_text())
+    first = next(iter(entries.values()))
+    if change == "gone":
+        del first[field]
+    else:
+        first[field] = 7 if (field, change) == ("sha256", "x") else change
+    path.write_text(json.dumps(entries))
+    assert refusal(described).startswith(f"{path} is damaged")
+
+
+def test_a_missing_description_of_the_features_is_named(described):
+    (described / "features.json").unlink()
+    assert refusal(described).startswith(f"{described} has no features.json; copy it again")
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_counts_that_are_stale_are_named(described, manifest):
+    if not manifest:
+        (described / "manifest.json").unlink()
+    path = described / "dataset_info.json"
+    path.write_text(path.read_text().replace('"20"', '"19"', 1))
+    message = refusal(described)
+    assert message.startswith(f"{path} counts 19 records in photos-train.array_record-00000-of")
+    assert "which has 20" in message
+
+
+@pytest.mark.parametrize("names", ["", "cat\n", "cat\ncat\n", "cat\ndog\ncow\n", None])
+def test_class_names_that_are_fewer_or_more_or_twice_are_refused(described, names):
+    path = described / "label.labels.txt"
+    if names is None:
+        path.unlink()
+    else:
+        path.write_text(names)
+    assert str(path) in refusal(described)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("", "no split of photos/1.0.0 is named; set the field .* to one of train; only"),
+        (None, "no split of photos/1.0.0 is named"),
+        ("None", "no split 'None'; it has train; `--config.test_split=` with nothing behind it"),
+        ("valid", "no split 'valid'; it has train$"),
+    ],
+)
+def test_a_split_that_is_not_named_says_how_it_is(described, split, message):
+    assert re.search(message, refusal(described, split))
+
+
+def test_paths_are_expanded_and_urls_refused(described, monkeypatch):
+    monkeypatch.setenv("HOME", str(described.parents[1]))
+    assert len(open_dataset("photos", "train", data_dir="~")) == 40
+    monkeypatch.setenv("ALEXNET_DATA_DIR", "~")
+    assert len(open_dataset("photos", "train")) == 40
+    with pytest.raises(ValueError, match=r"^gs://bucket/x is a URL"):
+        open_dataset("photos", "train", data_dir="gs://bucket/x")
+
+
+@pytest.mark.parametrize("home", ["a file", "none"])
+def test_digits_without_a_home_to_write_to_say_what_to_set(tmp_path, monkeypatch, home):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    if home == "none":
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"set TFDS_DATA_DIR to a folder that can be written to$"):
+        open_dataset("digits", "train")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """Six images of three classes, each grey as bright as its label."""
+    images = [png(np.full((4, 4, 3), label, np.uint8)) for label in (0, 1, 2, 0, 1, 2)]
+    path = write_dataset(tmp_path, "animals", images, [0, 1, 2, 0, 1, 2])
+    (path / "label.labels.txt").write_text("ant\nbee\ncow\n")
+    return open_dataset("animals", "train", data_dir=tmp_path, stored_size=4)
+
+
+def test_classes_in_another_order_are_matched_by_name(animals):
+    matched, note = match_classes(animals, ["cow", "ant", "bee"], owner="runs/a")
+    assert note == (
+        "classes of animals/1.0.0 train are in another order than in runs/a: matched by name"
+    )
+    batch = matched.source.read(np.arange(6))
+    names = [matched.class_names[label] for label in batch["label"]]
+    assert names == [animals.class_names[pixels[0, 0, 0]] for pixels in batch["image"]]
+    assert matched.source[2]["label"] == 0 and batch["label"].dtype == np.int32
+    assert matched.source.file_name(2) == "2.png" and len(matched) == 6
+
+
+def test_the_same_classes_are_left_as_they_are(animals):
+    assert match_classes(animals, ("ant", "bee", "cow"), owner="runs/a") == (animals, "")
+
+
+def test_images_without_a_label_keep_none_when_classes_are_matched(tmp_path):
+    write_dataset(tmp_path, "unknown", grey(2), [-1, 1])
+    unknown = open_dataset("unknown", "train", data_dir=tmp_path, stored_size=4, labels=False)
+    matched, _ = match_classes(unknown, ["2", "1", "0"], owner="runs/a")
+    assert matched.source.read(np.arange(2))["label"].tolist() == [-1, 1]
+    assert matched.source[0]["label"] == -1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["ant", "bee", "dog"], r"'cow' is only in animals/1.0.0 train\).*; --classes_by_position"),
+        (["ant", "bee"], r"has 3 classes and runs/a 2, or others \('cow' is only in animals[^;]*"),
+        (["ant", "bee", "cow", "dog"], r"\('dog' is only in runs/a\); give[^;]*$"),
+        (["ant", "ant", "bee", "cow"], r"\(a name stands twice\)"),
+    ],
+)
+def test_other_classes_are_refused_by_name(animals, wanted, message):
+    with pytest.raises(ValueError, match=message):
+        match_classes(animals, wanted, owner="runs/a")
+
+
+def test_classes_are_taken_by_position_where_that_is_asked_for(animals):
+    matched, note = match_classes(animals, ["1", "2", "3"], owner="runs/a", by_position=True)
+    assert matched.class_names == ("1", "2", "3") and "matched with those of runs/a by pos" in note
+    assert matched.source.read(np.arange(6))["label"].tolist() == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(ValueError, match="has 3 classes and runs/a 2"):
+        match_classes(animals, ["1", "2"], owner="runs/a", by_position=True)
