@@ -2,8 +2,9 @@
 
 Their log `145`, "1 CNN" of table 2 (40.7% and 18.2% in ten views): LRN before the ReLU in conv1, a
 second norm within the maps of conv2, alpha divided by n, 0.03 in conv3-5, a rate of the biases that
-was not divided, the mean's centre for every crop, images divided by 1.1, and what was changed by
-hand in the last quarter.
+was not divided, the mean's centre for every crop, images divided by 1.1 while there is colour
+noise, and what was changed by hand in the last quarter: conv1's rates, here of kernels and biases
+alike, and the noise. Left out: their blocks of 32 images with the same crop.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
 """All of ImageNet, Fall 2011, with six convolutions: what "1 CNN*" of table 2 is pre-trained on.
 
-As the authors' log `146-2011`: the rate drops after 6 epochs and the run ends after 8. They
-started from convolutions trained on Fall 2009 and gave those a tenth of the rate; this run starts
-from random weights at the full rate, unless --config.init_from names others.
+As the authors' log `146-2011` has it for kernels: the rate drops after 6 epochs and the run ends
+after 8. They started from convolutions trained on Fall 2009 and gave those a tenth of the rate;
+this run starts from random weights at the full rate, unless --config.init_from names others. Their
+biases kept a rate of 0.02, which --config.bias_learning_rate=0.02 gives.
 """
 
 from ml_collections import ConfigDict

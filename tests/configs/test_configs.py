@@ -7,7 +7,11 @@ import jax
 import pytest
 
 from alexnet_jax import configs, schedules
-from alexnet_jax.configs import imagenet2012_pretrained
+from alexnet_jax.configs import (
+    imagenet2010_original,
+    imagenet2012_caffe,
+    imagenet2012_pretrained,
+)
 from alexnet_jax.optimizer import expand
 from alexnet_jax.runs.recipe import build_model
 from alexnet_jax.step import create_train_state
@@ -129,3 +133,24 @@ def test_fine_tuning_turns_the_colour_shift_off_and_never_compiles_again():
         structures.add(str(jax.tree.structure(fields["rate_multipliers"])))
     assert strengths == [0.1] * 38 + [0.0] * 16
     assert len(structures) == 1
+
+
+def test_caffes_iterations_are_exact():
+    config = imagenet2012_caffe.get_config()
+    schedule = schedules.make_schedule(
+        **config.schedule,
+        learning_rate=config.learning_rate,
+        num_epochs=config.num_epochs,
+        steps_per_epoch=1_281_167 // config.batch_size,
+    )
+    assert schedule.drops == (100_000, 200_000, 300_000, 400_000)
+    assert round(config.num_epochs * (1_281_167 // config.batch_size)) == 450_000
+
+
+def test_the_authors_run_on_ilsvrc_2010():
+    config = imagenet2010_original.get_config()
+    at = lambda epoch: schedules.hyperparameters_at(epoch, config.hand_changes)  # noqa: E731
+    assert at(67) == {"rate_multipliers": {"conv1": {"kernel": 1.0, "bias": 1.0}}}
+    assert at(68)["color_strength"] == 0
+    assert at(72)["rate_multipliers"]["conv1"]["kernel"] == 0
+    assert config.augmentation.scale_with_color and config.num_epochs == 93
