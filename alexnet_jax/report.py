@@ -11,6 +11,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write; else WORKDIR/report.html.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 _IMAGES = flags.DEFINE_integer("images", 1000, "Most test images to look at.", lower_bound=8)
+_BY_POSITION = flags.DEFINE_bool(
+    "classes_by_position", False, "Class n of the data is the run's class n, whatever its name."
+)
 _GALLERY = flags.DEFINE_integer(
     "gallery", 10_000, "Most training images to search for neighbours.", lower_bound=8
 )
@@ -30,7 +33,12 @@ def main(argv: Sequence[str]) -> None:
     if not output.parent.is_dir():  # told before the work, not after
         raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
     write_report(
-        run, output, data_dir=_DATA_DIR.value, images=_IMAGES.value, gallery=_GALLERY.value
+        run,
+        output,
+        data_dir=_DATA_DIR.value,
+        images=_IMAGES.value,
+        gallery=_GALLERY.value,
+        classes_by_position=_BY_POSITION.value,
     )
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 

@@ -20,10 +20,10 @@ from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.inspect.filters import color_shares, filter_picture
-from alexnet_jax.inspect.page import center_crops
 from alexnet_jax.inspect.predictions import shift_errors
 from alexnet_jax.inspect.retrieval import nearest, retrieval_precision
 from alexnet_jax.inspect.samples import sample
+from alexnet_jax.inspect.sections import center_crops
 from alexnet_jax.runs.workdir import Run, load_run
 
 RESULTS = Path(__file__).parent / "results"

@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from alexnet_jax.inspect import page as page_module
 from alexnet_jax.inspect.drawing import COLORS
 from alexnet_jax.inspect.page import DARK_COLORS, write_report
+from alexnet_jax.inspect.samples import sample
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -87,6 +89,22 @@ def test_every_color_of_the_pictures_changes_on_a_dark_page(html):
 
 def test_another_data_sets_classes_are_an_error(run, tmp_path):
     other = dataclasses.replace(run, class_names=("cat", "dog"))
-    with pytest.raises(ValueError, match=r"other classes than the run in .* \(10 and 2\)"):
+    with pytest.raises(ValueError, match=r"has 10 classes and .* 2, or others"):
         write_report(other, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_are_escaped_wherever_they_stand(run, digits, monkeypatch):
+    evil = "<script>alert(1)</script>"
+    names = (evil, *run.class_names[1:])
+    bad = dataclasses.replace(
+        run,
+        class_names=names,
+        workdir=run.workdir.parent / f"{evil}",
+        config=run.config.copy_and_resolve_references(),
+    )
+    bad.config.dataset = evil
+    monkeypatch.setattr(page_module, "read_metrics", lambda _: [])
+    html = page_module.build_page(bad, sample(digits, 20), sample(digits, 20))
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 3
