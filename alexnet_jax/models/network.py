@@ -110,7 +110,7 @@ class LayeredNetwork(nn.Module):
                 f"images of shape {images.shape} where [B, {side}, {side}, 3] is wanted; crop them "
                 "or set image_size"
             )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
+        if images.dtype not in (jnp.float32, jnp.float64, jnp.bfloat16):
             raise ValueError(
                 f"images are {images.dtype} where float32 without the mean is wanted; let an "
                 "Augmentation prepare them"

@@ -554,6 +554,14 @@ def test_images_of_another_size_are_refused():
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.int32])
+def test_images_that_no_augmentation_prepared_are_refused(dtype):
+    model = small_model("paper")
+    images = jnp.zeros((1, model.image_size, model.image_size, 3), dtype)
+    with pytest.raises(ValueError, match="where float32 without the mean is wanted"):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -16,7 +16,6 @@ from alexnet_jax import (
     make_mesh,
     make_train_step,
 )
-from alexnet_jax.communication import compile_train_step
 from alexnet_jax.models.layer_table import format_table, layer_table
 from alexnet_jax.models.layers import (
     Activation,
@@ -27,6 +26,7 @@ from alexnet_jax.models.layers import (
     Towers,
 )
 from alexnet_jax.models.network import LayeredNetwork
+from alexnet_jax.step import state_template
 
 
 class Plain(LayeredNetwork):
@@ -153,8 +153,14 @@ def test_every_operation_of_the_net_carries_its_layer_forward_and_backward():
         fc_features=(8, 8),
         num_classes=4,
     )
-    text = compile_train_step(model, None, 4, 72).as_text()
-    paths = set(re.findall(r'op_name="([^"]*)"', text))
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, 72, 72, 3), np.uint8),
+        "label": jax.ShapeDtypeStruct((4,), np.int32),
+    }
+    step = make_train_step(model)
+    lowered = step.lower(state_template(model, None), batch, Hyperparameters())
+    # Not the compiled text: the compilation cache may give a program with the names of another.
+    paths = set(re.findall(r'loc\("(jit[^"]*)"', lowered.as_text(debug_info=True)))
     of_net = {path for path in paths if "AlexNet" in path}
     names = [layer.name for layer in model.layers]
     for path in of_net:
