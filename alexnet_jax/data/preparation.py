@@ -274,7 +274,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         return [Path(path) for path in template.sharded_filepaths(plan.shards[split])]
 
     def _write_shards(self, plan: Plan, config: tfds.download.DownloadConfig) -> None:
-        for leftover in ("incomplete.*", "*.failure"):  # of workers that were killed
+        for leftover in ("*.part", "incomplete.*", "*.failure"):  # of workers that were killed
             for path in plan.folder.glob(leftover):
                 path.unlink()
         tasks, finished, finished_bytes, skipped = [], 0, 0, list(plan.skipped)
@@ -366,7 +366,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         raw = folder / "raw" / str(self.version)
         config = "raw" if raw.exists() else self.encoding
         (folder / ".config").mkdir(exist_ok=True)
-        write_json(folder / ".config" / "metadata.json", {"default_config_name": config})
+        write_json(Path(folder / ".config" / "metadata.json"), {"default_config_name": config})
 
 
 def classes_without(names: Sequence[str]) -> str:

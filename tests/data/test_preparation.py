@@ -288,7 +288,7 @@ def test_changed_options_are_refused_on_continuing(photos):
 def test_images_left_out_are_not_forgotten_on_continuing(photos, monkeypatch, when):
     if when == "writing":
         (photos / "dog" / "07.jpg").write_bytes(b"")
-    else:  # a class that the training images lack
+    else:  # a class that is not among the training images
         (photos / "train").mkdir()
         for name in ("cat", "dog"):
             (photos / name).rename(photos / "train" / name)
