@@ -73,6 +73,7 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
         (["--dataset=imagenet2010_256"], "--dataset=imagenet2010_256 needs --manual_dir"),
         (["--dataset=imagenet2012_256", "--manual_dir=/"], "/ lacks ILSVRC2012_img_train.tar, "),
         (["--dataset=imagenet2012"], "--dataset=imagenet2012_256 is the one"),
+        (["--dataset=cifar10", "--data_dir="], "--data_dir is empty; give the folder"),
         (["--dataset=cifar10", "--folder=/"], "--folder goes with --dataset=folder"),
         (["--dataset=imagenet2012_256", "--manual_dir=s3://a"], "s3://a is a URL and only folders"),
         (["--dataset=folder", "--folder=https://a/b", "--name=a"], "https://a/b is a URL and only"),
@@ -165,7 +166,7 @@ def test_wrong_beam_flags_are_told_before_the_index(
     [
         (errno.ENOSPC, "make room there, or choose another --data_dir"),
         (errno.EDQUOT, "make room there, or choose another --data_dir"),
-        (errno.EACCES, "give leave to read or write there"),
+        (errno.EACCES, "give permission to read or write there"),
     ],
 )
 def test_refusal_of_the_system_is_one_line(tmp_path, prepare, monkeypatch, problem, advice):
