@@ -13,7 +13,8 @@ from tqdm import tqdm
 from alexnet_jax.data.archives import PrepareError
 from alexnet_jax.data.builders import FROM_TARS, make_builder
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.preparation import Plan, PreparedBuilder, classes_without
+from alexnet_jax.data.names import classes_without
+from alexnet_jax.data.preparation import Plan, PreparedBuilder
 from alexnet_jax.data.workers import beam_options
 from alexnet_jax.data.writing import ENCODINGS
 from alexnet_jax.files import local_path
@@ -22,9 +23,10 @@ OTHER_FOLDER = "or choose another --data_dir"
 ADVICE = {
     errno.ENOSPC: f"make room there, {OTHER_FOLDER}",
     errno.EDQUOT: f"make room there, {OTHER_FOLDER}",
-    errno.EROFS: f"give leave to write there, {OTHER_FOLDER}",
+    errno.EROFS: f"give permission to write there, {OTHER_FOLDER}",
     errno.ENOTDIR: f"give a folder, {OTHER_FOLDER}",
-    errno.EACCES: f"give leave to read or write there, {OTHER_FOLDER} if it is that one",
+    errno.ENOENT: "choose another --data_dir",
+    errno.EACCES: f"give permission to read or write there, {OTHER_FOLDER} if it is that one",
 }
 
 
@@ -69,6 +71,8 @@ def run(options: flags.FlagValues) -> None:
 
 def prepare(options: flags.FlagValues) -> None:
     """As `run`; raises OSError too."""
+    if not options.data_dir:
+        raise PrepareError("--data_dir is empty; give the folder to write to")
     if options.beam_options and not options.beam_runner:
         raise PrepareError("--beam_options need a runner, as in --beam_runner=DirectRunner")
     manual_dir = local_path(options.manual_dir) if options.manual_dir else None
@@ -84,7 +88,7 @@ def prepare(options: flags.FlagValues) -> None:
         validation_share=options.validation_share,
     )
     if builder.data_path.exists():
-        print(f"{builder.data_dir} is prepared already")
+        print(f"{builder.data_dir} is prepared already; to prepare it again, delete that folder")
         return
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     if options.beam_runner:
@@ -116,9 +120,10 @@ def summarize(builder: PreparedBuilder) -> str:
     info = builder.info
     lines = []
     if skipped := info.metadata["skipped"]["count"]:
-        first = info.metadata["skipped"]["files"][0]["problem"]
+        file, problem = info.metadata["skipped"]["files"][0].values()
+        first = problem if problem.startswith(file) else f"{file}: {problem}"
         listed = f"{builder.data_dir}/metadata.json"
-        lines.append(f"skipped {skipped:,}, listed in {listed}: {first}")
+        lines.append(f"skipped {skipped:,}, listed in {listed}; the first: {first}")
     if untrained := info.metadata.get("classes_without_training_images"):
         lines.append(
             f"warning: {classes_without(untrained)}; it keeps its number and is never learned"

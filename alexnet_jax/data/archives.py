@@ -18,7 +18,7 @@ class PrepareError(ValueError):
     """Preparing a data set cannot go on; the message names the file and says what to do."""
 
 
-READABLE = "give leave to read it, or copy it to a sound disk"
+READABLE = "give permission to read it, or copy it to a sound disk"
 
 
 class Member(NamedTuple):
@@ -143,3 +143,9 @@ def require(manual_dir: Path, names: list[str], what_to_do: str) -> list[Path]:
     if missing:
         raise PrepareError(f"{manual_dir} lacks {', '.join(missing)}; {what_to_do}")
     return [manual_dir / name for name in names]
+
+
+def fingerprint(path: Path) -> str:
+    """What tells whether an archive has changed, for the eyes too."""
+    status = path.stat()
+    return f"of {status.st_size:,} bytes (changed at {status.st_mtime_ns} ns)"

@@ -119,7 +119,7 @@ def _check_classes(folder: Path, layout: str) -> None:
             f"{printable(layout)}"
         )
     for name in listing.folders:
-        inner = _list(folder / name, missing_ok=True).folders
+        inner = _folders(folder / name)
         if inner and all(inside.casefold() in SPLITS for inside in inner):
             raise PrepareError(
                 f"{printable(folder / name)} has folders of splits ({_some(inner)}), so that it is "
@@ -197,15 +197,22 @@ def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _list(folder: Path, *, missing_ok: bool = False) -> Listing:
+def _list(folder: Path) -> Listing:
     try:
         return list_folder(folder)
     except OSError as error:
-        if missing_ok:  # reported when its images are looked for
-            return Listing([], [], [], [])
         raise PrepareError(
             f"{printable(folder)} cannot be read ({error.strerror}); {READABLE}"
         ) from error
+
+
+def _folders(folder: Path) -> list[str]:
+    """The folders in one that may hold a million files; none where it cannot be read."""
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:  # reported when its images are looked for
+        return []
+    return sorted(entry.name for entry in entries if not is_litter(entry.name))
 
 
 def _some(names: list[str]) -> str:

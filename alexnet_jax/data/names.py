@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # What systems and archivers leave behind, in small letters; names that begin with a dot besides.
 _LITTER = frozenset(
@@ -53,13 +53,19 @@ def unstorable_class(names: Iterable[str]) -> str | None:
     seen = set()
     for name in names:
         if any(map(_odd, name)):
-            return f"class name {printable(name)!r} has a control character or is not UTF-8"
+            return f"class name '{printable(name)}' has a control character or is not UTF-8"
         if not name or name != name.strip():
             return f"class name {name!r} is empty or has a space at its end"
         if name in seen:
             return f"class name {name!r} stands twice"
         seen.add(name)
     return None
+
+
+def classes_without(names: Sequence[str]) -> str:
+    """What to say of the classes `names`, at least one, that have no training images."""
+    more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+    return f"class {names[0]!r}{more} has no training images"
 
 
 def _odd(letter: str) -> bool:

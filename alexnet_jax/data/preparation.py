@@ -5,10 +5,8 @@ A `PreparedBuilder` is a tfds builder that says where its images lie. From that 
 an Apache Beam worker. Everything stays in `<version>.partial` until the last shard is whole.
 """
 
-import contextlib
 import functools
 import json
-import os
 import shutil
 from abc import abstractmethod
 from collections import Counter
@@ -22,8 +20,9 @@ from etils import epath
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
-from alexnet_jax.data.archives import Member, PrepareError, Report, read_member
-from alexnet_jax.data.names import printable, unstorable_class
+from alexnet_jax.data.archives import Member, PrepareError, Report, fingerprint, read_member
+from alexnet_jax.data.locks import locked
+from alexnet_jax.data.names import classes_without, printable, unstorable_class
 from alexnet_jax.data.workers import write_with_beam, write_with_processes
 from alexnet_jax.data.writing import (
     IMAGE_SIZE,
@@ -42,11 +41,6 @@ from alexnet_jax.data.writing import (
 )
 from alexnet_jax.files import local_path
 from alexnet_jax.machine import cores
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there two commands on one set are not noticed
-    fcntl = None  # type: ignore[assignment]
 
 
 class Plan(NamedTuple):
@@ -165,7 +159,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         Raises PrepareError where files are missing, or files or options are not those of the
         interrupted preparation.
         """
-        with _locked(Path(self.data_path.parent)):
+        with locked(Path(self.data_path.parent)):
             return self._plan(manual_dir)
 
     def _plan(self, manual_dir: epath.PathLike | None) -> Plan:
@@ -175,7 +169,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         share = self._validation_share
         inputs = {"--validation_share": "the default" if share is None else str(share)}
         inputs |= self._options()
-        inputs |= {str(file): _fingerprint(file) for file in self._inputs(manual_dir)}
+        inputs |= {str(file): fingerprint(file) for file in self._inputs(manual_dir)}
         if not path.exists():
             try:
                 write_json(path, {"inputs": inputs} | self._make_plan(manual_dir, folder))
@@ -211,8 +205,9 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         missing = [name for label, name in enumerate(class_names) if not found[label]]
         if missing and self.EVERY_CLASS and self._on_error == "stop":
             raise PrepareError(
-                f"{classes_without(missing)}; add some, take the folder away, or keep it as a "
-                "class that is never learned with --on_error=skip"
+                f"{classes_without(missing)} in {printable(self._place('train', manual_dir))}; add "
+                "some, take the folder away, or keep it as a class that is never learned with "
+                "--on_error=skip"
             )
         return {
             "class_names": class_names,
@@ -261,7 +256,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             logging.info("%s is prepared already", self.data_dir)
             return
         config = download_config or tfds.download.DownloadConfig()
-        with _locked(Path(self.data_path.parent)):
+        with locked(Path(self.data_path.parent)):
             self._download_and_prepare(config)
 
     def _download_and_prepare(self, download_config: tfds.download.DownloadConfig) -> None:
@@ -274,7 +269,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         return [Path(path) for path in template.sharded_filepaths(plan.shards[split])]
 
     def _write_shards(self, plan: Plan, config: tfds.download.DownloadConfig) -> None:
-        for leftover in ("incomplete.*", "*.failure"):  # of workers that were killed
+        for leftover in ("*.part", "incomplete.*", "*.failure"):  # of workers that were killed
             for path in plan.folder.glob(leftover):
                 path.unlink()
         tasks, finished, finished_bytes, skipped = [], 0, 0, list(plan.skipped)
@@ -366,49 +361,4 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         raw = folder / "raw" / str(self.version)
         config = "raw" if raw.exists() else self.encoding
         (folder / ".config").mkdir(exist_ok=True)
-        write_json(folder / ".config" / "metadata.json", {"default_config_name": config})
-
-
-def classes_without(names: Sequence[str]) -> str:
-    """What to say of the classes `names`, at least one, that have no training images."""
-    more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-    return f"class {names[0]!r}{more} has no training images"
-
-
-def _fingerprint(path: Path) -> str:
-    status = path.stat()
-    return f"of {status.st_size:,} bytes (changed at {status.st_mtime_ns} ns)"
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a second process from preparing the same set; leaves no empty folders behind."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with _system_lock(folder):
-            yield
-    finally:
-        with contextlib.suppress(OSError):  # the first that is not empty
-            for path in new:
-                path.rmdir()
-
-
-@contextlib.contextmanager
-def _system_lock(folder: Path) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # a file system without locks is used without
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise PrepareError(
-                f"another process is preparing {folder}; wait for it, or stop it first"
-            ) from None
-    try:
-        yield
-    finally:
-        os.close(handle)
+        write_json(Path(folder / ".config" / "metadata.json"), {"default_config_name": config})

@@ -50,7 +50,7 @@ def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:
             raise ValueError(f"shard {file} is missing; {COPY_AGAIN}") from None
         except OSError as error:
             raise ValueError(
-                f"shard {file} cannot be read ({error.strerror}); give leave to read it, or "
+                f"shard {file} cannot be read ({error.strerror}); give permission to read it, or "
                 f"{COPY_AGAIN}"
             ) from error
         if manifest is None:

@@ -102,7 +102,7 @@ def _work(worker: int, write: WriteShard, tasks: list[ShardTask], shared: _Share
         except Exception as error:
             if not shared.stop.is_set():  # the first error is enough, and the queue holds few
                 shared.stop.set()
-                known = isinstance(error, ImageError | PrepareError)
+                known = isinstance(error, ImageError | PrepareError | OSError)
                 shared.errors.put(error if known else RuntimeError(traceback.format_exc()))
 
 

@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from etils import epath
 from PIL import Image
-from tensorflow_datasets.core import utils
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from alexnet_jax.data.archives import Member, PrepareError
 from alexnet_jax.data.images import ImageError, decode_image
 from alexnet_jax.data.names import name_bytes, printable
+from alexnet_jax.files import whole_file
 
 IMAGE_SIZE = 256  # Source: AlexNet §2
 ENCODINGS = ("raw", "jpeg")
@@ -100,9 +99,9 @@ class WriteShard:
         path = Path(task.path)
         skipped = []
         labels: Counter[int] = Counter()
-        with utils.incomplete_file(epath.Path(task.path)) as temporary:
+        with whole_file(path, "wb") as file:
             try:
-                writer = ArrayRecordWriter(str(temporary), ARRAY_RECORD_OPTIONS)
+                writer = ArrayRecordWriter(file.name, ARRAY_RECORD_OPTIONS)  # by its name
                 for member in read_plan(task.plan):
                     try:
                         image = decode_image(self.read(member), IMAGE_SIZE, name=str(member))
@@ -116,7 +115,7 @@ class WriteShard:
                         labels[member.label] += 1
                     advance(1)
                 writer.close()
-                report = _describe_shard(Path(temporary)) | {"skipped": skipped, "labels": labels}
+                report = _describe_shard(Path(file.name)) | {"skipped": skipped, "labels": labels}
                 write_json(report_path(path), report)
             except (RuntimeError, OSError) as error:  # ArrayRecord knows only RuntimeError
                 if not any(text in str(error) for text in DISK_FULL):
@@ -143,8 +142,8 @@ def _describe_shard(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` to `path`, which appears at once whole."""
-    with utils.incomplete_file(epath.Path(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+    with whole_file(path) as file:
+        json.dump(content, file, indent=1)
 
 
 def read_report(path: Path) -> dict[str, Any]:

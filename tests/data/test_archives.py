@@ -143,7 +143,7 @@ def test_unreadable_tar_is_reported(tmp_path):
     assert not list(tar_files(tmp_path, reports))
     assert not list(tar_files(tmp_path / "gone.tar", reports))
     assert [file for file, _ in reports] == [str(tmp_path), str(tmp_path / "gone.tar")]
-    assert "cannot be read (Is a directory); give leave" in reports[0][1]
+    assert "cannot be read (Is a directory); give permission" in reports[0][1]
     assert "cannot be read (No such file" in reports[1][1]
 
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from alexnet_jax.data import preparation, workers, writing
+from alexnet_jax.data import locks, preparation, workers, writing
 from alexnet_jax.data.archives import Member, PrepareError, read_member
 from alexnet_jax.data.batches import train_batches
 from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
@@ -288,7 +288,7 @@ def test_changed_options_are_refused_on_continuing(photos):
 def test_images_left_out_are_not_forgotten_on_continuing(photos, monkeypatch, when):
     if when == "writing":
         (photos / "dog" / "07.jpg").write_bytes(b"")
-    else:  # a class that the training images lack
+    else:  # a class that is not among the training images
         (photos / "train").mkdir()
         for name in ("cat", "dog"):
             (photos / name).rename(photos / "train" / name)
@@ -346,7 +346,7 @@ def test_failure_of_a_crashed_beam_pipeline_is_forgotten(photos, monkeypatch):
 def test_second_process_on_the_same_set_is_refused(photos):
     builder = make_builder(photos)
     with (
-        preparation._locked(Path(builder.data_path.parent)),
+        locks.locked(Path(builder.data_path.parent)),
         pytest.raises(PrepareError, match="another process is preparing"),
     ):
         builder.download_and_prepare()
@@ -439,7 +439,7 @@ def test_a_class_without_training_images_is_an_error_or_told(tmp_path):
     make_folder(tmp_path / "photos", ["ant", "cow"], 30)
     for image in (tmp_path / "photos" / "ant").iterdir():
         image.rename(image.with_suffix(".heic"))
-    with pytest.raises(PrepareError, match=r"^class 'ant' has no training images; add some, take"):
+    with pytest.raises(PrepareError, match=r"^class 'ant' has no training images in .*photos; add"):
         make_builder(tmp_path / "photos").plan()
     builder = make_builder(tmp_path / "photos", on_error="skip")
     assert builder.plan().notes == [
@@ -507,7 +507,7 @@ def test_a_set_inside_its_own_folder_is_refused(photos):
 
 
 def test_without_system_locks_a_set_is_prepared_all_the_same(photos, monkeypatch):
-    monkeypatch.setattr(preparation, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     monkeypatch.delattr(os, "sched_getaffinity")
     builder = make_builder(photos, num_workers=None)
     builder.plan()

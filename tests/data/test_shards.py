@@ -27,7 +27,7 @@ def prepared(tmp_path):
     }
     assert manifest[FIRST]["bytes"] == manifest[SECOND]["bytes"]
     (path / "manifest.json").write_text(json.dumps(manifest))
-    (path / "label.labels.txt").write_text("0\n1\n2\n")  # as prepare writes it
+    (path / "label.labels.txt").write_text("cat\ndog\ncow\n")
     return path
 
 
@@ -54,7 +54,7 @@ def test_a_missing_shard_is_named(prepared):
 def test_an_unreadable_shard_is_named(prepared):
     (prepared / SECOND).unlink()
     (prepared / SECOND).mkdir()
-    with pytest.raises(ValueError, match=f"{SECOND} cannot be read .*; give leave to read it"):
+    with pytest.raises(ValueError, match=f"{SECOND} cannot be read .*; give permission to read it"):
         open_photos(prepared)
 
 

@@ -151,7 +151,7 @@ def test_fall2011_takes_any_number_of_synset_tars(tmp_path):
         assert wnids[example["label"]] == name.split("_")[0]
 
 
-def test_missing_tar_is_named_with_the_mend(tmp_path):
+def test_missing_tar_is_named_with_what_to_do(tmp_path):
     tars = tmp_path / "tars"
     make_2012(tars, NAMES_2012[:1], validation=[1])
     (tars / "ILSVRC2012_img_val.tar").unlink()

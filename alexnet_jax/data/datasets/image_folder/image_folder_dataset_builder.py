@@ -39,6 +39,7 @@ class Builder(PreparedBuilder):
             raise PrepareError(f'name="{name}": take small letters, digits and _, as tfds asks')
         self.name = name
         self._folder = local_path(folder).absolute()
+        self._splits: dict[str, Path] = {}
         self._left_out = LeftOut()
         super().__init__(**kwargs)
         if Path(self.data_dir).resolve().is_relative_to(self._folder.resolve()):
@@ -52,16 +53,17 @@ class Builder(PreparedBuilder):
         return {"--folder": str(self._folder)}
 
     def _class_names(self, manual_dir: Path) -> list[str]:
-        return class_folders(find_splits(self._folder)["train"])
+        self._splits = find_splits(self._folder)
+        return class_folders(self._splits["train"])
 
     def _place(self, split: str, manual_dir: Path) -> Path:
-        return find_splits(self._folder).get(split, self._folder)
+        return self._splits[split]
 
     def _index(
         self, manual_dir: Path, class_names: list[str], report: Report
     ) -> dict[str, Iterator[Member]]:
         classes = {name: label for label, name in enumerate(class_names)}
-        splits = find_splits(self._folder)
+        splits = self._splits
         self._left_out = LeftOut()
         for folder in {self._folder, *splits.values()}:
             note_beside(folder, report, self._left_out)
