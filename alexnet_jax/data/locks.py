@@ -6,11 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alexnet_jax.data.archives import PrepareError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there two commands on one set are not noticed
-    fcntl = None  # type: ignore[assignment]
+from alexnet_jax.machine import take_lock
 
 
 @contextlib.contextmanager
@@ -33,19 +29,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _system_lock(folder: Path) -> Iterator[None]:
-    if fcntl is None:
+    if os.name == "nt":  # a folder cannot be opened there, nor locked
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # a file system without locks is used without
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
+    try:
+        if not take_lock(handle):
             raise PrepareError(
                 f"another process is preparing {folder}; wait for it, or stop it first"
-            ) from None
-    try:
+            )
         yield
     finally:
         os.close(handle)

@@ -7,10 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there two runs in one workdir are not noticed
-    fcntl = None  # type: ignore[assignment]
+from alexnet_jax.machine import take_lock
 
 
 @contextlib.contextmanager
@@ -23,21 +20,13 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       ValueError: another process holds it; the message names its host and number.
     """
-    if fcntl is None:
-        yield
-        return
     path = workdir / ".lock"
     with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take_lock(file.fileno()):
             raise ValueError(
                 f"{workdir} is in use by {_owner(path)}; wait until it ends or stop it, or give "
                 "another --workdir"
-            ) from None
-        except OSError:  # a file system without locks
-            yield
-            return
+            )
         file.truncate(0)
         json.dump({"host": socket.gethostname(), "process": os.getpid()}, file)
         file.flush()

@@ -49,6 +49,6 @@ def test_where_there_are_no_locks_a_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refused)
     with locked(tmp_path):
         pass
-    monkeypatch.setattr("alexnet_jax.runs.lock.fcntl", None)
+    monkeypatch.setattr("alexnet_jax.machine.fcntl", None)
     with locked(tmp_path), locked(tmp_path):
         pass
