@@ -27,7 +27,7 @@ def prepared(tmp_path):
     }
     assert manifest[FIRST]["bytes"] == manifest[SECOND]["bytes"]
     (path / "manifest.json").write_text(json.dumps(manifest))
-    (path / "label.labels.txt").write_text("cat\ndog\ncow\n")
+    (path / "label.labels.txt").write_text("0\n1\n2\n")  # as prepare writes it
     return path
 
 
