@@ -34,3 +34,24 @@ def test_features_of_a_folder_are_saved_with_their_files_names(tmp_path):
         expected = extract_features(load_run(workdir), images[[2, 0, 1]], layer="fc6")
         np.testing.assert_allclose(saved["features"], expected, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "photos", "run"]
+
+
+def test_several_layers_are_saved_under_their_names(tmp_path):
+    workdir, output = write_run(tmp_path / "run"), tmp_path / "out.npz"
+    Image.new("RGB", (72, 72), "white").save(tmp_path / "a.png")
+    argv = ["--workdir", workdir, "--output", output, tmp_path / "a.png"]
+
+    def run(layers):
+        return subprocess.run(
+            [sys.executable, "-m", "alexnet_jax.features", f"--layer={layers}", *argv],
+            env=dict(os.environ, XLA_FLAGS=""),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    assert "did you mean 'pool5'" in run("fc7,pool55").stderr
+    assert run("conv5,pool5,fc6").returncode == 0
+    with np.load(output) as saved:
+        assert sorted(saved) == ["conv5", "fc6", "files", "pool5"]
+        np.testing.assert_array_equal(saved["conv5"], saved["pool5"])

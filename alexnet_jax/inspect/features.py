@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -17,9 +16,9 @@ from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect.files import read_images
 from alexnet_jax.inspect.samples import map_batches, padded_batches
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.layers import Network
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.step import compiler_options
+from alexnet_jax.step import compiled
 from alexnet_jax.wording import suggestion
 
 BATCH_SIZE = 64
@@ -40,7 +39,8 @@ def extract_features(
     Args:
       run: from `load_run`.
       images: uint8 [N, S, S, 3], or batches with a "mask", such as `eval_batches` gives.
-      layer: "conv1" to "fc8".
+      layer: "conv1" to "fc8", or "pool1", "pool2", "pool5". A convolution's output is what the next
+        layer reads, so that of conv5, which is pooled, and that of pool5 are the same.
       batch_size: images at a time, where `images` is an array.
 
     Raises:
@@ -48,23 +48,35 @@ def extract_features(
 
     Source: AlexNet §6.1 (fc7).
     """
-    names = [row.name for row in run.model.layers]
-    if layer not in names:
-        raise ValueError(f"the network has no layer {layer!r}; {suggestion(layer, names)}")
-    step = _feature_step(run.model, run.augmentation, layer)
+    step = _feature_step(run.model, run.augmentation, layer_named(run.model, layer))
     batches = padded_batches(images, batch_size) if isinstance(images, np.ndarray) else images
     return map_batches(lambda image: step(run.state.params, image), batches)
 
 
+def layer_named(model: Network, name: str) -> str:
+    """The row whose output `name` is: a layer's, or that of the pooling after it.
+
+    Raises:
+      ValueError: the network has no such layer.
+    """
+    rows = {row.name: row.name for row in model.layers}
+    for row in model.layers:
+        if any(operation.window for operation in row.operations):
+            rows[f"pool{row.number}"] = row.name
+    if name not in rows:
+        raise ValueError(f"the network has no layer {name!r}; {suggestion(name, rows)}")
+    return rows[name]
+
+
 @functools.lru_cache(maxsize=8)
-def _feature_step(model: AlexNet, augmentation: Augmentation, layer: str):
+def _feature_step(model: Network, augmentation: Augmentation, layer: str):
     def features(params, images):
         crops = augment.center_view(images, augmentation, model.image_size)[0]
         _, sown = model.apply({"params": params}, crops, mutable=["intermediates"])
         output = sown["intermediates"][f"{layer}_output"][0]
         return output.reshape(len(output), -1).astype(jnp.float32)
 
-    return jax.jit(features, compiler_options=compiler_options())
+    return compiled(features)
 
 
 def file_features(

@@ -1,31 +1,22 @@
 """A user's own image files: found in folders, read upright, each failure by itself."""
 
-import io
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
 
-from alexnet_jax.data.images import ImageError, decode_image
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-_UPRIGHT = {  # EXIF's orientation -> what undoes it
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from alexnet_jax.data.images import IMAGE_SUFFIXES, ImageError, decode_image
+from alexnet_jax.data.names import is_litter
+from alexnet_jax.files import local_path
 
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The files named, and those of the folders named and below that end in `SUFFIXES`.
+    """The files named, and those of the folders named and below that end in `IMAGE_SUFFIXES`.
+
+    Links are followed; hidden files and what systems leave in folders are passed over.
 
     Raises:
       ValueError: nothing is named, or a folder holds no image.
@@ -33,17 +24,33 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     if not paths:
         raise ValueError("no image is named; give files or folders of images")
     files = []
-    for path in map(Path, paths):
+    for path in map(local_path, paths):
         if not path.is_dir():
             files.append(path)
             continue
-        inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        inside = sorted(_images_below(path, seen=set()))
         if not inside:
             raise ValueError(
-                f"{path} holds no image; put files there that end in {', '.join(SUFFIXES)}"
+                f"{path} holds no image; put files there that end in "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         files += inside
     return files
+
+
+def _images_below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for entry in os.scandir(folder):
+        path = Path(entry.path)
+        if is_litter(entry.name):
+            continue
+        if path.is_dir():
+            yield from _images_below(path, seen)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:  # a broken link too: reading it names it
+            yield path
 
 
 def read_images(
@@ -61,12 +68,8 @@ def read_images(
 
 def _read(file: Path, size: int) -> np.ndarray | ImageError:
     try:
-        data = file.read_bytes()
-        pixels = decode_image(data, size, name=str(file))
+        return decode_image(file.read_bytes(), size, name=str(file), upright=True)
     except ImageError as error:
         return error
     except OSError as error:
         return ImageError(f"{file} cannot be read: {error.strerror}")
-    # Turning the square that was cut out is the same as cutting it from the turned image.
-    turn = _UPRIGHT.get(Image.open(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
-    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))

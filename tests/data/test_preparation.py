@@ -15,6 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
+from alexnet_jax import machine
 from alexnet_jax.data import locks, preparation, workers, writing
 from alexnet_jax.data.archives import Member, PrepareError, read_member
 from alexnet_jax.data.batches import train_batches
@@ -507,7 +508,7 @@ def test_a_set_inside_its_own_folder_is_refused(photos):
 
 
 def test_without_system_locks_a_set_is_prepared_all_the_same(photos, monkeypatch):
-    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(machine, "fcntl", None)
     monkeypatch.delattr(os, "sched_getaffinity")
     builder = make_builder(photos, num_workers=None)
     builder.plan()

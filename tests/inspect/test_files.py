@@ -24,16 +24,31 @@ def test_an_empty_folder_and_no_name_at_all_are_errors(tmp_path):
         image_files([])
 
 
+def test_litter_is_passed_over_and_links_are_followed(tmp_path):
+    photos, other = tmp_path / "photos", tmp_path / "other"
+    (photos / ".ipynb_checkpoints").mkdir(parents=True)
+    other.mkdir()
+    for file in (photos / "a.JFIF", photos / "._a.jpg", photos / ".ipynb_checkpoints" / "b.jpg"):
+        file.touch()
+    (other / "c.jpe").touch()
+    (photos / "linked").symlink_to(other)
+    (photos / "up").symlink_to(photos)
+    (photos / "broken.png").symlink_to(photos / "gone.png")
+    found = [str(file.relative_to(photos)) for file in image_files([photos])]
+    assert found == ["a.JFIF", "broken.png", "linked/c.jpe"]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_upright_as_pil_does(tmp_path, orientation):
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_photographs_are_turned_upright_as_pil_does(tmp_path, orientation, suffix):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 3)).astype(np.uint8)
     image = Image.fromarray(pixels).resize((50, 30), Image.Resampling.BICUBIC)
     exif = image.getexif()
     exif[ExifTags.Base.Orientation] = orientation
-    file = tmp_path / "photo.png"
+    file = tmp_path / f"photo.{suffix}"
     image.save(file, exif=exif)
     ((_, read),) = next(read_images([file], 30, batch_size=1))
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    upright = np.asarray(ImageOps.exif_transpose(image))
     height, width = upright.shape[:2]
     top, left = (height - 30) // 2, (width - 30) // 2
     np.testing.assert_array_equal(read, upright[top : top + 30, left : left + 30])
