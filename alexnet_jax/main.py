@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the training that the flags describe."""
     # Only now: loading tfds and Orbax takes seconds, and --help should not.
     from alexnet_jax import parallel  # noqa: PLC0415
-    from alexnet_jax.runs.training import train  # noqa: PLC0415
+    from alexnet_jax.runs.launch import train  # noqa: PLC0415
 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")

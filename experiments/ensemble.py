@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from alexnet_jax.configs import digits
 from alexnet_jax.evaluate import evaluate_runs
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
-from alexnet_jax.runs.training import train
+from alexnet_jax.runs.launch import train
 
 SEEDS = 5
 RESULTS = Path(__file__).parent / "results"

@@ -20,8 +20,8 @@ from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import saved_config
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.health import plateau_warning
+from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.lock import locked
-from alexnet_jax.runs.training import train
 from alexnet_jax.runs.workdir import load_run, save_config
 from tests.small import SMALL
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_jax.runs.training import train
+from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.workdir import load_config, load_run
 
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "run_of_c41fbf4.tar.gz"

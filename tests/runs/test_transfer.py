@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
 from alexnet_jax.runs import transfer
-from alexnet_jax.runs.training import train
+from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.transfer import Weights
 from alexnet_jax.runs.workdir import load_config, load_run
 from tests.tiny_run import write_run

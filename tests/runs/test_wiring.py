@@ -18,8 +18,8 @@ from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.runs import final_test as final_test_module
 from alexnet_jax.runs import training as training_module
 from alexnet_jax.runs.evaluation import Measured
+from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
-from alexnet_jax.runs.training import train
 from alexnet_jax.runs.workdir import load_run
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import relative

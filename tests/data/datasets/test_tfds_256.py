@@ -19,7 +19,7 @@ from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder 
 from alexnet_jax.data.datasets.tfds_256.tfds_256_dataset_builder import Builder, Source
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.data.statistics import load_statistics
-from alexnet_jax.runs.training import train
+from alexnet_jax.runs.launch import train
 from tests.fake_imagenet import image_bytes, make_folder
 
 SOURCE_DIR = os.environ.get("ALEXNET_DATA_DIR")
