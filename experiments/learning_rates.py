@@ -17,12 +17,9 @@ from matplotlib.figure import Figure
 
 from alexnet_jax import Hyperparameters, create_train_state, make_eval_step, make_train_step
 from alexnet_jax.configs import digits
-from alexnet_jax.data.batches import steps_per_epoch, train_batches
-from alexnet_jax.data.cache import cached
-from alexnet_jax.data.sets import open_dataset
-from alexnet_jax.data.statistics import load_statistics
+from alexnet_jax.data.batches import train_batches
 from alexnet_jax.runs.evaluation import evaluate
-from alexnet_jax.runs.workdir import build_augmentation, build_model
+from alexnet_jax.runs.recipe import Recipe
 
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
 SEEDS = (0, 1, 2)
@@ -33,15 +30,12 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Runs the sweep and writes its results."""
     config = digits.get_config()
-    size = config.stored_size
-    stored = open_dataset("digits", "train", stored_size=size)
-    training = cached(stored, "host")
-    validation = cached(open_dataset("digits", "validation", stored_size=size), "host")
-    model = build_model(config, training.num_classes)
-    augmentation = build_augmentation(config.augmentation, load_statistics(stored)._asdict())
+    recipe = Recipe(config)
+    training, validation = recipe.cached_training(), recipe.validation
+    model, augmentation = recipe.model, recipe.augmentation
     train_step = make_train_step(model, augmentation, max_traces=1)
     eval_step = make_eval_step(model, augmentation)
-    num_steps = EPOCHS * steps_per_epoch(training, config.batch_size)
+    num_steps = EPOCHS * recipe.epoch_steps
 
     lines = []
     for seed in SEEDS:
@@ -62,7 +56,7 @@ def main() -> None:
                     name: _number(value)
                     for name, value in evaluate(
                         eval_step, state, validation, config.eval_batch_size
-                    ).items()
+                    ).means.items()
                 },
                 "seconds": round(time.perf_counter() - started, 1),
             }

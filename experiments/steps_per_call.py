@@ -20,9 +20,7 @@ from absl import app, flags
 from alexnet_jax import Hyperparameters, create_train_state, make_train_step, make_train_steps
 from alexnet_jax.configs import digits
 from alexnet_jax.data.batches import batch_indices
-from alexnet_jax.data.cache import cached
-from alexnet_jax.data.sets import open_dataset
-from alexnet_jax.runs.workdir import build_model
+from alexnet_jax.runs.recipe import Recipe
 
 _UPDATES = flags.DEFINE_integer("updates", 21, "Updates a turn: 21 are an epoch.")
 _TURNS = flags.DEFINE_integer("turns", 20, "Counted turns of each.")
@@ -32,9 +30,10 @@ RESULTS = Path(__file__).parent / "results"
 def main(_) -> None:
     """Measures and writes the result."""
     config = digits.get_config()
-    stored = open_dataset("digits", "train", stored_size=config.stored_size)
-    source = cached(stored, "device").source
-    model = build_model(config, stored.num_classes)
+    config.cache = "device"
+    recipe = Recipe(config)
+    stored, model = recipe.training, recipe.model
+    source = recipe.cached_training().source
     order = batch_indices(len(stored), batch_size=config.batch_size, seed=0)
     indices = np.stack([order[step] for step in range(_UPDATES.value)]).astype(np.int32)
     single, many = make_train_step(model), make_train_steps(model)
