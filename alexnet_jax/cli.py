@@ -4,7 +4,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from alexnet_jax.wording import suggestion
+from alexnet_jax.wording import suggestion, write_on_any_terminal
 
 # Command -> its module, and what it does.
 COMMANDS = {
@@ -31,6 +31,7 @@ USAGE = "\n".join(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command that the first argument names; by default those of the process."""
+    write_on_any_terminal()
     arguments = list(sys.argv if argv is None else argv)
     name = arguments[1] if len(arguments) > 1 else "help"
     if name in ("help", "--help", "-h", "--helpshort"):

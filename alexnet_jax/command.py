@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
+from alexnet_jax.wording import write_on_any_terminal
+
 Arguments = Callable[[Sequence[str]], Sequence[str]]
 
 
@@ -26,6 +28,7 @@ def run(
       argv: program and arguments; the process's own by default.
       rewrite: applied to them before the flags are read.
     """
+    write_on_any_terminal()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from alexnet_jax import command
+from alexnet_jax.wording import printable
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 _VIEWS = flags.DEFINE_enum(
@@ -30,12 +31,13 @@ def main(argv: Sequence[str]) -> None:
     for result in predict_files(run, files, views=_VIEWS.value, top=_TOP.value):
         if isinstance(result, ImageError):
             problems += 1
-            print(f"warning: {result}", file=sys.stderr, flush=True)
+            print(printable(f"warning: {result}", sys.stderr), file=sys.stderr, flush=True)
             continue
-        print(result.file)
+        print(printable(str(result.file)))
         for name, probability in result.classes:
             bar = "█" * round(30 * probability)
-            print(f"  {probability:6.1%}  {name:<28.28s}  {bar}".rstrip(), flush=True)
+            line = f"  {probability:6.1%}  {name:<28.28s}  {bar}".rstrip()
+            print(printable(line), flush=True)
     if problems:
         raise ValueError(f"{problems} of {len(files)} images could not be read")
 

@@ -1,6 +1,8 @@
 """What messages share: "did you mean", tables of text, and what a terminal can write."""
 
+import codecs
 import difflib
+import io
 import sys
 import unicodedata
 from typing import TextIO
@@ -30,6 +32,24 @@ def align(lines: list[tuple[str, ...]]) -> str:
     return "\n".join([head, "-" * (sum(widths) + 2 * len(widths) - 2), *rest])
 
 
+def write_on_any_terminal() -> None:
+    """Lets standard output and error write what their encoding lacks as `printable` does."""
+    codecs.register_error("alexnet_jax", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where a test or a notebook has its own
+            stream.reconfigure(errors="alexnet_jax")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(map(_ascii, lacking)), error.end
+
+
+def _ascii(character: str) -> str:
+    return _ASCII.get(character) or character.encode("ascii", "backslashreplace").decode()
+
+
 def printable(text: str, stream: TextIO | None = None) -> str:
     """`text` as `stream` (default: standard output) can write it, in one piece and to the end.
 
@@ -45,7 +65,7 @@ def printable(text: str, stream: TextIO | None = None) -> str:
         try:
             character.encode(encoding)
         except UnicodeEncodeError:
-            return _ASCII.get(character) or character.encode("ascii", "backslashreplace").decode()
+            return _ascii(character)
         return character
 
     return "".join(map(shown, text))

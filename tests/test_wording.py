@@ -1,6 +1,9 @@
 """Text that a terminal can write: bars, dashes, class names from anywhere."""
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -29,3 +32,14 @@ def test_what_the_encoding_lacks_is_plain_ascii_or_an_escape(encoding, text, wri
 
 def test_a_stream_without_an_encoding_takes_everything():
     assert printable("█ 猫", io.StringIO()) == "█ 猫"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_every_command_writes_on_any_terminal(encoding):
+    done = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax"],
+        env=dict(os.environ, PYTHONIOENCODING=encoding),
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"[--flag=value ...]" in done.stdout
