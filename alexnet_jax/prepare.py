@@ -142,8 +142,6 @@ def main(argv: Sequence[str]) -> None:
     """Prepares what the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}; every option begins with --")
-    # Names of classes and files may have letters that the terminal does not know.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that it does not find
     try:
         run(flags.FLAGS)

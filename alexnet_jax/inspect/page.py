@@ -14,10 +14,6 @@ from alexnet_jax.files import whole_file
 from alexnet_jax.inspect import drawing, html, sections
 from alexnet_jax.inspect.curves import read_metrics
 from alexnet_jax.inspect.names import readable_names
-from alexnet_jax.inspect.predictions import (
-    default_views,
-    predict,
-)
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.presets import alexnet
@@ -98,7 +94,7 @@ def build_page(run: Run, test: Dataset, gallery: Dataset) -> str:
     names = readable_names(run.class_names)
     batch = test.source.read(np.arange(len(test)))
     images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
-    probabilities = predict(run, images, views="center", batch_size=sections.BATCH_SIZE)
+    probabilities = run.predict(images, views="center", batch_size=sections.BATCH_SIZE)
     crops = sections.center_crops(images, run.model.image_size)
     chosen = np.random.default_rng(0).permutation(len(labels))
 
@@ -153,7 +149,7 @@ def _tiles(run: Run, metrics: Sequence[dict[str, Any]]) -> Markup:
     measured = sections.last_of_each_split(metrics)
     tiles = []
     preferred = ["test_ten_views", "test", "validation"]
-    if default_views(run) == "center":
+    if run.views == "center":
         preferred.remove("test_ten_views")
     split = next((split for split in preferred if split in measured), None)
     if split:

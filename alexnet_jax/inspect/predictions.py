@@ -1,8 +1,7 @@
 """What the network sees in an image, and figure 4 (left): the five most probable labels."""
 
-import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,46 +10,12 @@ from matplotlib.figure import Figure
 
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, show_image, style
 from alexnet_jax.inspect.files import image_files, read_images
 from alexnet_jax.inspect.names import readable_names
-from alexnet_jax.inspect.samples import map_batches, padded_batches
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.step import make_eval_step, make_predict_step
-
-# Compiled once for all calls with the same network.
-_predict_step = functools.lru_cache(maxsize=8)(make_predict_step)
-
-
-def predict(
-    run: Run,
-    images: np.ndarray | Iterable[Batch],
-    *,
-    views: str | None = None,
-    batch_size: int = 32,
-) -> np.ndarray:
-    """Probabilities float32 [N, num_classes] of the images, in order.
-
-    Args:
-      run: from `load_run`.
-      images: uint8 [N, S, S, 3] (S = `run.config.stored_size`), or batches with a "mask", such as
-        `eval_batches` gives.
-      views: "ten" (mean of the probabilities) or "center"; None: `default_views`.
-      batch_size: images at a time, where `images` is an array.
-
-    Source: AlexNet §4.1.
-    """
-    views = views or default_views(run)
-    step = _predict_step(run.model, run.augmentation, views=views)
-    batches = padded_batches(images, batch_size) if isinstance(images, np.ndarray) else images
-    return np.exp(map_batches(lambda image: step(run.state, {"image": image}), batches))
-
-
-def default_views(run: Run) -> str:
-    """ "ten", or "center" where the run never saw mirrored images: half of the ten are."""
-    return "ten" if run.augmentation.flip else "center"
+from alexnet_jax.step import make_eval_step
 
 
 class Prediction(NamedTuple):
@@ -78,7 +43,7 @@ def predict_files(
     Args:
       run: from `load_run`.
       files: images and folders of images.
-      views: as in `predict`.
+      views: as in `Run.predict`.
       top: classes an image.
       batch_size: images at a time.
 
@@ -90,7 +55,7 @@ def predict_files(
     for batch in read_images(found, run.config.stored_size, batch_size=batch_size):
         good = [image for _, image in batch if not isinstance(image, ImageError)]
         if good:
-            probabilities = iter(predict(run, np.stack(good), views=views, batch_size=batch_size))
+            probabilities = iter(run.predict(np.stack(good), views=views, batch_size=batch_size))
         for file, image in batch:
             if isinstance(image, ImageError):
                 yield image

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, show_image, style
-from alexnet_jax.inspect.predictions import predict
 from alexnet_jax.runs.workdir import Run
 
 
@@ -31,7 +30,7 @@ def occlusion_map(run: Run, image: np.ndarray, label: int, *, steps: int = 12) -
     hidden = np.repeat(image[None], steps**2 + 1, axis=0)
     for n, (top, left) in enumerate((top, left) for top in corners for left in corners):
         hidden[n, top : top + side, left : left + side] = np.round(grey)
-    probabilities = predict(run, hidden, views="center", batch_size=64)[:, label]
+    probabilities = run.predict(hidden, views="center", batch_size=64)[:, label]
     return (probabilities[-1] - probabilities[:-1]).reshape(steps, steps)
 
 

@@ -7,16 +7,15 @@ from PIL import Image
 
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.inspect import predictions
 from alexnet_jax.inspect.drawing import COLORS
 from alexnet_jax.inspect.predictions import (
     moved,
-    predict,
     predict_files,
     prediction_figure,
     shift_errors,
 )
 from alexnet_jax.inspect.samples import padded_batches
+from alexnet_jax.runs import workdir
 from alexnet_jax.step import make_eval_step
 
 
@@ -39,12 +38,12 @@ def evaluate(run, digits):
 
 
 def test_probabilities_give_the_evaluation_steps_loss(run, digits, everything, evaluate):
-    probabilities = predict(run, everything["image"], views="center")
+    probabilities = run.predict(everything["image"], views="center")
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
     own = probabilities[np.arange(60), everything["label"]]
     assert -np.log(own).sum() == pytest.approx(float(evaluate(everything["image"])["loss"]), 1e-4)
-    streamed = predict(run, eval_batches(digits, batch_size=32), views="center")
-    np.testing.assert_allclose(streamed, probabilities, atol=1e-6)
+    few = run.predict(everything["image"], views="center", batch_size=7)
+    np.testing.assert_allclose(few, probabilities, atol=1e-6)
 
 
 def test_padded_batches_hold_every_image_once_in_few_sizes():
@@ -63,7 +62,7 @@ def test_files_get_names_in_order_and_a_bad_one_stops_nobody(run, everything, tm
     files[1].write_bytes(b"")
     first, bad, last = predict_files(run, files, views="center", top=3)
     assert isinstance(bad, ImageError)
-    probabilities = predict(run, everything["image"][[0, 2]], views="center")
+    probabilities = run.predict(everything["image"][[0, 2]], views="center")
     for result, file, row in zip((first, last), (files[0], files[2]), probabilities, strict=True):
         assert result.file == file
         names, values = zip(*result.classes, strict=True)
@@ -107,8 +106,8 @@ def test_figure_4_orders_names_and_marks_the_bars():
 
 
 def test_the_network_is_compiled_once_for_many_calls(run, everything):
-    predict(run, everything["image"][:4], views="center")
-    step = predictions._predict_step(run.model, run.augmentation, views="center")
+    run.predict(everything["image"][:4], views="center")
+    step = workdir._predict_step(run.model, run.augmentation, "center", None)
     before = step._cache_size()
-    predict(run, everything["image"][:3], views="center")
+    run.predict(everything["image"][:3], views="center")
     assert step._cache_size() == before

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from alexnet_jax.inspect.predictions import predict
 from alexnet_jax.inspect.saliency import occlusion_map, overlay
 
 
@@ -13,7 +12,7 @@ def test_map_holds_the_probability_lost_at_each_place(run, digits):
     grey = np.round(run.augmentation.mean.mean((0, 1)))
     hidden = image.copy()
     hidden[4:20, 52:68] = grey  # top right: a 16-pixel square in the 64 pixels from 4 on
-    whole, without = predict(run, np.stack([image, hidden]), views="center")[:, 3]
+    whole, without = run.predict(np.stack([image, hidden]), views="center")[:, 3]
     np.testing.assert_allclose(found[0, 2], whole - without, atol=1e-6)
 
 
