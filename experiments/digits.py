@@ -1,9 +1,10 @@
 """The README's picture: loss and errors of a digits run.
 
     python -m alexnet_jax.main --workdir runs/
-    python experiments/digits.py runs/
+    python experiments/digits.py runs/ [FOLDER]
 
-Writes results/digits.jsonl (the run's measurements) and docs/digits.png.
+Writes digits.png, and the run's measurements as digits.jsonl, into the run's folder, or into the
+one named after it.
 """
 
 import shutil
@@ -14,12 +15,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imsave
 
-from alexnet_jax.inspect.curves import curves_figure, read_metrics
+from alexnet_jax.inspect.curves import curves_figure
+from alexnet_jax.runs.metrics_log import read_metrics
 
-HERE = Path(__file__).parent
 
-
-def main(workdir: Path) -> None:
+def main(workdir: Path, output: Path) -> None:
     """Draws the run in `workdir`."""
     metrics = read_metrics(workdir)
     pictures = []
@@ -28,9 +28,9 @@ def main(workdir: Path) -> None:
         canvas.figure.set_dpi(110)
         canvas.draw()
         pictures.append(np.asarray(canvas.buffer_rgba())[..., :3])
-    imsave(HERE.parent / "docs" / "digits.png", np.ascontiguousarray(np.hstack(pictures)))
-    shutil.copy(workdir / "metrics.jsonl", HERE / "results" / "digits.jsonl")
+    imsave(output / "digits.png", np.ascontiguousarray(np.hstack(pictures)))
+    shutil.copy(workdir / "metrics.jsonl", output / "digits.jsonl")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[-1]))

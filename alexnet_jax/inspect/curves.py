@@ -1,8 +1,6 @@
 """Training curves: loss, errors and learning rate from a run's `metrics.jsonl`."""
 
 import itertools
-import json
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,26 +8,6 @@ from matplotlib.figure import Figure
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
 
 _LINES = {"train": COLORS["blue"], "validation": COLORS["orange"]}
-
-
-def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """The measurements of a run in order; none if it has written none.
-
-    Raises:
-      ValueError: a line is not JSON (a last line cut off is left out).
-    """
-    path = Path(workdir) / "metrics.jsonl"
-    rows: list[dict[str, Any]] = []
-    lines = path.read_text().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise ValueError(
-                    f"line {number} of {path} is not JSON; take it out or train again"
-                ) from None
-    return rows
 
 
 def curves_figure(metrics: list[dict[str, Any]], quantity: str, label: str) -> Figure:

@@ -12,11 +12,11 @@ from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import Dataset, match_classes, open_dataset
 from alexnet_jax.files import whole_file
 from alexnet_jax.inspect import drawing, html, sections
-from alexnet_jax.inspect.curves import read_metrics
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.presets import alexnet
+from alexnet_jax.runs.metrics_log import read_metrics
 from alexnet_jax.runs.workdir import Run
 from alexnet_jax.wording import printable
 

@@ -81,6 +81,11 @@ class Checkpointer:
             self._manager = ocp.CheckpointManager(
                 self.directory, options=options, item_handlers=handlers
             )
+        except json.JSONDecodeError as error:  # Orbax reads the metrics of all of them at once
+            raise DamagedCheckpoint(
+                f"a file {_METRICS} in {self.directory} is damaged ({error}); the command that "
+                "trains writes it anew"
+            ) from error
         except Exception as error:
             raise CheckpointError(
                 f"cannot open the checkpoints in {self.directory}: {_reason(error)}; make the "

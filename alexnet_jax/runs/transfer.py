@@ -109,7 +109,7 @@ def start_from(
         if not why and layer == head and weights.class_names not in (None, wanted):
             if sorted(weights.class_names or ()) == sorted(wanted):
                 order = np.array([(weights.class_names or ()).index(name) for name in wanted])
-                others = {name: np.take(leaf, order, axis=-1) for name, leaf in others.items()}
+                others = {name: leaf[..., order] for name, leaf in others.items()}
                 note = "its classes in this run's order"
             else:
                 why = "other classes"

@@ -2,17 +2,8 @@
 
 import pytest
 
-from alexnet_jax.inspect.curves import curves_figure, read_metrics
-
-
-def test_a_line_cut_off_is_left_out_and_a_broken_one_named(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert read_metrics(tmp_path) == []
-    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
-    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"line 2 of .* is not JSON"):
-        read_metrics(tmp_path)
+from alexnet_jax.inspect.curves import curves_figure
+from alexnet_jax.runs.metrics_log import read_metrics
 
 
 def test_curves_show_both_splits_in_percent_and_where_the_rate_drops(run):

@@ -115,3 +115,52 @@ def test_a_run_starts_from_another_run_s_workdir(tmp_path, capsys):
     assert capsys.readouterr().out.count(" taken") == 8
     found, expected = (load_run(f).state.params for f in (tmp_path / "new", workdir))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_head_of_the_same_classes_in_another_order_is_put_in_this_one(old):
+    fresh = new_state(1, num_classes=3)
+    state, rows = transfer.start_from(fresh, old, ("c", "a", "b"))
+    assert fates(rows)["fc8"] == "taken"
+    for name, leaf in state.params["fc8"].items():
+        np.testing.assert_array_equal(leaf, old.params["fc8"][name][..., [2, 0, 1]])
+    assert "in this run's order" in transfer.format_rows(rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_weights_of_another_precision_are_cast(old, tmp_path, dtype):
+    flat = flatten_dict(old.params, sep="/")
+    np.savez(
+        tmp_path / "w.npz",
+        **{f"params/{name}": np.asarray(value, dtype) for name, value in flat.items()},
+        **{"conv1/scale": np.ones(4, dtype), "extra/kernel": np.ones(3, dtype)},
+    )
+    fresh = new_state(1, num_classes=3)
+    state, rows = transfer.start_from(fresh, transfer.load_weights(tmp_path / "w.npz"), OLD)
+    for found, expected in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(old.params), strict=True
+    ):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
+    table = transfer.format_rows(rows)
+    assert "without scale" in table
+    assert fates(rows)["extra"] == "dropped"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("conv1/kernel", np.ones((2, 2), np.int32), "'conv1/kernel' is of type int32"),
+        ("conv1/kernel", np.ones((2, 2), bool), "is of type bool"),
+        ("conv1/kernel", np.ones((2, 2), complex), "is of type complex128"),
+        ("conv1/kernel", np.array(["a"]), "is of type <U1"),
+        ("conv1/kernel", np.array([np.nan]), "holds values that are not finite"),
+        ("conv1", np.ones((2, 2)), "no layer to start from agrees"),
+        ("a/b/c", np.ones((2, 2)), "no layer to start from agrees"),
+    ],
+)
+def test_an_entry_that_is_no_weight_is_named(tmp_path, name, value, message):
+    np.savez(tmp_path / "w.npz", **{name: value})
+    with pytest.raises(ValueError, match=message) as error:
+        weights = transfer.load_weights(tmp_path / "w.npz")
+        transfer.start_from(new_state(1, num_classes=3), weights, OLD)
+    assert "\n" not in str(error.value)

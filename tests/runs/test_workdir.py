@@ -1,0 +1,143 @@
+"""A run is loaded with what it takes to use it, and no more; wrong folders say what to do."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from alexnet_jax.files import whole_file
+from alexnet_jax.parallel import make_mesh
+from alexnet_jax.runs.checkpoint import Checkpointer, DamagedCheckpoint
+from alexnet_jax.runs.workdir import load_config, load_run, members
+from alexnet_jax.step import state_template
+from tests.tiny_run import write_run
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("workdir") / "run")
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+    return load_run(workdir)
+
+
+def images(count, size=72):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_no_velocities_are_loaded(run):
+    assert run.state.opt_state == ()
+    assert run.params["fc8"]["kernel"].shape == (32, 10)
+
+
+def test_it_predicts_images_of_any_size_in_batches_of_any(run):
+    few = run.predict(images(5), views="center")
+    assert few.shape == (5, 10)
+    np.testing.assert_allclose(few.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(run.predict(images(5), views="center", batch_size=2), few, atol=1e-6)
+    assert run.predict([*images(1, 100), *images(2, 50)]).shape == (3, 10)
+    assert run.predict([]).shape == (0, 10)
+    with pytest.raises(ValueError, match="it is uint8"):
+        run.predict(images(1).astype(np.float32))
+
+
+def test_it_predicts_the_same_on_a_mesh(workdir, run):
+    mesh = make_mesh(data=2, model=2)
+    found = load_run(workdir, mesh=mesh).predict(images(3), views="center")
+    np.testing.assert_allclose(found, run.predict(images(3), views="center"), atol=1e-5)
+
+
+def test_its_classes_can_be_put_in_another_order(run):
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    other = run.with_classes([run.class_names[n] for n in order])
+    np.testing.assert_allclose(
+        other.predict(images(2), views="center"),
+        run.predict(images(2), views="center")[:, order],
+        atol=1e-6,
+    )
+    assert run.with_classes(run.class_names) is run
+    with pytest.raises(ValueError, match="use runs on the same classes"):
+        run.with_classes(["a"] * 10)
+
+
+def test_an_ensemble_names_its_members(workdir, tmp_path):
+    for seed in (10, 9):
+        write_run(tmp_path / f"seed_{seed}")
+    assert [path.name for path in members(tmp_path)] == ["seed_9", "seed_10"]
+    with pytest.raises(ValueError, match=r"an ensemble of 2 runs; name one of them, such as .*_9"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
+    with pytest.raises(ValueError, match="an ensemble of 2 runs"):
+        load_run(tmp_path)
+
+
+def test_a_configuration_of_an_earlier_version_has_the_new_fields(workdir, tmp_path):
+    saved = json.loads((workdir / "config.json").read_text())
+    del saved["augmentation"]["scale_with_color"], saved["read_workers"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    config = load_config(tmp_path)
+    assert config.read_workers == 0 and config.augmentation.scale_with_color is False
+    assert config.model.fc_features == (32, 32)  # a tuple again
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b'{"seed": "x"}'])
+def test_a_damaged_configuration_is_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is damaged") as error:
+        load_config(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def two_checkpoints(folder, run):
+    with Checkpointer(folder) as checkpoints:
+        for step, metric in ((1, 0.2), (2, 0.4)):
+            state = dataclasses.replace(run.state, step=run.state.step * 0 + step)
+            checkpoints.save(step, state, arrays={}, metadata={"n": step}, best_metric=metric)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_older_one_and_is_set_aside(run, tmp_path):
+    two_checkpoints(tmp_path, run)
+    flip(tmp_path / "2" / "manifest" / "metadata")
+    template = state_template(run.model, None).replace(opt_state=())
+    with Checkpointer(tmp_path) as checkpoints:
+        restored, problems = checkpoints.restore_newest(template)
+        assert (restored.step, restored.metadata) == (1, {"n": 1})
+        assert len(problems) == 1 and "checkpoint" in problems[0] and "damaged" in problems[0]
+        assert checkpoints.latest_step == 1
+    assert (tmp_path / "2.damaged").is_dir()
+    flip(tmp_path / "1" / "manifest" / "metadata")
+    with Checkpointer(tmp_path) as checkpoints, pytest.raises(DamagedCheckpoint):
+        checkpoints.restore_newest(template)
+
+
+@pytest.mark.parametrize("damage", ["removed", "changed", "garbage"])
+def test_what_is_best_is_what_was_saved_as_best(run, tmp_path, damage):
+    two_checkpoints(tmp_path, run)
+    metrics = tmp_path / "1" / "metrics" / "metrics"
+    if damage == "removed":
+        metrics.unlink()
+    else:
+        with whole_file(metrics) as file:
+            file.write('{"value": 0.9, "step": 1}' if damage == "changed" else "{")
+    if damage == "garbage":
+        with pytest.raises(DamagedCheckpoint, match=r"metrics/metrics .* the command that trains"):
+            Checkpointer(tmp_path, read_only=True)
+    else:
+        with Checkpointer(tmp_path, read_only=True) as checkpoints:
+            assert checkpoints.best_step == 1
+    with Checkpointer(tmp_path) as checkpoints:
+        assert checkpoints.best_step == 1
+        state = dataclasses.replace(run.state, step=run.state.step * 0 + 3)
+        checkpoints.save(3, state, arrays={}, metadata={}, best_metric=0.5)
+        checkpoints.wait()
+        assert checkpoints.best_step == 1
+    assert (tmp_path / "1").is_dir() and not (tmp_path / "2").exists()
