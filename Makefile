@@ -18,7 +18,7 @@ train: $(READY) ## Train on the embedded handwritten digits; logs and checkpoint
 	$(BIN)/python -m alexnet_jax.main --workdir runs/
 
 test: lint ## Lint, type check and run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-slow: $(READY) ## The tests that are too large for every commit: full widths, long runs
 	$(BIN)/python -m pytest -m slow

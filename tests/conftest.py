@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests, their worker processes and the commands they start compile the same few programs.
@@ -10,3 +12,16 @@ cache = os.path.join(tempfile.gettempdir(), f"alexnet_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
 os.environ["XDG_CACHE_HOME"] = cache  # statistics of data sets are kept there, not at the user's
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests of many programs that run once or twice: slow machine code is made sooner.
+
+    What a program computes stays the same to rounding; tests of speed-critical code go without.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -24,6 +24,9 @@ from alexnet_jax.models.layer_table import layer_table
 from tests.models.test_alexnet import small_model
 
 STORED, BATCH = 70, 2
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 MODEL = small_model("paper")
 
 

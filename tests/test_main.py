@@ -25,6 +25,8 @@ from alexnet_jax.runs.lock import locked
 from alexnet_jax.runs.workdir import load_run, save_config
 from tests.small import SMALL
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def run(*flags):
     return subprocess.run(

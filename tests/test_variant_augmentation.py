@@ -18,6 +18,9 @@ from alexnet_jax import (
 from alexnet_jax.data.host import host_augment
 from tests.models.test_alexnet import small_model
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 MODEL = small_model("paper")
 
 

@@ -21,6 +21,9 @@ from alexnet_jax.augment import sized
 from alexnet_jax.step import state_template
 from tests.models.test_alexnet import small_model
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 MODEL = small_model("paper").clone(dropout_rate=0.0)
 AUGMENTATION = Augmentation(crop="center", flip=False, color="none")
 RATES = (0.001, 0.002, 0.001)

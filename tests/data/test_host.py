@@ -13,6 +13,9 @@ from alexnet_jax.data.batches import train_batches
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.sets import open_dataset
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 KEY = jax.random.key(7)
 SETTINGS = [
     {},

@@ -20,6 +20,9 @@ from alexnet_jax.models.presets import PRESETS
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import NETS, SMALL, problem, quick_jit, relative
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 # How the package is asked for the networks of `NETS`: a preset and what is overridden.

@@ -28,6 +28,8 @@ from alexnet_jax.models.layers import (
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.step import state_template
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 class Plain(LayeredNetwork):
     """A convolution and a full connection; no towers."""

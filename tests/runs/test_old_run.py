@@ -14,6 +14,9 @@ import pytest
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.workdir import load_config, load_run
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "run_of_c41fbf4.tar.gz"
 
 

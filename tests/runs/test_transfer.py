@@ -13,6 +13,9 @@ from alexnet_jax.runs.transfer import Weights
 from alexnet_jax.runs.workdir import load_config, load_run
 from tests.tiny_run import write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 SMALL = {"image_size": 64, "conv_features": (4, 4, 4, 4, 4), "fc_features": (8, 8)}
 OLD = tuple("abc")
 

@@ -25,15 +25,10 @@ from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import relative
 from tests.reference.training_numpy import color_shift, update
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 NARROW = {"conv_features": (4, 4, 4, 4, 4), "fc_features": (8, 8), "image_size": 64}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Each way to augment is a program of its own, run twice: slow machine code is the quicker."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def small_config(**changes):

@@ -13,6 +13,8 @@ from alexnet_jax.runs.workdir import load_config, load_run, members
 from alexnet_jax.step import state_template
 from tests.tiny_run import write_run
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
