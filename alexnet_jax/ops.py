@@ -313,7 +313,7 @@ def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
       stride: in pixels.
 
     Returns:
-      [B, H', W', C] with H' = (H - window) / stride + 1, rounded up.
+      [B, H', W', C] with H' = (H - window) / stride + 1, rounded up, and at least 1.
 
     Source: the authors' CIFAR-10 layer files, pool "avg".
     """
@@ -332,7 +332,7 @@ def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
 def _reach(x: jax.Array, window: int, stride: int, axis: int, value: Any) -> jax.Array:
     """Pads the end of `axis` with `value`, as far as the last window that begins before it."""
     length = x.shape[axis]
-    windows = min(-(-(length - window) // stride) + 1, -(-length // stride))
+    windows = max(1, min(-(-(length - window) // stride) + 1, -(-length // stride)))
     config = [(0, 0, 0)] * x.ndim
     config[axis] = (0, max(0, (windows - 1) * stride + window - length), 0)
     return lax.pad(x, jnp.asarray(value, x.dtype), config)

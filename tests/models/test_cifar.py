@@ -293,7 +293,7 @@ def test_a_split_is_refused_in_one_line():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"variant": "18"}, "variant='18'; did you mean '18pct'"),
+        ({"variant": "18"}, "variant='18'; use one of quick, 18pct"),
         ({"activation": "rleu"}, "activation='rleu'; did you mean 'relu'"),
         ({"precision": "half"}, "precision='half'; "),
         ({"norm": 1}, "norm=1; it is of type bool"),
