@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from alexnet_jax.data.batches import train_batches
     from alexnet_jax.data.sets import open_dataset
     from alexnet_jax.models.alexnet import AlexNet
+    from alexnet_jax.models.cifar import CifarNet
     from alexnet_jax.models.layers import Network
-    from alexnet_jax.models.presets import alexnet
+    from alexnet_jax.models.presets import alexnet, network
     from alexnet_jax.optimizer import update_rule
     from alexnet_jax.parallel import make_mesh
     from alexnet_jax.runs.workdir import Run, load_run
@@ -35,6 +36,7 @@ __all__ = [
     "AlreadyAugmented",
     "Augmentation",
     "AugmentationProtocol",
+    "CifarNet",
     "Hyperparameters",
     "Network",
     "Run",
@@ -49,6 +51,7 @@ __all__ = [
     "make_predict_step",
     "make_train_step",
     "make_train_steps",
+    "network",
     "open_dataset",
     "train_batches",
     "update_rule",
@@ -60,8 +63,9 @@ _HOMES = {
     "data.batches": ("train_batches",),
     "data.sets": ("open_dataset",),
     "models.alexnet": ("AlexNet",),
+    "models.cifar": ("CifarNet",),
     "models.layers": ("Network",),
-    "models.presets": ("alexnet",),
+    "models.presets": ("alexnet", "network"),
     "optimizer": ("update_rule",),
     "parallel": ("make_mesh",),
     "runs.workdir": ("Run", "load_run"),

@@ -17,8 +17,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 _OUTPUT = flags.DEFINE_string("output", "features.npz", "File to write.")
 _LAYERS = flags.DEFINE_list(
     "layer",
-    ["fc7"],
-    "Layers whose output is saved, flattened [H, W, C]: conv1 to fc8, pool1 …, by commas.",
+    [],
+    "Layers whose output is saved, flattened [H, W, C]: conv1 to fc8, pool1 …, by commas; by "
+    "default the last before the head, fc7.",
 )
 _SPLIT = flags.DEFINE_string(
     "split", "", "Instead of files: this split of the run's data set, such as train or test."
@@ -46,11 +47,12 @@ def main(argv: Sequence[str]) -> None:
     output = output_file(_OUTPUT.value)  # told before the work, not after
     files = image_files(argv[1:]) if argv[1:] else []
     run = load_run(_WORKDIR.value)
-    for layer in _LAYERS.value:
+    layers = _LAYERS.value or [layer_named(run.model, "")]
+    for layer in layers:
         layer_named(run.model, layer)
     problems: list[ImageError] = []
     arrays: dict[str, np.ndarray] = {}
-    for layer in _LAYERS.value:
+    for layer in layers:
         if files:
             found, problems = file_features(run, files, layer)
         else:
@@ -64,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
             found = split_features(run, dataset, layer)
         rows, width = found["features"].shape
         print(f"{output}: {layer} of {rows:,} images, {width:,} values each", flush=True)
-        if len(_LAYERS.value) > 1:  # of one layer they stay "features"
+        if len(layers) > 1:  # of one layer they stay "features"
             found[layer] = found.pop("features")
         arrays |= found
     with whole_file(output, "wb") as file:

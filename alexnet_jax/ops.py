@@ -1,4 +1,4 @@
-"""The pure operations of AlexNet: convolution, LRN, pooling, dropout (sections 3.1-3.4, 4.2).
+"""The pure operations of the nets: convolution, LRN, pooling, dropout (sections 3.1-3.4, 4.2).
 
 Each is an ordinary function of arrays. Those whose automatic gradient XLA compiles badly carry a
 hand-written one; the mathematics is the same, and the tests hold both against NumPy.
@@ -52,6 +52,72 @@ def convolution(
         precision=precision,
     )
     return _by_group(convolve, x, kernel, groups)
+
+
+def local_convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """A convolution whose every output position has kernels of its own.
+
+    One product for each position, all in one batched multiplication of the windows, which are
+    gathered as slices: no index of a window is left to a library's ordering.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [H', W', kh, kw, C / groups, F], the outputs of group 0 first.
+      stride: step of the window in pixels.
+      padding: zeros (low, high) on H and on W.
+      groups: 2 where each tower reads its own maps.
+      precision: of the products.
+
+    Returns:
+      [B, H', W', F].
+
+    Raises:
+      ValueError: the windows over `x` are not H' x W'.
+
+    Source: the authors' CIFAR-10 layer files, type "local".
+    """
+    wanted = tuple(
+        (side + sum(pad) - taps) // stride + 1
+        for side, pad, taps in zip(x.shape[1:3], padding, kernel.shape[2:4], strict=True)
+    )
+    if kernel.shape[:2] != wanted:
+        raise ValueError(f"kernels of {kernel.shape[:2]} positions where the windows are {wanted}")
+    convolve = partial(_local_convolution, stride=stride, padding=padding, precision=precision)
+    return _by_group(convolve, x, kernel, groups)
+
+
+def _local_convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+    precision: lax.PrecisionLike,
+) -> jax.Array:
+    rows, columns, kh, kw, _, features = kernel.shape
+    x = jnp.pad(x.transpose(1, 2, 0, 3), (*padding, (0, 0), (0, 0)))  # positions first
+    taps = [
+        lax.slice(
+            x,
+            (i, j, 0, 0),
+            (i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1, *x.shape[2:]),
+            (stride, stride, 1, 1),
+        )
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    windows = jnp.concatenate(taps, -1)  # [H', W', B, kh * kw * C]
+    windows = windows.reshape(rows * columns, *windows.shape[2:])
+    weights = kernel.reshape(rows * columns, windows.shape[-1], features)
+    y = jnp.matmul(windows, weights, precision=precision)
+    return y.reshape(rows, columns, -1, features).transpose(2, 0, 1, 3)
 
 
 def at_least_float32(dtype: Any) -> Any:
@@ -209,8 +275,8 @@ def within_map_norm(
     return (a * _inverse_power(1 + alpha * squares, beta)).astype(x.dtype)
 
 
-def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
-    """Maximum over window x window pixels, every `stride` pixels, without padding.
+def max_pool(x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False) -> jax.Array:
+    """Maximum over window x window pixels, every `stride` pixels.
 
     The gradient goes to the first maximum of a window in reading order. A window larger than its
     stride overlaps its neighbour.
@@ -219,14 +285,79 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
       x: [B, H, W, C].
       window: z of the paper, in pixels.
       stride: s of the paper, in pixels.
+      ceil: windows begin on the map but may reach past its end, where nothing counts; else every
+        window lies on the map.
 
     Returns:
-      [B, (H - window) // stride + 1, (W - window) // stride + 1, C].
+      [B, H', W', C] with H' = (H - window) / stride + 1, rounded down, or up for `ceil`.
 
-    Source: AlexNet §3.4.
+    Source: AlexNet §3.4; `ceil` is the authors' CIFAR-10 nets'.
     """
     # Columns first, so that the first row wins and, within it, the first column.
-    return _max_pool_axis(_max_pool_axis(x, window, stride, 2), window, stride, 1)
+    for axis in (2, 1):
+        if ceil:
+            x = _reach(x, window, stride, axis, -jnp.inf)
+        x = _max_pool_axis(x, window, stride, axis)
+    return x
+
+
+def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
+    """Mean over window x window pixels, every `stride` pixels.
+
+    Windows begin on the map but may reach past its end; the mean is of the pixels on the map.
+    Computed in float32 or better and returned in the dtype of `x`.
+
+    Args:
+      x: [B, H, W, C].
+      window: in pixels.
+      stride: in pixels.
+
+    Returns:
+      [B, H', W', C] with H' = (H - window) / stride + 1, rounded up, and at least 1.
+
+    Source: the authors' CIFAR-10 layer files, pool "avg".
+    """
+    dtype = x.dtype
+    x = x.astype(at_least_float32(dtype))
+    for axis in (2, 1):
+        length = x.shape[axis]
+        x = _reach(x, window, stride, axis, 0)
+        x = _sum_pool_axis(x, window, stride, axis, x.shape[axis])
+        starts = np.arange(x.shape[axis]) * stride
+        counts = np.minimum(starts + window, length) - starts
+        x = x * jnp.asarray(1 / counts, x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    return x.astype(dtype)
+
+
+def _reach(x: jax.Array, window: int, stride: int, axis: int, value: Any) -> jax.Array:
+    """Pads the end of `axis` with `value`, as far as the last window that begins before it."""
+    length = x.shape[axis]
+    windows = max(1, min(-(-(length - window) // stride) + 1, -(-length // stride)))
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (0, max(0, (windows - 1) * stride + window - length), 0)
+    return lax.pad(x, jnp.asarray(value, x.dtype), config)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _sum_pool_axis(x: jax.Array, window: int, stride: int, axis: int, length: int) -> jax.Array:
+    """Sum of every window along `axis`, which is `length` long."""
+    first, *others = _taps(x, window, stride, axis)
+    return sum(others, start=first)
+
+
+def _sum_pool_axis_forward(
+    x: jax.Array, window: int, stride: int, axis: int, length: int
+) -> tuple[jax.Array, None]:
+    return _sum_pool_axis(x, window, stride, axis, length), None
+
+
+def _sum_pool_axis_backward(
+    window: int, stride: int, axis: int, length: int, _: None, g: jax.Array
+) -> tuple[jax.Array]:
+    return (_untap([g] * window, stride, axis, length),)
+
+
+_sum_pool_axis.defvjp(_sum_pool_axis_forward, _sum_pool_axis_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -255,25 +386,30 @@ def _max_pool_axis_backward(
     window: int, stride: int, axis: int, residuals: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array]:
     x, pooled = residuals
-    length = x.shape[axis]
     unclaimed = jnp.ones_like(pooled, bool)
     routed = []
     for tap in _taps(x, window, stride, axis):
         first = (tap == pooled) & unclaimed
         unclaimed &= ~first
         routed.append(jnp.where(first, g, 0))
+    return (_untap(routed, stride, axis, x.shape[axis]),)
+
+
+def _untap(taps: Sequence[jax.Array], stride: int, axis: int, length: int) -> jax.Array:
+    """The transpose of `_taps`: adds the k-th elements of the windows up where they came from."""
     # Position stride * i + r is offset r + stride * m of window i - m. Each residue r is summed
     # apart, then the residues are interleaved: no scatter, no interior padding.
     rows = -(-length // stride)
     residues = [
-        sum(_shift(routed[k], k // stride, rows, axis) for k in range(r, window, stride))
-        if r < window
-        else jnp.zeros_like(_shift(g, 0, rows, axis))
+        sum(_shift(taps[k], k // stride, rows, axis) for k in range(r, len(taps), stride))
+        if r < len(taps)
+        else jnp.zeros_like(_shift(taps[0], 0, rows, axis))
         for r in range(stride)
     ]
-    shape = (*x.shape[:axis], rows * stride, *x.shape[axis + 1 :])
+    shape = list(taps[0].shape)
+    shape[axis] = rows * stride
     interleaved = jnp.stack(residues, axis + 1).reshape(shape)
-    return (lax.slice_in_dim(interleaved, 0, length, axis=axis),)
+    return lax.slice_in_dim(interleaved, 0, length, axis=axis)
 
 
 def _shift(x: jax.Array, by: int, length: int, axis: int) -> jax.Array:

@@ -13,9 +13,9 @@ from absl import flags
 
 from alexnet_jax.command import run
 from alexnet_jax.communication import describe_collectives
-from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.layer_table import format_table, layer_table
-from alexnet_jax.models.presets import PRESETS, alexnet
+from alexnet_jax.models.network import LayeredNetwork
+from alexnet_jax.models.presets import CIFAR_PRESETS, PRESETS, network
 
 
 def _simulate_devices(count: int) -> None:
@@ -28,7 +28,8 @@ def _simulate_devices(count: int) -> None:
 
 def define_flags() -> None:
     """Only where the command runs: other commands have flags of the same names."""
-    flags.DEFINE_string("preset", "paper", f"Named net: {', '.join(PRESETS)}.")
+    names = ", ".join((*PRESETS, *CIFAR_PRESETS))
+    flags.DEFINE_string("preset", "paper", f"Named net: {names}.")
     flags.DEFINE_multi_string(
         "model", [], "Override of a field of the net: --model=num_classes=10 --model=lrn=False."
     )
@@ -38,8 +39,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("batch_size", 128, "Images of a batch, for --collectives.", lower_bound=1)
 
 
-def parse_net(preset: str, overrides: list[str]) -> AlexNet:
-    """The net of a preset and of overrides "field=value". Raises ValueError as `alexnet` does."""
+def parse_net(preset: str, overrides: list[str]) -> LayeredNetwork:
+    """The net of a preset and of overrides "field=value". Raises ValueError as `network` does."""
     fields = {}
     for text in overrides:
         field, _, value = text.partition("=")
@@ -48,7 +49,7 @@ def parse_net(preset: str, overrides: list[str]) -> AlexNet:
         except (SyntaxError, ValueError):  # a word
             fields[field] = value
     try:
-        return alexnet(preset, **fields)
+        return network(preset, **fields)
     except TypeError as error:
         raise ValueError(f"--model={' --model='.join(overrides)} makes no net: {error}") from error
 

@@ -1,11 +1,12 @@
 """Every field of a run with the paper's value; the other recipes change what differs."""
 
-import dataclasses
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from alexnet_jax.models.alexnet import LAYER_NAMES, AlexNet
+from alexnet_jax.models.alexnet import LAYER_NAMES
+from alexnet_jax.models.presets import network_fields
 from alexnet_jax.schedules import PAPER_DROPS
 
 
@@ -16,13 +17,7 @@ def get_config() -> ConfigDict:
 
     # The network: a preset and what differs from it (None keeps the preset's).
     config.preset = "paper"
-    config.model = ConfigDict(
-        {
-            field.name: placeholder(type(field.default))
-            for field in dataclasses.fields(AlexNet)
-            if field.name not in ("num_classes", "tower_axis", "parent", "name")
-        }
-    )
+    config.model = model_fields(config.preset)
 
     # Another run's workdir, or an .npz file of weights: layers whose shapes agree are taken.
     config.init_from = placeholder(str)
@@ -67,8 +62,8 @@ def get_config() -> ConfigDict:
     config.weight_decay = 5e-4
     config.color_strength = 0.1
     # Layer -> factor on its rate or decay, or {"kernel": factor, "bias": factor}; None is 1.
-    config.rate_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYER_NAMES})
-    config.decay_multipliers = ConfigDict({layer: placeholder(object) for layer in LAYER_NAMES})
+    config.rate_multipliers = multipliers(LAYER_NAMES)
+    config.decay_multipliers = multipliers(LAYER_NAMES)
     # ((epoch, {field of Hyperparameters: value}), …); layers named here obey it from epoch 0 on.
     config.hand_changes = ()
     config.schedule = ConfigDict(
@@ -94,3 +89,16 @@ def get_config() -> ConfigDict:
     config.checkpoint_every_steps = placeholder(int)  # besides after each validation
     config.final_views = ("center", "ten")
     return config
+
+
+def model_fields(preset: str) -> ConfigDict:
+    """The fields of a preset's net that a user can set, all None: as the preset has them."""
+    fields = network_fields(preset).items()
+    return ConfigDict(
+        {name: placeholder(type(value)) for name, value in fields if name != "num_classes"}
+    )
+
+
+def multipliers(layers: Iterable[str]) -> ConfigDict:
+    """A factor for each layer, all None."""
+    return ConfigDict({layer: placeholder(object) for layer in layers})

@@ -28,7 +28,7 @@ def extract_features(
     run: Run,
     images: np.ndarray | Iterable[Batch],
     *,
-    layer: str = "fc7",
+    layer: str = "",
     batch_size: int = 64,
 ) -> np.ndarray:
     """A layer's output for the centre crop of every image, float32 [N, D], in order.
@@ -39,8 +39,9 @@ def extract_features(
     Args:
       run: from `load_run`.
       images: uint8 [N, S, S, 3], or batches with a "mask", such as `eval_batches` gives.
-      layer: "conv1" to "fc8", or "pool1", "pool2", "pool5". A convolution's output is what the next
-        layer reads, so that of conv5, which is pooled, and that of pool5 are the same.
+      layer: "conv1" to "fc8", or "pool1", "pool2", "pool5"; "" is the last before the head, fc7. A
+        convolution's output is what the next layer reads, so that of conv5, which is pooled, and
+        that of pool5 are the same.
       batch_size: images at a time, where `images` is an array.
 
     Raises:
@@ -56,15 +57,20 @@ def extract_features(
 def layer_named(model: Network, name: str) -> str:
     """The row whose output `name` is: a layer's, or that of the pooling after it.
 
+    "" is the last row before the head (fc7).
+
     Raises:
       ValueError: the network has no such layer.
     """
     rows = {row.name: row.name for row in model.layers}
+    rows[""] = model.layers[-2:][0].name
     for row in model.layers:
         if any(operation.window for operation in row.operations):
             rows[f"pool{row.number}"] = row.name
     if name not in rows:
-        raise ValueError(f"the network has no layer {name!r}; {suggestion(name, rows)}")
+        raise ValueError(
+            f"the network has no layer {name!r}; {suggestion(name, filter(None, rows))}"
+        )
     return rows[name]
 
 
@@ -80,7 +86,7 @@ def _feature_step(model: Network, augmentation: Augmentation, layer: str):
 
 
 def file_features(
-    run: Run, files: Sequence[Path], layer: str = "fc7"
+    run: Run, files: Sequence[Path], layer: str = ""
 ) -> tuple[dict[str, np.ndarray], list[ImageError]]:
     """{"features": float32 [N, D], "files": str [N]} of what can be read, and what is wrong else.
 
@@ -103,7 +109,7 @@ def file_features(
     return {"features": np.concatenate(rows), "files": np.array(names)}, problems
 
 
-def split_features(run: Run, dataset: Dataset, layer: str = "fc7") -> dict[str, np.ndarray]:
+def split_features(run: Run, dataset: Dataset, layer: str = "") -> dict[str, np.ndarray]:
     """{"features": float32 [N, D], "labels": int32 [N], "class_names": str [K]} of a split.
 
     Raises:

@@ -15,7 +15,7 @@ from alexnet_jax.inspect import drawing, html, sections
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.models.layer_table import layer_table
-from alexnet_jax.models.presets import alexnet
+from alexnet_jax.models.presets import network
 from alexnet_jax.runs.metrics_log import read_metrics
 from alexnet_jax.runs.workdir import Run
 from alexnet_jax.wording import printable
@@ -130,7 +130,7 @@ def _subtitle(run: Run, test: Dataset) -> Markup:
     changed = [
         f"{name} = {value}"
         for name, value in run.config.model.items()
-        if value is not None and value != getattr(alexnet(run.config.preset), name)
+        if value is not None and value != getattr(network(run.config.preset), name)
     ]
     return html.text(
         "The {preset} network{changed} in {workdir}, checkpoint of step {step:,}. Pictures and "

@@ -17,7 +17,7 @@ from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect import html, paper
 from alexnet_jax.inspect.confusion import confusion_figure, confusion_matrix, worst_confusions
 from alexnet_jax.inspect.curves import curves_figure
-from alexnet_jax.inspect.features import extract_features
+from alexnet_jax.inspect.features import extract_features, layer_named
 from alexnet_jax.inspect.filters import color_shares, filter_picture
 from alexnet_jax.inspect.predictions import (
     prediction_figure,
@@ -176,7 +176,10 @@ def retrieval(run, images, crops, labels, chosen, gallery, names, kind: str) -> 
     by_pixels = nearest(crops.reshape(len(crops), -1), pixels.reshape(len(pixels), -1), k).indices
     queries = _of_different_classes(labels, chosen)[:QUERIES]
     figures = []
-    for title, found in (("fc7 features", by_features), ("raw pixels", by_pixels)):
+    for title, found in (
+        (f"{layer_named(run.model, '')} features", by_features),
+        ("raw pixels", by_pixels),
+    ):
         precision = retrieval_precision(gallery_labels[found], labels)
         figure = retrieval_figure(
             crops[queries], labels[queries], pixels[found[queries]],

@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from alexnet_jax import ops
+from alexnet_jax.models.fields import check_kinds
 from alexnet_jax.models.layers import (
     Activation,
     Dropout,
@@ -100,7 +99,7 @@ class AlexNet(LayeredNetwork):
     tower_axis: str | None = None
 
     def __post_init__(self) -> None:
-        _check_kinds(self)
+        check_kinds(self)
         if self.image_size == 0 and self.geometry in GEOMETRIES:
             object.__setattr__(self, "image_size", GEOMETRIES[self.geometry][1])
         _check(self)
@@ -193,39 +192,8 @@ def _without(rows: list[Layer], name: str, exchange: set[str]) -> list[Layer]:
     return [*rows[: at - 1], before, *rows[at + 1 :]]
 
 
-# The type of a field's default -> what its values may be.
-_KINDS: dict[type, tuple[type, ...]] = {
-    bool: (bool, np.bool_),
-    int: (int, np.integer),
-    float: (int, float, np.integer, np.floating),
-    str: (str,),
-    tuple: (tuple,),
-    type(None): (str, type(None)),  # tower_axis
-}
 # No size or number is as large as these; what is has a slip in it.
 _LARGEST_SIZE, _LARGEST_NUMBER = 1_000_000, 1e6
-
-
-def _is_kind(value: Any, like: Any) -> bool:
-    """Whether a value is of the type of a default; true and false are no numbers."""
-    boolean = isinstance(value, bool | np.bool_)
-    return isinstance(value, _KINDS[type(like)]) and boolean == isinstance(like, bool)
-
-
-def _check_kinds(net: AlexNet) -> None:
-    """Raises ValueError for a field of the wrong type, or whose elements are."""
-    for field in dataclasses.fields(net):
-        value, default = getattr(net, field.name), field.default
-        if field.name in ("parent", "name"):
-            continue
-        fits = _is_kind(value, default)
-        if isinstance(default, tuple):
-            like = default[0] if default else ""
-            fits = fits and all(_is_kind(element, like) for element in value)
-        if not fits:
-            wanted = "type str or None" if default is None else f"type {type(default).__name__}"
-            example = "" if default is None else f", such as {default!r}"
-            raise ValueError(f"{field.name}={value!r}; it is of {wanted}{example}")
 
 
 def _check(net: AlexNet) -> None:

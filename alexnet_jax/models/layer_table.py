@@ -60,6 +60,7 @@ def layer_table(model: Network) -> list[Row]:
     rows = []
     for layer in model.layers:
         x = outputs[layer.name]
+        weights = math.prod(params[layer.name]["kernel"].shape)
         reads = "own" if layer.reads == "tower" else layer.reads
         row = Row(
             name=layer.name,
@@ -69,14 +70,15 @@ def layer_table(model: Network) -> list[Row]:
             then=", ".join(operation.name for operation in layer.operations),
             parameters=sum(math.prod(leaf.shape) for leaf in params[layer.name].values()),
             neurons=math.prod(x.shape[1:]),
-            macs=math.prod(params[layer.name]["kernel"].shape) * math.prod(x.shape[1:-1]),
+            macs=weights * math.prod(x.shape[1:-1] if layer.shared else ()),
         )
         rows.append(row)
         for operation in layer.operations:
             x = jax.eval_shape(lambda x, apply=operation: apply(x, towers, None), x)
             if operation.window:
-                name = f"{operation.name}{layer.number}"
-                rows.append(Row(name, x.shape[1:], operation.window, "", "", 0, 0, 0))
+                rows.append(
+                    Row(f"pool{layer.number}", x.shape[1:], operation.window, "", "", 0, 0, 0)
+                )
     return rows
 
 

@@ -108,18 +108,35 @@ class WithinMapNorm:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """Section 3.4: the maximum of size x size pixels, every `stride` pixels."""
+    """Section 3.4: the maximum of size x size pixels, every `stride`; `ceil` as in `ops`."""
 
     size: int = 3
     stride: int = 2
+    ceil: bool = False
     name: ClassVar[str] = "pool"
 
     @property
     def window(self) -> str:
-        return window_text(self.size, self.stride)
+        return window_text(self.size, self.stride, "ceil" if self.ceil else (0, 0))
 
     def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
-        return ops.max_pool(x, self.size, self.stride)
+        return ops.max_pool(x, self.size, self.stride, self.ceil)
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragePool:
+    """The mean of size x size pixels, every `stride`, up to the map's end; see `ops`."""
+
+    size: int = 3
+    stride: int = 2
+    name: ClassVar[str] = "average pool"
+
+    @property
+    def window(self) -> str:
+        return window_text(self.size, self.stride, "ceil")
+
+    def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
+        return ops.average_pool(x, self.size, self.stride)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +159,10 @@ class Dropout:
         return ops.dropout(x, mask, self.rate, self.style)
 
 
-def window_text(size: int, stride: int, padding: tuple[int, int] = (0, 0)) -> str:
-    """ "size / stride / padding" in pixels."""
+def window_text(size: int, stride: int, padding: tuple[int, int] | str = (0, 0)) -> str:
+    """ "size / stride / padding" in pixels, or a word for a padding that fits the map."""
+    if isinstance(padding, str):
+        return f"{size} / {stride} / {padding}"
     low, high = padding
     return f"{size} / {stride} / {low if low == high else f'({low}, {high})'}"
 
@@ -156,7 +175,8 @@ class Layer:
     """One row of section 3.5: a convolution, or a full connection where `kernel_size` is 0.
 
     Raises:
-      ValueError: there is no `number` and the name does not end with one.
+      ValueError: there is no `number` and the name does not end with one, or a full connection is
+        to be not shared.
     """
 
     name: str
@@ -169,6 +189,7 @@ class Layer:
     stddev: float = 0.01  # of the initial weights
     reads: str = "tower"  # "image", "tower" (its own) or "both"
     join: str = "gather"  # how it reads both: "gather" the inputs or "sum" the products
+    shared: bool = True  # False: a convolution with kernels and biases for each output position
     number: int = -1  # what its draws fold in; by default the number its name ends with
 
     def __post_init__(self) -> None:
@@ -179,18 +200,26 @@ class Layer:
                     f"layer {self.name!r} has no number; let its name end with one, or give number="
                 )
             object.__setattr__(self, "number", int(digits[0]))
+        if not (self.shared or self.kernel_size):
+            raise ValueError(f"layer {self.name!r} is not shared; give it a kernel_size")
 
     @property
     def window(self) -> str:
         """The kernel's window as text; "" for a full connection."""
         return window_text(self.kernel_size, self.stride, self.padding) if self.kernel_size else ""
 
+    def positions(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        """The places (H', W') of its kernel on maps of (H, W)."""
+        reach = sum(self.padding) - self.kernel_size
+        return tuple((side + reach) // self.stride + 1 for side in space)
+
 
 class Product(nn.Module):
     """A convolution or full connection with its bias, reading its own tower or both.
 
     Parameters: `kernel` ([kh, kw, inputs one kernel sees, outputs], or [inputs, outputs]) and
-    `bias` [outputs], tower 0's outputs first. Where the towers are split they are this device's.
+    `bias` [outputs], tower 0's outputs first; of a convolution that is not shared both begin with
+    the output's [H', W']. Where the towers are split they are this device's.
     """
 
     layer: Layer
@@ -208,13 +237,17 @@ class Product(nn.Module):
             x = _flatten(x, groups)
         features = row.features if summed else row.features // towers.count * towers.local
         window = (row.kernel_size,) * 2 if row.kernel_size else ()
-        shape = (*window, x.shape[-1] // groups, features)
+        places = () if row.shared else row.positions(x.shape[1:-1])
+        shape = (*places, *window, x.shape[-1] // groups, features)
         kernel = self.param("kernel", nn.initializers.normal(row.stddev), shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.constant(row.bias), (features,), jnp.float32)
+        bias = self.param(
+            "bias", nn.initializers.constant(row.bias), (*places, features), jnp.float32
+        )
         if x.dtype == jnp.bfloat16:
             kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
         if row.kernel_size:
-            x = ops.convolution(
+            convolve = ops.convolution if row.shared else ops.local_convolution
+            x = convolve(
                 x,
                 kernel,
                 stride=row.stride,
@@ -226,6 +259,8 @@ class Product(nn.Module):
             x = ops.dense(x, kernel, groups=groups, precision=self.precision)
         if summed:
             x = parallel.sum_towers(x, towers.axis)
+        if not row.shared:
+            return ops.add_bias(x.reshape(len(x), -1), bias.reshape(-1)).reshape(x.shape)
         return ops.add_bias(x, bias)
 
 

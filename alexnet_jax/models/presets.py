@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.cifar import VARIANTS, CifarNet
 from alexnet_jax.wording import suggestion
 
 _CAFFE = {
@@ -46,9 +47,54 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# The authors' nets for CIFAR-10: preset -> variant.
+CIFAR_PRESETS = {f"cifar10_{variant}": variant for variant in VARIANTS}
+
+# Fields that a preset decides, or the machine.
+_NOT_FOR_USERS = ("variant", "tower_axis", "parent", "name")
+
+
+def network_fields(preset: str) -> dict[str, Any]:
+    """The fields of a named net that can be overridden -> their defaults.
+
+    Raises:
+      ValueError: unknown preset.
+    """
+    given = _NOT_FOR_USERS + (("towers",) if _class_of(preset) is CifarNet else ())
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(_class_of(preset))
+        if field.name not in given
+    }
+
+
+def network(preset: str = "paper", **overrides: Any) -> AlexNet | CifarNet:
+    """Builds a named net, any field overridden.
+
+    Args:
+      preset: a key of `PRESETS` or of `CIFAR_PRESETS`.
+      **overrides: fields of `AlexNet`, or of `CifarNet` but for its variant.
+
+    Raises:
+      ValueError: unknown preset, unknown field, or a field's bad value.
+    """
+    kind, fields = _class_of(preset), network_fields(preset)
+    for name in overrides:
+        if name not in fields:
+            raise ValueError(
+                f"{kind.__name__} has no field {name!r} (preset {preset!r}); "
+                f"{suggestion(name, fields)}"
+            )
+    base = PRESETS[preset] if preset in PRESETS else {"variant": CIFAR_PRESETS[preset]}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in {**base, **overrides}.items()
+    }
+    return kind(**values)
+
 
 def alexnet(preset: str = "paper", **overrides: Any) -> AlexNet:
-    """Builds a named net, any field overridden.
+    """Builds a named AlexNet, any field overridden.
 
     Args:
       preset: a key of `PRESETS`.
@@ -59,16 +105,15 @@ def alexnet(preset: str = "paper", **overrides: Any) -> AlexNet:
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; {suggestion(preset, PRESETS)}")
-    fields = {field.name for field in dataclasses.fields(AlexNet)} - {
-        "tower_axis",
-        "parent",
-        "name",
-    }
-    for name in overrides:
-        if name not in fields:
-            raise ValueError(f"AlexNet has no field {name!r}; {suggestion(name, fields)}")
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in {**PRESETS[preset], **overrides}.items()
-    }
-    return AlexNet(**values)
+    net = network(preset, **overrides)
+    assert isinstance(net, AlexNet)
+    return net
+
+
+def _class_of(preset: str) -> type[AlexNet] | type[CifarNet]:
+    if preset in CIFAR_PRESETS:
+        return CifarNet
+    if preset not in PRESETS:
+        known = (*PRESETS, *CIFAR_PRESETS)
+        raise ValueError(f"unknown preset {preset!r}; {suggestion(preset, known)}")
+    return AlexNet

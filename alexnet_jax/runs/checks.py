@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from alexnet_jax.augment import VIEWS
-from alexnet_jax.models.presets import PRESETS
+from alexnet_jax.models.presets import CIFAR_PRESETS, PRESETS
 from alexnet_jax.step import METRICS, Hyperparameters
 from alexnet_jax.wording import suggestion
 
@@ -134,7 +134,7 @@ def _epochs(value: Any) -> str:
 
 _TESTS: dict[str, Test] = {
     "seed": _whole(0),
-    "preset": _one_of(*PRESETS),
+    "preset": _one_of(*PRESETS, *CIFAR_PRESETS),
     "init_from": _text_or_none,
     "ensemble": _whole(1, 10_000),
     "dataset": _text,

@@ -16,8 +16,8 @@ from alexnet_jax.data.batches import steps_per_epoch
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.data.statistics import load_statistics
-from alexnet_jax.models.alexnet import AlexNet
-from alexnet_jax.models.presets import alexnet
+from alexnet_jax.models.network import LayeredNetwork
+from alexnet_jax.models.presets import network
 from alexnet_jax.step import Hyperparameters, run_key
 
 # Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
@@ -62,7 +62,7 @@ class Recipe:
         return cached(self.training, self.config.cache, mesh=mesh)
 
     @cached_property
-    def model(self) -> AlexNet:
+    def model(self) -> LayeredNetwork:
         """The network, for the classes of the training split."""
         return build_model(self.config, self.training.num_classes)
 
@@ -144,10 +144,10 @@ class Recipe:
         return changes.get("color_strength", config.color_strength)
 
 
-def build_model(config: ConfigDict, num_classes: int) -> AlexNet:
-    """The network of `config.preset` and `config.model`. Raises ValueError as `alexnet` does."""
+def build_model(config: ConfigDict, num_classes: int) -> LayeredNetwork:
+    """The network of `config.preset` and `config.model`. Raises ValueError as `network` does."""
     overrides = {name: value for name, value in config.model.items() if value is not None}
-    return alexnet(config.preset, num_classes=num_classes, **overrides)
+    return network(config.preset, num_classes=num_classes, **overrides)
 
 
 def build_augmentation(

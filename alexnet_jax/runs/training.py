@@ -266,7 +266,7 @@ class Training:
             f"epoch {self.epoch:6.1f}  step {self.step:>8,}  validation: {meter.describe(means)}"
             f"  rate {self._last_rate:g}"
         )
-        initialization = getattr(self.model, "initialization", "")
+        initialization = getattr(self.model, "initialization", "original")
         if warning := health.plateau_warning(
             self.step, means["loss"], self.model.num_classes, initialization
         ):

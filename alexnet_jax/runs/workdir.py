@@ -26,7 +26,7 @@ from alexnet_jax.augment import Augmentation
 from alexnet_jax.configs import default
 from alexnet_jax.data.images import square
 from alexnet_jax.files import local_path, whole_file
-from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.step import TrainState, make_predict_step, state_template
@@ -64,7 +64,7 @@ class Run:
 
     workdir: Path
     config: ConfigDict
-    model: AlexNet
+    model: LayeredNetwork
     augmentation: Augmentation
     state: TrainState
     class_names: tuple[str, ...]
@@ -156,7 +156,9 @@ def _stored(image: np.ndarray, size: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _predict_step(model: AlexNet, augmentation: Augmentation, views: str, mesh: Mesh | None) -> Any:
+def _predict_step(
+    model: LayeredNetwork, augmentation: Augmentation, views: str, mesh: Mesh | None
+) -> Any:
     return make_predict_step(model, augmentation, views=views, mesh=mesh)
 
 

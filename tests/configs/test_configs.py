@@ -38,7 +38,7 @@ def test_every_recipe_makes_a_network_and_a_schedule(name):
     config = load(name)
     model = build_model(config, 1000)
     state = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
-    assert state.params["fc8"]["bias"].shape == (1000,)
+    assert state.params[model.head]["bias"].shape == (1000,)
     for multipliers in (config.rate_multipliers, config.decay_multipliers):
         given = {layer: m for layer, m in multipliers.to_dict().items() if m is not None}
         expand(given, state.params, {"kernel": 1.0, "bias": 1.0})  # raises for a layer it lacks
