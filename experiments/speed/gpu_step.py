@@ -75,11 +75,13 @@ def _lrn_recomputed_backward(size, k, alpha, beta, towers, x, g):
 _lrn_recomputed.defvjp(_lrn_recomputed_forward, _lrn_recomputed_backward)
 
 
-def _pool_by_window(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
+def _pool_by_window(
+    x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False
+) -> jax.Array:
     """`reduce_window`, whose gradient is `select_and_scatter`."""
-    low = jnp.array(-jnp.inf, x.dtype)
+    assert not ceil
     shape = (1, window, window, 1)
-    return lax.reduce_window(x, low, lax.max, shape, (1, stride, stride, 1), "VALID")
+    return lax.reduce_window(x, -jnp.inf, lax.max, shape, (1, stride, stride, 1), "VALID")
 
 
 def _plain_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
