@@ -93,7 +93,7 @@ class CifarNet(LayeredNetwork):
         # fmt: on
 
     def _local_rows(self) -> tuple[Layer, ...]:
-        """Of the two conv-local nets: the 11% one normalises after the first pooling, before the second."""
+        """Of the conv-local nets; "11pct" normalises after the first pool, before the second."""
         act, pool = Activation(self.activation), MaxPool(ceil=True)
         best = self.variant == "conv_local_11pct"
         norm = self._norm(LocalResponseNorm(9, 1.0, 0.001 / 9, 0.75)) if best else ()
