@@ -1,4 +1,7 @@
-"""The authors' nets for CIFAR-10, which section 3.3 and figure 1 refer to; one tower each."""
+"""The authors' published nets for CIFAR-10, of one tower each.
+
+The paper has results on CIFAR-10 (figure 1, section 3.3) and does not say of which net.
+"""
 
 import dataclasses
 
