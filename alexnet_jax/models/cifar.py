@@ -1,4 +1,7 @@
-"""The authors' nets for CIFAR-10, which section 3.3 and figure 1 refer to; one tower each."""
+"""The authors' published nets for CIFAR-10, of one tower each.
+
+The paper has results on CIFAR-10 (figure 1, section 3.3) and does not say of which net.
+"""
 
 import dataclasses
 
@@ -93,7 +96,7 @@ class CifarNet(LayeredNetwork):
         # fmt: on
 
     def _local_rows(self) -> tuple[Layer, ...]:
-        """Of the two conv-local nets: the 11% one normalises after the first pooling, before the second."""
+        """Of the conv-local nets; "11pct" normalises after the first pool, before the second."""
         act, pool = Activation(self.activation), MaxPool(ceil=True)
         best = self.variant == "conv_local_11pct"
         norm = self._norm(LocalResponseNorm(9, 1.0, 0.001 / 9, 0.75)) if best else ()
