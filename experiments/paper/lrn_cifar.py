@@ -94,18 +94,12 @@ def draw(runs: list[dict]) -> Figure:
     nets = list(dict.fromkeys(run["net"] for run in runs))
     figure = Figure(figsize=(4 * len(nets), 3.4), layout="constrained")
     for axes, net in zip(figure.subplots(1, len(nets), squeeze=False)[0], nets, strict=True):
-        for norm, color in ((True, "#225588"), (False, "#cc6644")):
-            for run in runs:
-                if run["net"] == net and run["norm"] == norm:
-                    errors = [
-                        100 * (e["validation"]["top1_error"] or np.nan) for e in run["epochs"]
-                    ]
-                    label = (
-                        ("with norms" if norm else "without")
-                        if run["seed"] == FLAGS.seed[0]
-                        else None
-                    )
-                    axes.plot(range(1, len(errors) + 1), errors, color=color, lw=0.9, label=label)
+        for norm, color, name in ((True, "#225588", "with norms"), (False, "#cc6644", "without")):
+            those = [run for run in runs if run["net"] == net and run["norm"] == norm]
+            for number, run in enumerate(those):
+                errors = [100 * (line["validation"]["top1_error"] or 1) for line in run["epochs"]]
+                label = None if number else name
+                axes.plot(range(1, len(errors) + 1), errors, color=color, lw=0.9, label=label)
         axes.set(xlabel="epochs", ylabel="test error, centre crop (%)", title=net, ylim=(0, 60))
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
