@@ -5,7 +5,8 @@
 
 The claims are in `VARIANTS`. All nets have the paper's width and see crops of --image_size pixels.
 The first command trains what is not yet there, seed by seed; several may run at once on one folder,
-and --minutes stops each in time. The second writes results/ablations_SIZE.json and .png.
+and --minutes stops each in time. The second writes results/ablations_SIZE.json and .png, and the
+kernels of the paper's net beside them.
 """
 
 import json
@@ -16,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
+from PIL import Image
 
 from alexnet_jax.configs import imagenette
+from alexnet_jax.inspect.filters import filter_picture
 from experiments import harness
 
 FLAGS = flags.FLAGS
@@ -132,6 +135,10 @@ def report(out: Path) -> None:
         "runs": found,
     }
     harness.record(f"ablations_{FLAGS.image_size}", result, draw(rows))
+    for path in sorted(out.glob(f"paper-{FLAGS.image_size}-*.npz"))[:1]:
+        picture = filter_picture(np.load(path)["conv1"], per_filter=True)
+        name = f"ablations_{FLAGS.image_size}_filters.png"
+        Image.fromarray(picture).save(harness.RESULTS / name, optimize=True)
 
 
 def _row(name: str, found: list[dict]) -> dict | None:
@@ -192,12 +199,18 @@ def draw(rows: list[dict]) -> Figure:
     axes.set_xlabel("top-1 error (%)")
     axes.set_title(
         f"Imagenette, one change at a time: {FLAGS.image_size}-pixel crops, "
-        f"{FLAGS.num_epochs} epochs, {len(rows[0]['seeds'])} seeds",
+        f"{FLAGS.num_epochs} epochs, seeds run: {_seeds(rows)}",
         fontsize=10,
     )
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper center")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _seeds(rows: list[dict]) -> str:
+    """How many seeds the variants were run with."""
+    fewest, most = (f(len(row["seeds"]) for row in rows) for f in (min, max))
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
 def main(_) -> None:
