@@ -29,12 +29,17 @@ test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs
 	$(VENV)-beam/bin/python -m pytest tests/data/test_beam.py
 
 bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this package
+	-$(PYTHON) -m experiments.speed.gpu_step
 	-$(PYTHON) experiments/mesh_overhead.py
 	-$(PYTHON) experiments/steps_per_call.py
 	-$(PYTHON) experiments/read_speed.py --suffix=_gpu
 	-$(PYTHON) experiments/retrieval_speed.py --gallery=1281167
 	-$(PYTHON) experiments/ensemble.py --full
 	-$(PYTHON) experiments/fine_tune.py --full
+	-$(PYTHON) -m experiments.paper.figure1
+	-$(PYTHON) -m experiments.paper.lrn_cifar
+	-$(PYTHON) -m experiments.paper.ablations --out=runs/ablations
+	-$(PYTHON) -m experiments.paper.ablations --out=runs/ablations --report
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/cifar10 --config=cifar10
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/imagenette --config=imagenette
 

@@ -4,7 +4,9 @@
 
 All contenders take turns in one process; a turn is a few updates on a batch that lies on the
 device, augmentation included. Each form replaces one operation of `alexnet_jax.ops` by another way
-to write it. Writes results/gpu_step.json and .png, and prints what could not be run.
+to write it. Writes results/gpu_step.json and .png, and prints what could not be run. On an H200 the
+36 programs of both batch sizes took more than two and a half minutes to compile; `--noforms
+--notorch` is the short way.
 """
 
 import contextlib
@@ -222,6 +224,7 @@ def _torch(names: list[str], size: int) -> dict[str, Callable[[], None]]:
             for channels_last in (True, False) if not compiled else (True,):
                 layout = "channels_last" if channels_last else "NCHW"
                 name = f"PyTorch {'compile' if compiled else 'eager'} {layout} {precision}"
+                started = time.perf_counter()
                 try:
                     step = Step(
                         size,
@@ -243,6 +246,7 @@ def _torch(names: list[str], size: int) -> dict[str, Callable[[], None]]:
                     step.wait()
 
                 found[name] = turn
+                print(f"{name}: ready after {time.perf_counter() - started:.0f} s", flush=True)
     return found
 
 
@@ -299,13 +303,14 @@ def main(_) -> None:
     print(f"lowered {len(ours)} programs", flush=True)
     with ThreadPoolExecutor(8) as pool:
         compiling = {key: pool.submit(one.compile) for key, one in ours.items()}
-        for key, future in compiling.items():
+        for key, future in compiling.items():  # XLA tries kernels as it compiles: a minute and more
             try:
                 future.result()
             except Exception as error:
                 failed.append(f"{key}: {type(error).__name__}: {str(error)[:300]}")
                 del ours[key]
-    print("compiled", flush=True)
+                continue
+            print(f"{key}: compiled in {ours[key].seconds_to_compile:.0f} s", flush=True)
     rows = []
     for size in FLAGS.batch_size:
         batch = batch_of(size)

@@ -1,0 +1,80 @@
+"""The experiments: what they compute from their runs, and the forms that they time."""
+
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import ops
+from alexnet_jax.configs import digits
+from experiments import harness
+from experiments.paper import figure1
+from experiments.speed import gpu_step
+
+
+def test_epochs_to_the_target_lie_between_two_epochs():
+    assert figure1.epochs_to([0.5, 0.3, 0.2]) == pytest.approx(2.5)
+    assert figure1.epochs_to([0.25]) == 1
+    assert figure1.epochs_to([0.5, None, 0.3]) is None
+
+
+def test_contenders_take_turns_and_first_turns_are_dropped():
+    calls = []
+    contenders = {name: partial(calls.append, name) for name in "ab"}
+    seconds = harness.interleaved(contenders, turns=2, dropped=1)
+    assert "".join(calls) == "baabba"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_record_holds_the_result_and_the_machine(tmp_path):
+    harness.record("name", harness.rounded({"x": 1 / 3, "y": float("nan")}), folder=tmp_path)
+    content = json.loads((tmp_path / "name.json").read_text())
+    assert content["result"] == {"x": 0.33333, "y": None}
+    assert {"device", "cores", "cpu", "versions", "command"} <= set(content["environment"])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        gpu_step._space_to_depth,
+        partial(gpu_step._more_channels, channels=4),
+        gpu_step._feature_groups,
+    ],
+    ids=["space to depth", "4 channels", "feature groups"],
+)
+def test_other_forms_of_conv1_are_the_same_convolution(form):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 64, 64, 3)).astype(np.float32)
+    kernel = rng.normal(size=(11, 11, 3, 4)).astype(np.float32)
+    rest = {"stride": 4, "padding": ((0, 3), (0, 3))}
+    np.testing.assert_allclose(
+        form(x, kernel, **rest), ops.convolution(x, kernel, **rest), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_the_recomputed_lrn_is_the_same_norm(size):
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=(2, 3, 16)).astype(np.float32) * 30, rng.normal(size=(2, 3, 16))
+    given = (size, 2.0, 0.01, 0.75, 2)
+
+    def outcome(norm):
+        return jax.value_and_grad(lambda x: (norm(x, *given) * g).sum())(x)
+
+    expected, found = outcome(ops.local_response_norm), outcome(gpu_step._lrn_recomputed)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-5)
+
+
+def test_fit_trains_and_tests_on_what_lies_on_the_device(quick_compilation):
+    config = digits.get_config()
+    config.train_split, config.validation_split = "train[:128]", "train[128:192]"
+    config.test_split = "test[:50]"
+    config.stored_size, config.model.image_size = 72, 64
+    config.model.conv_features, config.model.fc_features = (4, 4, 4, 4, 4), (8, 8)
+    config.num_epochs = 1
+    result, arrays = harness.fit(config, say=lambda line: None)
+    assert result["test"]["center"]["of"] == len(arrays["log_probs_center"]) == 50
+    assert result["epochs"][0]["train"]["loss"] == pytest.approx(np.log(10), abs=0.3)
