@@ -1,14 +1,87 @@
-"""The README's snippet runs as it stands, and its layer table is what the command prints."""
+"""The README: its snippet runs, its tables, figures and commands are those of the code and data."""
 
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from alexnet_jax import alexnet
 from alexnet_jax.models.layer_table import format_table, layer_table
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "experiments" / "results"
+COMMANDS = sorted(set(re.findall(r"`python ((?:-m )?experiments[^`]*)`", README)))
+
+
+def _script(command: str) -> Path:
+    words = [word for word in shlex.split(command) if word != "-m"]
+    return ROOT / (words[0] if words[0].endswith(".py") else words[0].replace(".", "/") + ".py")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_printed_experiments_take_their_flags(command):
+    if "app.run" not in _script(command).read_text():
+        assert not re.search(r" --", command)  # it has no flags
+        return
+    arguments = [*shlex.split(command), "--only_check_args"]
+    ended = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def _row(start: str) -> str:
+    return next(line for line in README.splitlines() if line.startswith(f"| {start}"))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def test_figures_of_the_imagenette_run_are_those_of_its_log():
+    lines = (RESULTS / "imagenette_224.jsonl").read_text().splitlines()
+    error = {entry["split"]: entry["top1_error"] for entry in map(json.loads, lines)}
+    figures = f"{_percent(error['test'])} / {_percent(error['test_ten_views'])}%"
+    assert figures in _row("Imagenette, full network, 224 pixels")
+
+
+def test_figures_of_the_ablations_are_those_of_the_result():
+    result = json.loads((RESULTS / "ablations_128.json").read_text())["result"]
+    rows = {row["variant"]: row for row in result["variants"]}
+    named = ("paper", "no LRN", "plain pooling", "one-GPU net", "no dropout", "no crops, no flips")
+    errors = [_percent(rows[name]["test_ten"]["mean"]) for name in (*named, "no colour")]
+    assert f"{' / '.join(errors)}%" in _row("Imagenette, 128 pixels")
+    shares = [
+        " / ".join(f"{share:.2f}" for share in rows[name]["color_shares"][0])
+        for name in ("paper", "no LRN")
+    ]
+    assert ", ".join(shares) in _row("the same nets: share of colour")
+
+
+def test_figures_of_the_meshes_and_calls_are_those_of_the_results():
+    mesh = json.loads((RESULTS / "mesh_overhead_gpu.json").read_text())
+    milliseconds = 1e3 * mesh["median_seconds"]["no mesh"]
+    assert f"{mesh['median_of_ratios']:.3f} ({milliseconds:.1f} ms" in _row(
+        "mesh of 1x1 against no mesh, batch"
+    )
+    calls = json.loads((RESULTS / "steps_per_call_gpu.json").read_text())
+    assert f"{calls['times_as_fast_in_one_call']['median']:.1f}x" in _row(
+        "digits recipe, 21 updates"
+    )
+
+
+def test_figures_of_fine_tuning_are_those_of_the_result_seed_by_seed():
+    result = json.loads((RESULTS / "fine_tune.json").read_text())
+    errors = result["test_top1_error_after_each_third"]
+    pairs = zip(errors["from scratch"], errors["fine-tuned"], strict=True)
+    text = "; ".join(f"{100 * a[-1]:.1f} → {100 * b[-1]:.1f}%" for a, b in pairs)
+    assert text in _row("Imagenette, 5 new classes")
 
 
 def test_layer_table_is_the_commands():

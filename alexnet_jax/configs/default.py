@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
     config.stored_size = 256
     config.cache = "none"  # or "host", "device": keep the decoded images there
     # With cache="device", updates made in one compiled call. Pays where a step is short against
-    # its launch, on a GPU; on CPU it is 11 times slower (experiments/steps_per_call.py).
+    # its launch: digits on an H200 1.9 times as fast, on CPU 11 times slower
+    # (experiments/steps_per_call.py, on CPU with --updates=3 --turns=3).
     config.steps_per_call = 1
     # Processes that read and decode; 0: threads of this one, which were faster on two cores (raw
     # 7,924 against 5,014 images/s, JPEG 4,246 against 2,969: experiments/read_speed.py).
