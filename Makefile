@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-beam bench-gpu lint format clean
+.PHONY: help train test test-slow test-beam bench bench-gpu lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,8 +28,12 @@ test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs
 	$(VENV)-beam/bin/python -m pip install --quiet --disable-pip-version-check -e '.[prepare,dev]'
 	$(VENV)-beam/bin/python -m pytest tests/data/test_beam.py
 
+bench: $(READY) ## The training step beside PyTorch's, on this machine
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/python -m experiments.speed.step --batch_size=32 --batch_size=128
+
 bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this package
-	-$(PYTHON) -m experiments.speed.gpu_step
+	-$(PYTHON) -m experiments.speed.step --batch_size=128 --batch_size=512 --updates=20 --forms
 	-$(PYTHON) experiments/mesh_overhead.py
 	-$(PYTHON) experiments/steps_per_call.py
 	-$(PYTHON) experiments/read_speed.py --suffix=_gpu

@@ -1,12 +1,13 @@
-"""The whole training step on a GPU: precisions, forms of the slow operations, and PyTorch.
+"""The whole training step side by side with PyTorch's, and forms of its slow operations.
 
-    python -m experiments.speed.gpu_step [--batch_size=128 --batch_size=512]
+    python -m experiments.speed.step --batch_size=32 --updates=2       # on CPU
+    python -m experiments.speed.step --batch_size=128 --batch_size=512 --forms   # on a GPU
 
 All contenders take turns in one process; a turn is a few updates on a batch that lies on the
-device, augmentation included. Each form replaces one operation of `alexnet_jax.ops` by another way
-to write it. Writes results/gpu_step.json and .png, and prints what could not be run. On an H200 the
-36 programs of both batch sizes took more than two and a half minutes to compile; `--noforms
---notorch` is the short way.
+device, augmentation included. With --forms, each form replaces one operation of `alexnet_jax.ops`
+by another way to write it. Writes results/step_PLATFORM.json and .png, and prints what could not be
+run. On an H200 the 36 programs of both batch sizes with --forms took more than two and a half
+minutes to compile.
 """
 
 import contextlib
@@ -26,15 +27,16 @@ from jax import lax
 from matplotlib.figure import Figure
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step, ops
+from alexnet_jax.models.network import PRECISIONS
 from alexnet_jax.step import make_eval_step
 from experiments import harness
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_integer("batch_size", [128, 512], "images a step")
+flags.DEFINE_multi_integer("batch_size", [32, 128], "images a step")
 flags.DEFINE_integer("turns", 7, "counted turns of each contender")
-flags.DEFINE_integer("updates", 20, "updates a turn")
+flags.DEFINE_integer("updates", 2, "updates a turn")
 flags.DEFINE_bool("torch", True, "PyTorch too")
-flags.DEFINE_bool("forms", True, "other forms of the operations too")
+flags.DEFINE_bool("forms", False, "other forms of the operations too")
 GFLOP = 4.136  # of a training step, an image: 724,406,816 MAC x 2 x 3 less conv1's input gradient
 
 
@@ -219,16 +221,17 @@ def _torch(names: list[str], size: int) -> dict[str, Callable[[], None]]:
     from experiments.speed.torch_alexnet import Step
 
     found = {}
-    for precision in ("tensorfloat32", "bfloat16"):
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    for precision in _precisions():
         for compiled in (False, True):
-            for channels_last in (True, False) if not compiled else (True,):
+            for channels_last in (True, False):
                 layout = "channels_last" if channels_last else "NCHW"
                 name = f"PyTorch {'compile' if compiled else 'eager'} {layout} {precision}"
                 started = time.perf_counter()
                 try:
                     step = Step(
                         size,
-                        device="cuda",
+                        device=device,
                         precision=precision,
                         channels_last=channels_last,
                         compile=compiled,
@@ -250,19 +253,24 @@ def _torch(names: list[str], size: int) -> dict[str, Callable[[], None]]:
     return found
 
 
+def _precisions() -> tuple[str, ...]:
+    """Those that differ on this backend."""
+    cpu = jax.default_backend() == "cpu"
+    return ("float32", "bfloat16") if cpu else ("float32", "tensorfloat32", "bfloat16")
+
+
 def ceilings() -> dict[str, float]:
-    """TFLOP/s of a product of 8192 cubed by precision, and TB/s of a copy (read and written)."""
+    """TFLOP/s of a large product by precision, and TB/s of a copy (read and written)."""
+    side = 2048 if jax.default_backend() == "cpu" else 8192
     found = {}
     key = jax.random.key(0)
-    for name, dtype, precision in (
-        ("bfloat16", jnp.bfloat16, None),
-        ("tensorfloat32", jnp.float32, lax.Precision.DEFAULT),
-        ("float32", jnp.float32, lax.Precision.HIGHEST),
-    ):
-        a = jax.random.normal(key, (8192, 8192), dtype)
+    for name in _precisions():
+        dtype = jnp.bfloat16 if name == "bfloat16" else jnp.float32
+        precision = PRECISIONS[name]
+        a = jax.random.normal(key, (side, side), dtype)
         product = jax.jit(partial(jnp.matmul, precision=precision))
-        found[f"{name} TFLOP/s"] = 2 * 8192**3 / _seconds(lambda a=a, f=product: f(a, a)) / 1e12
-    x = jnp.ones((2**30,), jnp.float32)
+        found[f"{name} TFLOP/s"] = 2 * side**3 / _seconds(lambda a=a, f=product: f(a, a)) / 1e12
+    x = jnp.ones((side**2 * 16,), jnp.float32)
     copy = jax.jit(lambda x: x + 1)
     found["copy TB/s"] = 2 * x.nbytes / _seconds(lambda: copy(x)) / 1e12
     return found
@@ -278,9 +286,9 @@ def _seconds(work: Callable[[], Any], calls: int = 5) -> float:
     return statistics.median(times)
 
 
-def _evaluation(size: int) -> dict[str, float]:
-    """Images/s of evaluation by views, bfloat16."""
-    model = alexnet(precision="bfloat16")
+def _evaluation(size: int, precision: str) -> dict[str, float]:
+    """Images/s of evaluation by views."""
+    model = alexnet(precision=precision)
     state, batch = create_train_state(model, jax.random.key(0)), batch_of(size)
     found = {}
     for views in ("center", "ten"):
@@ -295,7 +303,7 @@ def main(_) -> None:
     forms = list(FORMS) if FLAGS.forms else ["as shipped"]
     ours = {}
     for size in FLAGS.batch_size:
-        for precision in ("float32", "tensorfloat32", "bfloat16"):
+        for precision in _precisions():
             for form in forms if precision != "float32" else forms[:1]:
                 if form != "as shipped" and precision != "bfloat16" and size != FLAGS.batch_size[0]:
                     continue
@@ -353,7 +361,8 @@ def main(_) -> None:
         for one in contenders.values():
             one.end()
         write(rows, failed, {})
-    write(rows, failed, {"ceilings": ceilings(), "evaluation": _evaluation(512)})
+    evaluated = {name: _evaluation(FLAGS.batch_size[0], name) for name in _precisions()}
+    write(rows, failed, {"ceilings": ceilings(), "evaluation": evaluated})
     for line in failed:
         print("not run:", line)
 
@@ -369,7 +378,7 @@ def write(rows: list[dict], failed: list[str], more: dict[str, Any]) -> None:
         **versions,
         **more,
     }
-    harness.record("gpu_step", harness.rounded(result, 3), draw(rows))
+    harness.record(f"step_{jax.default_backend()}", harness.rounded(result, 3), draw(rows))
 
 
 def draw(rows: list[dict]) -> Figure:
