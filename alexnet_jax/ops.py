@@ -5,13 +5,16 @@ hand-written one; the mathematics is the same, and the tests hold both against N
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from alexnet_jax import winograd
+from alexnet_jax.windows import taps, untap
 
 # Section 3.1; `tanh` and `sigmoid` are the saturating units that figure 1 compares with.
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
@@ -29,7 +32,7 @@ def convolution(
     """Cross-correlates `x` with `kernel`, each group of outputs seeing its own group of inputs.
 
     Groups are written as convolutions side by side: XLA:CPU has no fast path for
-    `feature_group_count`.
+    `feature_group_count`. On CPU wide layers take Winograd's form (`winograd`).
 
     Args:
       x: [B, H, W, C].
@@ -44,14 +47,86 @@ def convolution(
 
     Source: AlexNet §3.5.
     """
-    convolve = partial(
-        lax.conv_general_dilated,
-        window_strides=(stride, stride),
-        padding=padding,
+    convolve = _winograd_form(x.dtype, kernel.shape, stride) or partial(
+        _direct_convolution, stride=stride, precision=precision
+    )
+    return _by_group(partial(convolve, padding=padding), x, kernel, groups)
+
+
+def _direct_convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+    precision: lax.PrecisionLike,
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (stride, stride),
+        padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision,
     )
-    return _by_group(convolve, x, kernel, groups)
+
+
+# Taps of a side -> the tile of outputs that is fastest on CPU.
+_TILES = {3: 5, 5: 4}
+# Inputs and outputs of a group from which on Winograd's products outweigh its transforms.
+_WINOGRAD_CHANNELS = 32
+
+
+def _winograd_form(
+    dtype: Any, kernel: tuple[int, ...], stride: int
+) -> Callable[..., jax.Array] | None:
+    """Winograd's form of a convolution; None where the direct one is as fast or more exact."""
+    taps, width, inputs, outputs = kernel
+    tile = _TILES.get(-(-taps // stride))
+    wide = min(inputs * stride**2, outputs) >= _WINOGRAD_CHANNELS
+    single = dtype in (jnp.float32, jnp.bfloat16)
+    if not (_on_cpu() and tile and wide and single and taps == width):
+        return None
+
+    def convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+        y_dtype = x.dtype
+        x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+        if stride > 1:
+            x, kernel = _space_to_depth(x, kernel, stride, padding)
+            padding = ((0, 0), (0, 0))
+        return winograd.convolution(x, kernel, padding=padding, tile=tile).astype(y_dtype)
+
+    return convolve
+
+
+def _space_to_depth(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Sequence[tuple[int, int]]
+) -> tuple[jax.Array, jax.Array]:
+    """Blocks of stride x stride pixels as channels: the same outputs, with stride 1.
+
+    The paper's 11 x 11 taps with stride 4 over 3 channels become 3 x 3 over 48.
+    """
+    side = -(-kernel.shape[0] // stride)
+    fill = side * stride - kernel.shape[0]
+    kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
+    edges = []
+    for size, (low, high) in zip(x.shape[1:3], padding, strict=True):
+        outputs = (size + low + high + fill - side * stride) // stride + 1
+        edges.append((low, (outputs - 1 + side) * stride - size - low, 0))
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+    def blocks(array: jax.Array, axis: int) -> jax.Array:
+        """[…, rows, columns, channels, …], rows at `axis`, to blocks."""
+        rows, columns, channels, *rest = array.shape[axis:]
+        before = array.shape[:axis]
+        array = array.reshape(
+            *before, rows // stride, stride, columns // stride, stride, channels, *rest
+        )
+        array = jnp.moveaxis(array, axis + 1, axis + 2)
+        return array.reshape(
+            *before, rows // stride, columns // stride, stride**2 * channels, *rest
+        )
+
+    return blocks(x, 1), blocks(kernel, 0)
 
 
 def local_convolution(
@@ -85,8 +160,8 @@ def local_convolution(
     Source: the authors' CIFAR-10 layer files, type "local".
     """
     wanted = tuple(
-        (side + sum(pad) - taps) // stride + 1
-        for side, pad, taps in zip(x.shape[1:3], padding, kernel.shape[2:4], strict=True)
+        (side + sum(pad) - reach) // stride + 1
+        for side, pad, reach in zip(x.shape[1:3], padding, kernel.shape[2:4], strict=True)
     )
     if kernel.shape[:2] != wanted:
         raise ValueError(f"kernels of {kernel.shape[:2]} positions where the windows are {wanted}")
@@ -103,7 +178,7 @@ def _local_convolution(
 ) -> jax.Array:
     rows, columns, kh, kw, _, features = kernel.shape
     x = jnp.pad(x.transpose(1, 2, 0, 3), (*padding, (0, 0), (0, 0)))  # positions first
-    taps = [
+    parts = [
         lax.slice(
             x,
             (i, j, 0, 0),
@@ -113,9 +188,9 @@ def _local_convolution(
         for i in range(kh)
         for j in range(kw)
     ]
-    windows = jnp.concatenate(taps, -1)  # [H', W', B, kh * kw * C]
+    windows = jnp.concatenate(parts, -1)  # [H', W', B, kh * kw * C]
     windows = windows.reshape(rows * columns, *windows.shape[2:])
-    weights = kernel.reshape(rows * columns, windows.shape[-1], features)
+    weights = kernel.astype(x.dtype).reshape(rows * columns, windows.shape[-1], features)
     y = jnp.matmul(windows, weights, precision=precision)
     return y.reshape(rows, columns, -1, features).transpose(2, 0, 1, 3)
 
@@ -125,11 +200,48 @@ def at_least_float32(dtype: Any) -> Any:
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
 def dense(
     x: jax.Array, kernel: jax.Array, *, groups: int = 1, precision: lax.PrecisionLike = None
 ) -> jax.Array:
-    """Multiplies `x` [B, I] by `kernel` [I / groups, O], group by group, to [B, O]."""
-    return _by_group(partial(jnp.matmul, precision=precision), x, kernel, groups)
+    """Multiplies `x` [B, I] by `kernel` [I / groups, O], group by group, to [B, O] of its dtype."""
+    return _by_group(partial(_product, precision=precision), x, kernel, groups)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+    return _dot(x, kernel.astype(x.dtype), (1, 0), precision).astype(x.dtype)
+
+
+def _product_forward(
+    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(x, kernel, precision), (x, kernel)
+
+
+def _product_backward(
+    precision: lax.PrecisionLike, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # The kernel, by far the largest array, is read as it lies: the transpose is the small result.
+    x, kernel = residuals
+    d_x = _dot(kernel.astype(x.dtype), g, (1, 1), precision).T.astype(x.dtype)
+    return d_x, _dot(x, g, (0, 0), precision).astype(kernel.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def _dot(
+    a: jax.Array, b: jax.Array, axes: tuple[int, int], precision: lax.PrecisionLike
+) -> jax.Array:
+    """The product of two matrices summed over an axis of each."""
+    # XLA:CPU multiplies bfloat16 as such only where the result is to be float32.
+    dtype = at_least_float32(a.dtype) if _on_cpu() else a.dtype
+    numbers = ((axes[:1], axes[1:]), ((), ()))
+    return lax.dot_general(a, b, numbers, precision, dtype)
 
 
 def _by_group(
@@ -149,14 +261,14 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     The gradient of the bias is a product with ones: as a plain sum, XLA:CPU fuses the whole
     backward pass into one slow reduction.
     """
-    return x + jnp.broadcast_to(bias, x.shape)
+    return x + jnp.broadcast_to(bias.astype(x.dtype), x.shape)
 
 
-def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
-    return add_bias(x, bias), None
+def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return add_bias(x, bias), bias
 
 
-def _add_bias_backward(_: None, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _add_bias_backward(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows = g.reshape(-1, g.shape[-1])
     ones = jnp.ones(rows.shape[:1], g.dtype)
     # The sum runs over up to a million rows, so it is kept in float32 or better.
@@ -166,7 +278,7 @@ def _add_bias_backward(_: None, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         precision=lax.Precision.HIGHEST,
         preferred_element_type=at_least_float32(g.dtype),
     )
-    return g, total.astype(g.dtype)
+    return g, total.astype(bias.dtype)
 
 
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
@@ -204,8 +316,8 @@ def _lrn_forward(
     x: jax.Array, size: int, k: float, alpha: float, beta: float, towers: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     a = x.astype(at_least_float32(x.dtype))
-    d = k + alpha * _window_sum(a * a, size, towers)
-    return (a * _inverse_power(d, beta)).astype(x.dtype), (x, d)
+    s = _inverse_root(k + alpha * _window_sum(a * a, size, towers))
+    return _times_power(a, s, 4 * beta).astype(x.dtype), (x, s)
 
 
 def _lrn_backward(
@@ -217,13 +329,13 @@ def _lrn_backward(
     residuals: tuple[jax.Array, jax.Array],
     g: jax.Array,
 ) -> tuple[jax.Array]:
-    # b_i = a_i d_i^-β and ∂d_i/∂a_j = 2α a_j for j in the window of i, so
+    # With the denominator d^β: b_i = a_i d_i^-β and ∂d_i/∂a_j = 2α a_j for j in the window of i, so
     # ∂L/∂a_j = g_j d_j^-β - 2αβ a_j Σ_{i: j in window of i} g_i a_i d_i^(-β-1).
     del k
-    x, d = residuals
-    a, g = x.astype(d.dtype), g.astype(d.dtype)
-    scaled = g * _inverse_power(d, beta)
-    spread = _window_sum(scaled * a / d, size, towers, transpose=True)
+    x, s = residuals
+    a, g = x.astype(s.dtype), g.astype(s.dtype)
+    scaled = _times_power(g, s, 4 * beta)
+    spread = _window_sum(_times_power(scaled * a, s, 4), size, towers, transpose=True)
     return ((scaled - (2 * alpha * beta) * a * spread).astype(x.dtype),)
 
 
@@ -236,18 +348,24 @@ def _window_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -
     j, i = np.arange(channels)[:, None], np.arange(channels)[None, :]
     within = (i - size // 2 <= j) & (j < i - size // 2 + size)  # [j, i]: j is in the window of i
     band = jnp.asarray(within.T if transpose else within, x.dtype)
-    sums = [
-        jnp.matmul(part, band, precision=lax.Precision.HIGHEST) for part in jnp.split(x, towers, -1)
-    ]
-    return jnp.concatenate(sums, axis=-1)
+    rows = x.reshape(-1, channels)  # one for each tower: no copy, unlike splitting
+    return jnp.matmul(rows, band, precision=lax.Precision.HIGHEST).reshape(x.shape)
 
 
-def _inverse_power(d: jax.Array, beta: float) -> jax.Array:
-    """d ** -beta; for the paper's 0.75 by two square roots, which is much faster."""
-    if beta == 0.75:
-        r = lax.rsqrt(d)
-        return r * jnp.sqrt(r)
-    return d**-beta
+def _inverse_root(d: jax.Array) -> jax.Array:
+    """d ** -1/4, of which the paper's d ** -3/4 is a power: two square roots, no logarithm."""
+    return jnp.sqrt(lax.rsqrt(d))
+
+
+def _times_power(x: jax.Array, s: jax.Array, exponent: float) -> jax.Array:
+    """x * s ** exponent.
+
+    A small whole power one factor after the other: as a product of its own, XLA would keep it
+    beside `s` from the forward to the backward pass.
+    """
+    if exponent == int(exponent) and exponent <= 8:
+        return reduce(jnp.multiply, [s] * int(exponent), x)
+    return x * s**exponent
 
 
 def within_map_norm(
@@ -272,7 +390,7 @@ def within_map_norm(
     squares = lax.reduce_window(
         a * a, 0.0, lax.add, (1, size, size, 1), (1, 1, 1, 1), ((0, 0), margin, margin, (0, 0))
     )
-    return (a * _inverse_power(1 + alpha * squares, beta)).astype(x.dtype)
+    return _times_power(a, _inverse_root(1 + alpha * squares), 4 * beta).astype(x.dtype)
 
 
 def max_pool(x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False) -> jax.Array:
@@ -341,7 +459,7 @@ def _reach(x: jax.Array, window: int, stride: int, axis: int, value: Any) -> jax
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _sum_pool_axis(x: jax.Array, window: int, stride: int, axis: int, length: int) -> jax.Array:
     """Sum of every window along `axis`, which is `length` long."""
-    first, *others = _taps(x, window, stride, axis)
+    first, *others = taps(x, window, stride, axis)
     return sum(others, start=first)
 
 
@@ -354,7 +472,7 @@ def _sum_pool_axis_forward(
 def _sum_pool_axis_backward(
     window: int, stride: int, axis: int, length: int, _: None, g: jax.Array
 ) -> tuple[jax.Array]:
-    return (_untap([g] * window, stride, axis, length),)
+    return (untap([g] * window, stride, axis, length),)
 
 
 _sum_pool_axis.defvjp(_sum_pool_axis_forward, _sum_pool_axis_backward)
@@ -362,62 +480,27 @@ _sum_pool_axis.defvjp(_sum_pool_axis_forward, _sum_pool_axis_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool_axis(x: jax.Array, window: int, stride: int, axis: int) -> jax.Array:
-    taps = _taps(x, window, stride, axis)
-    pooled = taps[0]
-    for tap in taps[1:]:
-        pooled = jnp.maximum(pooled, tap)
-    return pooled
-
-
-def _taps(x: jax.Array, window: int, stride: int, axis: int) -> list[jax.Array]:
-    """For each offset k < window, the k-th element of every window along `axis`."""
-    span = (x.shape[axis] - window) // stride * stride + 1
-    return [lax.slice_in_dim(x, k, k + span, stride, axis) for k in range(window)]
+    return reduce(jnp.maximum, taps(x, window, stride, axis))
 
 
 def _max_pool_axis_forward(
     x: jax.Array, window: int, stride: int, axis: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    pooled = _max_pool_axis(x, window, stride, axis)
-    return pooled, (x, pooled)
+) -> tuple[jax.Array, tuple[jax.Array, int]]:
+    # Which tap was the first maximum is all that is kept: a byte instead of the map.
+    pooled, *others = taps(x, window, stride, axis)
+    which = jnp.zeros(pooled.shape, np.min_scalar_type(window))
+    for k, tap in enumerate(others, 1):
+        which = jnp.where(tap > pooled, which.dtype.type(k), which)
+        pooled = jnp.maximum(pooled, tap)
+    return pooled, (which, x.shape[axis])
 
 
 def _max_pool_axis_backward(
-    window: int, stride: int, axis: int, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+    window: int, stride: int, axis: int, residuals: tuple[jax.Array, int], g: jax.Array
 ) -> tuple[jax.Array]:
-    x, pooled = residuals
-    unclaimed = jnp.ones_like(pooled, bool)
-    routed = []
-    for tap in _taps(x, window, stride, axis):
-        first = (tap == pooled) & unclaimed
-        unclaimed &= ~first
-        routed.append(jnp.where(first, g, 0))
-    return (_untap(routed, stride, axis, x.shape[axis]),)
-
-
-def _untap(taps: Sequence[jax.Array], stride: int, axis: int, length: int) -> jax.Array:
-    """The transpose of `_taps`: adds the k-th elements of the windows up where they came from."""
-    # Position stride * i + r is offset r + stride * m of window i - m. Each residue r is summed
-    # apart, then the residues are interleaved: no scatter, no interior padding.
-    rows = -(-length // stride)
-    residues = [
-        sum(_shift(taps[k], k // stride, rows, axis) for k in range(r, len(taps), stride))
-        if r < len(taps)
-        else jnp.zeros_like(_shift(taps[0], 0, rows, axis))
-        for r in range(stride)
-    ]
-    shape = list(taps[0].shape)
-    shape[axis] = rows * stride
-    interleaved = jnp.stack(residues, axis + 1).reshape(shape)
-    return lax.slice_in_dim(interleaved, 0, length, axis=axis)
-
-
-def _shift(x: jax.Array, by: int, length: int, axis: int) -> jax.Array:
-    """Moves `x` by `by` places along `axis` within `length` places, filled with zeros."""
-    after = length - by - x.shape[axis]
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (by, after, 0)  # a negative margin crops
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
+    which, length = residuals
+    routed = [jnp.where(which == k, g, 0) for k in range(window)]
+    return (untap(routed, stride, axis, length),)
 
 
 _max_pool_axis.defvjp(_max_pool_axis_forward, _max_pool_axis_backward)

@@ -243,8 +243,6 @@ class Product(nn.Module):
         bias = self.param(
             "bias", nn.initializers.constant(row.bias), (*places, features), jnp.float32
         )
-        if x.dtype == jnp.bfloat16:
-            kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
         if row.kernel_size:
             convolve = ops.convolution if row.shared else ops.local_convolution
             x = convolve(

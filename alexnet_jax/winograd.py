@@ -1,0 +1,110 @@
+"""Convolution with fewer products, as Winograd's minimal filtering: the fast form on CPU.
+
+A tile of m x m outputs of r x r taps reads n x n inputs, n = m + r - 1. Taken as polynomials, taps
+and inputs are multiplied value by value at n points, so the tile costs n² products for each pair of
+channels where the sum over taps costs m² r²: 64 instead of 400 for the paper's 5 x 5 kernels. The
+values at the points come from small constant matrices; the products of all tiles at one point are
+one matrix product over the channels.
+
+Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin & Gray, "Fast Algorithms for
+Convolutional Neural Networks", 2016. The matrices are made here, by Cook and Toom's construction.
+"""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from alexnet_jax.windows import taps, untap
+
+# Where the polynomials are evaluated, before infinity. Small numbers keep the rounding small.
+_POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)
+MOST_INPUTS = len(_POINTS) + 1  # n above
+
+
+def convolution(
+    x: jax.Array, kernel: jax.Array, *, padding: tuple[tuple[int, int], tuple[int, int]], tile: int
+) -> jax.Array:
+    """Cross-correlates `x` with `kernel`, stride 1, in float32.
+
+    Rounds to about 2e-5 of the largest output, where a sum over taps rounds to about 1e-6.
+
+    Args:
+      x: float32 [B, H, W, C].
+      kernel: float32 [r, r, C, F].
+      padding: zeros (low, high) on H and on W.
+      tile: m, the side of the tiles of outputs; at most `MOST_INPUTS` + 1 - r.
+
+    Returns:
+      float32 [B, H', W', F].
+    """
+    side, _, channels, features = kernel.shape
+    inputs = tile + side - 1
+    outputs = [size + sum(pad) + 1 - side for size, pad in zip(x.shape[1:3], padding, strict=True)]
+    tiles = [-(-size // tile) for size in outputs]
+    edges = [
+        (low, count * tile + side - 1 - size - low, 0)
+        for size, (low, _), count in zip(x.shape[1:3], padding, tiles, strict=True)
+    ]
+    x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *edges, (0, 0, 0)])
+    of_inputs, of_taps, of_outputs = _matrices(tile, side)
+    multiply = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    values = multiply(of_inputs, _tiles(x, inputs, tile).reshape(inputs**2, -1))
+    weights = multiply(of_taps, kernel.reshape(side**2, -1))
+    products = multiply(
+        values.reshape(inputs**2, -1, channels), weights.reshape(inputs**2, channels, features)
+    )
+    y = multiply(of_outputs, products.reshape(inputs**2, -1))
+    y = y.reshape(tile, tile, len(x), *tiles, features).transpose(2, 3, 0, 4, 1, 5)
+    y = y.reshape(len(x), tiles[0] * tile, tiles[1] * tile, features)
+    return y[:, : outputs[0], : outputs[1]]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _tiles(x: jax.Array, inputs: int, tile: int) -> jax.Array:
+    """[B, H, W, C] to [inputs * inputs, B, rows of tiles, columns of tiles, C].
+
+    Slices with a gradient of slices: XLA would pad each of them out to all of `x` and add.
+    """
+    rows = taps(x, inputs, tile, 1)
+    return jnp.stack([part for row in rows for part in taps(row, inputs, tile, 2)])
+
+
+def _tiles_forward(x: jax.Array, inputs: int, tile: int) -> tuple[jax.Array, tuple[int, ...]]:
+    return _tiles(x, inputs, tile), x.shape[1:3]
+
+
+def _tiles_backward(
+    inputs: int, tile: int, sides: tuple[int, ...], g: jax.Array
+) -> tuple[jax.Array]:
+    height, width = sides
+    rows = [untap(list(row), tile, 2, width) for row in g.reshape(inputs, inputs, *g.shape[1:])]
+    return (untap(rows, tile, 1, height),)
+
+
+_tiles.defvjp(_tiles_forward, _tiles_backward)
+
+
+@cache
+def _matrices(tile: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What takes n² inputs and r² taps to n² values, and n² products to m² outputs; float32.
+
+    Multiplying polynomials is evaluating both, multiplying, and interpolating. Correlation is the
+    transpose: inputs are what is interpolated, outputs what is evaluated.
+    """
+    inputs = tile + side - 1
+    points = np.array(_POINTS[: inputs - 1], np.float64)
+
+    def evaluate(coefficients: int) -> np.ndarray:
+        infinity = np.zeros((1, coefficients))
+        infinity[0, -1] = 1
+        return np.concatenate([np.vander(points, coefficients, increasing=True), infinity])
+
+    of_taps, of_outputs = evaluate(side), evaluate(tile).T
+    of_inputs = np.linalg.inv(evaluate(inputs)).T
+    scale = np.abs(of_taps).sum(1, keepdims=True)  # values of the taps no larger than the taps
+    pairs = (of_inputs * scale, of_taps / scale, of_outputs)
+    of_inputs, of_taps, of_outputs = (np.kron(m, m).astype(np.float32) for m in pairs)
+    return of_inputs, of_taps, of_outputs
