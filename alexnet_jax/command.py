@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
+from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.wording import write_on_any_terminal
 
 Arguments = Callable[[Sequence[str]], Sequence[str]]
@@ -29,6 +30,7 @@ def run(
       rewrite: applied to them before the flags are read.
     """
     write_on_any_terminal()
+    keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()

@@ -1,6 +1,7 @@
 """What this machine lets a process use, on systems that do not all say it in the same way."""
 
 import contextlib
+import ctypes
 import os
 
 try:
@@ -23,6 +24,23 @@ def allow_open_files() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# Names of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what this process frees; elsewhere nothing. Call before jax's first work.
+
+    XLA:CPU allocates a step's temporary arrays anew each time. By default they go back to the
+    system in between and every page is cleared and mapped again: a fifth of the time of a step.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)  # large arrays from the heap
+        mallopt(_M_ARENA_MAX, 1)  # one heap for all threads: others shrink by themselves
+        mallopt(_M_TRIM_THRESHOLD, -1)  # which never shrinks
 
 
 def take_lock(handle: int) -> bool:

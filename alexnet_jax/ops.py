@@ -4,6 +4,7 @@ Each is an ordinary function of arrays. Those whose automatic gradient XLA compi
 hand-written one; the mathematics is the same, and the tests hold both against NumPy.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any
@@ -47,8 +48,12 @@ def convolution(
 
     Source: AlexNet §3.5.
     """
-    convolve = _winograd_form(x.dtype, kernel.shape, stride) or partial(
-        _direct_convolution, stride=stride, precision=precision
+    part = (*x.shape[:-1], x.shape[-1] // groups), (*kernel.shape[:-1], kernel.shape[-1] // groups)
+    tile = _winograd_tile(x.dtype, *part, stride, padding)
+    convolve = (
+        partial(_winograd_convolution, stride=stride, tile=tile)
+        if tile
+        else partial(_direct_convolution, stride=stride, precision=precision)
     )
     return _by_group(partial(convolve, padding=padding), x, kernel, groups)
 
@@ -70,32 +75,47 @@ def _direct_convolution(
     )
 
 
-# Taps of a side -> the tile of outputs that is fastest on CPU.
-_TILES = {3: 5, 5: 4}
-# Inputs and outputs of a group from which on Winograd's products outweigh its transforms.
-_WINOGRAD_CHANNELS = 32
+# How many multiplications Winograd's form must save to be faster: its products are smaller, and it
+# moves more. Where it saves 1.6 they were as fast (experiments/speed/step.py).
+_WORTHWHILE = 1.7
 
 
-def _winograd_form(
-    dtype: Any, kernel: tuple[int, ...], stride: int
-) -> Callable[..., jax.Array] | None:
-    """Winograd's form of a convolution; None where the direct one is as fast or more exact."""
-    taps, width, inputs, outputs = kernel
-    tile = _TILES.get(-(-taps // stride))
-    wide = min(inputs * stride**2, outputs) >= _WINOGRAD_CHANNELS
-    single = dtype in (jnp.float32, jnp.bfloat16)
-    if not (_on_cpu() and tile and wide and single and taps == width):
-        return None
+def _winograd_tile(
+    dtype: Any,
+    x: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+) -> int:
+    """The tile for Winograd's form of a convolution of these shapes; 0 for the direct form."""
+    taps, width, channels, features = kernel
+    side = -(-taps // stride)
+    exact = dtype not in (jnp.float32, jnp.bfloat16)
+    if not _on_cpu() or exact or taps != width or not 1 < side < winograd.MOST_INPUTS:
+        return 0
+    rows, columns = (
+        (size + sum(pad) - taps) // stride + 1 for size, pad in zip(x[1:3], padding, strict=True)
+    )
+    tile, multiplications = winograd.best_tile(
+        (rows, columns), side, channels * stride**2, features
+    )
+    direct = rows * columns * math.prod(kernel)
+    return tile if direct > _WORTHWHILE * multiplications else 0
 
-    def convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
-        y_dtype = x.dtype
-        x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        if stride > 1:
-            x, kernel = _space_to_depth(x, kernel, stride, padding)
-            padding = ((0, 0), (0, 0))
-        return winograd.convolution(x, kernel, padding=padding, tile=tile).astype(y_dtype)
 
-    return convolve
+def _winograd_convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+    tile: int,
+) -> jax.Array:
+    dtype = x.dtype
+    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    if stride > 1:
+        x, kernel = _space_to_depth(x, kernel, stride, padding)
+        padding = ((0, 0), (0, 0))
+    return winograd.convolution(x, kernel, padding=padding, tile=tile).astype(dtype)
 
 
 def _space_to_depth(

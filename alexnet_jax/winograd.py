@@ -10,6 +10,8 @@ Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin & Gray, "
 Convolutional Neural Networks", 2016. The matrices are made here, by Cook and Toom's construction.
 """
 
+import math
+from collections.abc import Sequence
 from functools import cache, partial
 
 import jax
@@ -17,15 +19,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from alexnet_jax.windows import taps, untap
-
 # Where the polynomials are evaluated, before infinity. Small numbers keep the rounding small.
 _POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)
 MOST_INPUTS = len(_POINTS) + 1  # n above
 
 
+def best_tile(
+    outputs: tuple[int, int], side: int, channels: int, features: int
+) -> tuple[int, float]:
+    """The tile with the fewest multiplications, and how many that is for an image.
+
+    Args:
+      outputs: H', W'.
+      side: r, of the kernels.
+      channels: C of the inputs.
+      features: F of the outputs.
+    """
+
+    def multiplications(tile: int) -> int:
+        inputs = (tile + side - 1) ** 2
+        tiles = math.prod(-(-size // tile) for size in outputs)
+        return tiles * inputs * (channels * features + inputs * channels + tile**2 * features)
+
+    tiles = range(1, max(2, MOST_INPUTS + 2 - side))
+    best = min(tiles, key=multiplications)
+    return best, multiplications(best)
+
+
 def convolution(
-    x: jax.Array, kernel: jax.Array, *, padding: tuple[tuple[int, int], tuple[int, int]], tile: int
+    x: jax.Array, kernel: jax.Array, *, padding: Sequence[tuple[int, int]], tile: int
 ) -> jax.Array:
     """Cross-correlates `x` with `kernel`, stride 1, in float32.
 
@@ -44,14 +66,15 @@ def convolution(
     inputs = tile + side - 1
     outputs = [size + sum(pad) + 1 - side for size, pad in zip(x.shape[1:3], padding, strict=True)]
     tiles = [-(-size // tile) for size in outputs]
+    whole = -(-inputs // tile) - 1  # blocks that the last window reaches into after its own
     edges = [
-        (low, count * tile + side - 1 - size - low, 0)
+        (low, (count + whole) * tile - size - low, 0)
         for size, (low, _), count in zip(x.shape[1:3], padding, tiles, strict=True)
     ]
     x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *edges, (0, 0, 0)])
     of_inputs, of_taps, of_outputs = _matrices(tile, side)
     multiply = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    values = multiply(of_inputs, _tiles(x, inputs, tile).reshape(inputs**2, -1))
+    values = multiply(of_inputs, _windows(x, inputs, tile).reshape(inputs**2, -1))
     weights = multiply(of_taps, kernel.reshape(side**2, -1))
     products = multiply(
         values.reshape(inputs**2, -1, channels), weights.reshape(inputs**2, channels, features)
@@ -62,29 +85,24 @@ def convolution(
     return y[:, : outputs[0], : outputs[1]]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _tiles(x: jax.Array, inputs: int, tile: int) -> jax.Array:
-    """[B, H, W, C] to [inputs * inputs, B, rows of tiles, columns of tiles, C].
+def _windows(x: jax.Array, inputs: int, tile: int) -> jax.Array:
+    """[B, H, W, C] to [inputs, inputs, B, rows of tiles, columns of tiles, C].
 
-    Slices with a gradient of slices: XLA would pad each of them out to all of `x` and add.
+    A window of n inputs begins every m: it is the tile there and the first n - m of what follows.
+    So cutting and joining whole blocks does it, in a few operations that compile soon.
     """
-    rows = taps(x, inputs, tile, 1)
-    return jnp.stack([part for row in rows for part in taps(row, inputs, tile, 2)])
-
-
-def _tiles_forward(x: jax.Array, inputs: int, tile: int) -> tuple[jax.Array, tuple[int, ...]]:
-    return _tiles(x, inputs, tile), x.shape[1:3]
-
-
-def _tiles_backward(
-    inputs: int, tile: int, sides: tuple[int, ...], g: jax.Array
-) -> tuple[jax.Array]:
-    height, width = sides
-    rows = [untap(list(row), tile, 2, width) for row in g.reshape(inputs, inputs, *g.shape[1:])]
-    return (untap(rows, tile, 1, height),)
-
-
-_tiles.defvjp(_tiles_forward, _tiles_backward)
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // tile, tile, width // tile, tile, channels)
+    x = x.transpose(2, 4, 0, 1, 3, 5)
+    blocks = -(-inputs // tile)  # that a window reaches into
+    for within, across in ((0, 3), (1, 4)):
+        tiles = x.shape[across] - blocks + 1
+        parts = []
+        for k in range(blocks):
+            part = lax.slice_in_dim(x, k, k + tiles, axis=across)
+            parts.append(lax.slice_in_dim(part, 0, min(tile, inputs - k * tile), axis=within))
+        x = jnp.concatenate(parts, within)
+    return x
 
 
 @cache

@@ -38,18 +38,19 @@ def equals_sum_over_taps(convolve, x, kernel, stride, pad, groups=1):
 @pytest.mark.parametrize(
     ("side", "taps", "stride", "pad", "channels", "features", "groups"),
     [
-        (224, 11, 4, (0, 3), 3, 32, 1),
-        (227, 11, 4, (0, 0), 3, 32, 1),
-        (27, 5, 1, (2, 2), 64, 64, 2),
-        (13, 3, 1, (1, 1), 64, 96, 2),
-        (13, 3, 1, (1, 1), 256, 32, 1),
+        (224, 11, 4, (0, 3), 3, 96, 1),
+        (227, 11, 4, (0, 0), 3, 96, 1),
+        (27, 5, 1, (2, 2), 96, 256, 2),
+        (13, 3, 1, (1, 1), 384, 384, 2),
+        (13, 3, 1, (1, 1), 256, 384, 1),
     ],
     ids=["conv1", "conv1 of caffe227", "conv2", "conv4", "conv3"],
 )
 def test_layers_of_the_paper(side, taps, stride, pad, channels, features, groups):
-    x = normal(2, side, side, channels, scale=50)
+    x = normal(1, side, side, channels, scale=50)
     kernel = normal(taps, taps, channels // groups, features, seed=1, scale=0.01)
-    assert takes_winograd(jnp.float32, kernel.shape, stride)
+    per_group = (*kernel.shape[:3], features // groups)
+    assert tile(per_group, side, stride, pad)
 
     def convolution(x, kernel):
         return ops.convolution(
@@ -83,27 +84,35 @@ def test_height_and_width_may_differ():
     np.testing.assert_allclose(found, direct, atol=ROUNDING * np.abs(direct).max())
 
 
-def takes_winograd(dtype, kernel, stride=1):
-    return ops._winograd_form(jnp.dtype(dtype), kernel, stride) is not None
+def tile(kernel, side=13, stride=1, pad=(1, 1), dtype="float32"):
+    return ops._winograd_tile(jnp.dtype(dtype), (2, side, side), kernel, stride, (pad, pad))
+
+
+def test_wide_layers_take_winograds_form():
+    """Tile by tile as measured: those of the paper, and the 3 x 3 maps of 64-pixel images."""
+    assert tile((11, 11, 3, 96), 224, 4, (0, 3)) == 5
+    assert tile((5, 5, 48, 128), 27, pad=(2, 2)) == 4
+    assert tile((3, 3, 256, 384)) == tile((3, 3, 192, 128)) == 5
+    assert tile((3, 3, 96, 64), 3) == 3
+    assert tile((3, 3, 128, 128), dtype="bfloat16")
 
 
 def test_narrow_layers_exact_types_and_other_backends_keep_the_sum_over_taps(monkeypatch):
-    assert takes_winograd("float32", (3, 3, 64, 64))
-    assert takes_winograd("bfloat16", (3, 3, 64, 64))
-    assert not takes_winograd("float64", (3, 3, 64, 64))
-    assert not takes_winograd("float32", (3, 3, 8, 64))
-    assert not takes_winograd("float32", (3, 3, 64, 8))
-    assert not takes_winograd("float32", (7, 7, 64, 64))
-    assert not takes_winograd("float32", (3, 5, 64, 64))
+    assert not tile((3, 3, 8, 64))
+    assert not tile((3, 3, 64, 8))
+    assert not tile((1, 1, 128, 128))
+    assert not tile((9, 9, 128, 128))
+    assert not tile((3, 5, 128, 128))
+    assert not tile((3, 3, 128, 128), dtype="float64")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not takes_winograd("float32", (3, 3, 64, 64))
+    assert not tile((3, 3, 128, 128))
 
 
 def test_bfloat16_maps_are_multiplied_in_float32():
     """By kernels that are not rounded: only the result is."""
-    x, kernel = normal(2, 13, 13, 64), normal(3, 3, 64, 64, seed=1)
+    x, kernel = normal(1, 13, 13, 128), normal(3, 3, 128, 128, seed=1)
     x = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
-    value, _ = reference.convolution(x, kernel, np.zeros(64), 1, (1, 1), 1)
+    value, _ = reference.convolution(x, kernel, np.zeros(128), 1, (1, 1), 1)
     found = ops.convolution(
         jnp.asarray(x, jnp.bfloat16), jnp.float32(kernel), padding=((1, 1), (1, 1))
     )
