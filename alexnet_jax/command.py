@@ -10,9 +10,13 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
+from alexnet_jax.compilation import keep_programs
 from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.wording import write_on_any_terminal
 
+_KEEP_PROGRAMS = flags.DEFINE_bool(
+    "keep_programs", True, "Keep compiled programs in the user's cache folder for later starts."
+)
 Arguments = Callable[[Sequence[str]], Sequence[str]]
 
 
@@ -57,6 +61,8 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
         from alexnet_jax.runs.checkpoint import CheckpointError  # noqa: PLC0415
 
         jax.config.update("jax_traceback_filtering", "off")  # else it adds a note to errors
+        if _KEEP_PROGRAMS.value:
+            keep_programs()
         try:
             main(argv)
         except (ValueError, CheckpointError, OSError, FloatingPointError) as error:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alexnet_jax.files import cache_folder
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result", covariant=True)
 
@@ -23,16 +25,14 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
     def __init__(
         self,
         function: Callable[Parameters, Result],
-        donate_argnums: int | tuple[int, ...],
         options: dict[str, Any] | None,
+        **how: Any,
     ):
         update_wrapper(self, function)
         # Both share one trace of the function.
-        self._part: Any = jax.jit(function, donate_argnums=donate_argnums)
+        self._part: Any = jax.jit(function, **how)
         self._whole: Any = (
-            jax.jit(function, donate_argnums=donate_argnums, compiler_options=options)
-            if options
-            else self._part
+            jax.jit(function, compiler_options=options, **how) if options else self._part
         )
 
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -70,15 +70,35 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
 
 
 def compiled(
-    function: Callable[Parameters, Result], *, donate_argnums: int | tuple[int, ...] = ()
+    function: Callable[Parameters, Result], *, runs: str = "often", **how: Any
 ) -> Compiled[Parameters, Result]:
     """`jax.jit(function)` with `compiler_options`, which may stand inside other programs too.
 
     Args:
       function: a pure function of arrays.
-      donate_argnums: as for `jax.jit`.
+      runs: "often", or "once": then it is compiled in half the time, to slower code.
+      how: arguments of `jax.jit`, as `donate_argnums`.
     """
-    return Compiled(function, donate_argnums, compiler_options())
+    return Compiled(function, compiler_options(runs), **how)
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, where later processes find them.
+
+    They are code that will be run, so the folder is the user's alone. Without a folder, or with
+    one that `JAX_COMPILATION_CACHE_DIR` names, this does nothing.
+    """
+    cache = cache_folder()
+    if cache is None or jax.config.values["jax_compilation_cache_dir"]:
+        return
+    folder = cache / "programs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # fails on another user's folder
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @jax.jit
@@ -118,19 +138,25 @@ def _differentiated(arguments: Any) -> bool:
 
 
 @cache
-def compiler_options() -> dict[str, Any] | None:
+def compiler_options(runs: str = "often") -> dict[str, Any] | None:
     """XLA options that make the step faster on CPU, where this jaxlib knows them; else None.
 
     Convolutions are left to Eigen, which uses all cores for few channels, and products to
     YNNPACK. The names are experimental, so each is tried on a trivial program first.
+
+    Args:
+      runs: as for `compiled`; "once" gives options that compile sooner, to the same numbers.
     """
     if jax.default_backend() != "cpu":
         return None
+    options: dict[str, Any] = {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+        "xla_cpu_copy_insertion_use_region_analysis": True,
+    }
+    if runs == "once":
+        options = {"xla_backend_optimization_level": 1}
     known = {}
-    for name, value in (
-        ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"),
-        ("xla_cpu_copy_insertion_use_region_analysis", True),
-    ):
+    for name, value in options.items():
         try:
             jax.jit(jnp.negative, compiler_options={name: value}).lower(0.0).compile()
             known[name] = value

@@ -28,6 +28,14 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{text}: no such home folder is known; write the whole path") from error
 
 
+def cache_folder() -> Path | None:
+    """This library's folder in the user's cache; None where not even the home folder is known."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    if os.path.expanduser(cache).startswith("~"):
+        return None
+    return local_path(cache) / "alexnet_jax"
+
+
 def output_file(path: str | os.PathLike[str], flag: str = "--output") -> Path:
     """`local_path(path)` of a file that is to be written, refused before the work, not after.
 

@@ -117,9 +117,9 @@ def create_train_state(
 
     key = threefry(key)
     if mesh is None:
-        return jax.jit(create)(key)
+        return compiled(create, runs="once")(key)
     placed = parallel.shardings(jax.eval_shape(create, key), model, mesh)
-    return jax.jit(create, out_shardings=placed)(key)
+    return compiled(create, runs="once", out_shardings=placed)(key)
 
 
 def state_template(model: Network, mesh: Mesh | None, rule: Rule = update_rule) -> TrainState:

@@ -1,5 +1,8 @@
 """The steps stand inside other programs like any jitted function, under any setting of jax."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -18,7 +21,7 @@ from alexnet_jax import (
     make_train_step,
     make_train_steps,
 )
-from alexnet_jax.compilation import Compiled, compiled, compiler_options
+from alexnet_jax.compilation import Compiled, compiled, compiler_options, keep_programs
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.models.layer_table import layer_table
 from tests.models.test_alexnet import small_model
@@ -47,7 +50,7 @@ def quick():
     """An option, so that there is something that jax refuses inside; and one that costs little."""
     with pytest.MonkeyPatch.context() as patch:
         options = {"xla_backend_optimization_level": 0}
-        patch.setattr("alexnet_jax.compilation.compiler_options", lambda: options)
+        patch.setattr("alexnet_jax.compilation.compiler_options", lambda runs: options)
         yield
 
 
@@ -281,3 +284,49 @@ def test_a_state_of_any_key_draws_the_same():
         _, metrics = step(state, batch_of(), Hyperparameters())
         losses.append(float(metrics["loss"]))
     assert losses[0] == losses[1]
+
+
+# --- programs kept for later processes -----------------------------------------------------------
+
+KEEP = """
+import jax, jax.numpy as jnp, sys
+from alexnet_jax.compilation import keep_programs
+
+keep_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+found = []
+jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
+print(jax.jit(lambda x: jnp.sin(x) + 1)(0.0))
+print("found" if "/jax/compilation_cache/cache_hits" in found else "compiled")
+"""
+
+
+def kept(cache):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", KEEP], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_programs_are_kept_in_a_folder_of_the_users_alone(tmp_path):
+    assert kept(tmp_path) == ["1.0", "compiled"]
+    folder = tmp_path / "alexnet_jax" / "programs"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert kept(tmp_path) == ["1.0", "found"]
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes()[:50])  # a process was killed while it wrote
+    assert kept(tmp_path) == ["1.0", "compiled"]
+
+
+def test_without_a_folder_programs_are_compiled(tmp_path):
+    (tmp_path / "alexnet_jax").write_text("in the way")
+    assert kept(tmp_path) == ["1.0", "compiled"]
+
+
+def test_the_users_own_folder_of_programs_stays():
+    before = jax.config.values["jax_compilation_cache_dir"]
+    assert before  # the tests have one
+    keep_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] == before

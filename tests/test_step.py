@@ -55,7 +55,7 @@ def model():
 def quick_compile(monkeypatch):
     """For steps that are built for one test: compiling would take nearly all of its time."""
     options = {"xla_backend_optimization_level": 0}
-    monkeypatch.setattr("alexnet_jax.compilation.compiler_options", lambda: options)
+    monkeypatch.setattr("alexnet_jax.compilation.compiler_options", lambda runs: options)
 
 
 @pytest.fixture(scope="module")

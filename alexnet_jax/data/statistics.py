@@ -5,7 +5,6 @@ One pass with integer accumulators: exact, so no order and no number of threads 
 
 import dataclasses
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from absl import logging
 from tqdm import tqdm
 
 from alexnet_jax.data.sets import Dataset
-from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.files import cache_folder, whole_file
 from alexnet_jax.machine import cores
 
 BATCH = 32  # images read and summed at a time
@@ -86,7 +85,7 @@ def load_statistics(dataset: Dataset) -> Statistics:
     """
     fingerprint = fingerprint_of(dataset)
     file = _file_name(dataset)
-    cache = _cache_folder()
+    cache = cache_folder()
     kept = None if cache is None else cache / dataset.name / file
     for path in (kept, dataset.path / file):
         sums = None if path is None else _read(path, fingerprint)
@@ -147,14 +146,6 @@ def fingerprint_of(dataset: Dataset) -> str:
 def _file_name(dataset: Dataset) -> str:
     split = "".join(letter if letter.isalnum() else "_" for letter in dataset.split)
     return f"statistics-{split}-{dataset.image_size}.npz"
-
-
-def _cache_folder() -> Path | None:
-    """The user's; None where not even the home folder is known."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    if os.path.expanduser(cache).startswith("~"):
-        return None
-    return local_path(cache) / "alexnet_jax"
 
 
 def _read(path: Path, fingerprint: str) -> Moments | None:
