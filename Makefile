@@ -30,7 +30,7 @@ test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs
 
 bench: $(READY) ## The training step beside PyTorch's, on this machine
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
-	$(BIN)/python -m experiments.speed.step --batch_size=32 --batch_size=128
+	$(BIN)/python -m experiments.speed.step
 
 bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this package
 	-$(PYTHON) -m experiments.speed.step --batch_size=128 --batch_size=512 --updates=20 --forms

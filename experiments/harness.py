@@ -53,6 +53,15 @@ def environment() -> dict[str, Any]:
     }
 
 
+def machine() -> str:
+    """The device in one line: name, cores and what decides how fast it multiplies."""
+    facts = environment()
+    if jax.default_backend() != "cpu":
+        return str(facts["device"])
+    words = [facts["cpu"]["name"] or "a CPU", f"{facts['cores']} cores"]
+    return ", ".join([*words, *facts["cpu"].get("flags", ())])
+
+
 def record(name: str, result: Any, figure: Figure | None = None, folder: Path = RESULTS) -> None:
     """Writes `name`.json, with the environment, and `name`.png."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from alexnet_jax import ops
 from alexnet_jax.configs import digits
 from experiments import harness
 from experiments.paper import figure1
-from experiments.speed import step
+from experiments.speed import forms
 
 
 def test_epochs_to_the_target_lie_between_two_epochs():
@@ -38,9 +38,9 @@ def test_a_record_holds_the_result_and_the_machine(tmp_path):
 @pytest.mark.parametrize(
     "form",
     [
-        step._space_to_depth,
-        partial(step._more_channels, channels=4),
-        step._feature_groups,
+        forms._space_to_depth,
+        partial(forms._more_channels, channels=4),
+        forms._feature_groups,
     ],
     ids=["space to depth", "4 channels", "feature groups"],
 )
@@ -63,7 +63,7 @@ def test_the_recomputed_lrn_is_the_same_norm(size):
     def outcome(norm):
         return jax.value_and_grad(lambda x: (norm(x, *given) * g).sum())(x)
 
-    expected, found = outcome(ops.local_response_norm), outcome(step._lrn_recomputed)
+    expected, found = outcome(ops.local_response_norm), outcome(forms._lrn_recomputed)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-5)
 

@@ -39,10 +39,11 @@ class AlexNet(nn.Module):
 
 
 class Step:
-    """A training step on one batch that lies on the device; call it to make an update.
+    """A training step, or an evaluation, of one batch that lies on the device; call it for one.
 
     Args:
       batch_size: images.
+      measure: "train", or what is evaluated: "center" crops or "ten" views.
       device: "cpu" or "cuda".
       precision: "float32", "tensorfloat32" or "bfloat16" (autocast).
       channels_last: layout of the convolutions.
@@ -52,6 +53,7 @@ class Step:
     def __init__(
         self,
         batch_size: int,
+        measure: str = "train",
         *,
         device: str,
         precision: str = "float32",
@@ -59,30 +61,48 @@ class Step:
         compile: bool = False,
     ):
         torch.manual_seed(0)
-        self.precision, self.device = precision, device
+        self.precision, self.device, self.measure = precision, device, measure
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.net = AlexNet().to(device, memory_format=self.layout)
+        self.net.train(measure == "train")
         self.rule = torch.optim.SGD(
             self.net.parameters(), 0.01, 0.9, weight_decay=5e-4, fused=device == "cuda"
         )
         self.images = torch.randint(0, 256, (batch_size, 3, 256, 256), dtype=torch.uint8)
         self.images = self.images.to(device, memory_format=self.layout)
         self.labels = torch.randint(0, 1000, (batch_size,)).to(device)
-        self.loss = torch.compile(self._loss) if compile else self._loss
+        work = self._loss if measure == "train" else self._log_probabilities
+        self.work = torch.compile(work) if compile else work
 
-    def _loss(self, images: torch.Tensor) -> torch.Tensor:
-        cut = images[:, :, 7:231, 9:233].flip(3)
+    def _logits(self, cut: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             x = (cut.float() - 120.0).contiguous(memory_format=self.layout)
-            logits = self.net(x)
-        return functional.cross_entropy(logits.float(), self.labels)
+            return self.net(x).float()
+
+    def _loss(self, images: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(
+            self._logits(images[:, :, 7:231, 9:233].flip(3)), self.labels
+        )
+
+    def _log_probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        corners = [(16, 16)]
+        if self.measure == "ten":
+            corners += [(0, 0), (0, 32), (32, 0), (32, 32)]
+        crops = [images[:, :, y : y + 224, x : x + 224] for y, x in corners]
+        if self.measure == "ten":
+            crops += [crop.flip(3) for crop in crops]
+        logits = self._logits(torch.cat(crops))
+        return functional.softmax(logits, 1).view(len(crops), -1, 1000).mean(0).log()
 
     def __call__(self) -> torch.Tensor:
-        """One update; the loss, not waited for."""
+        """One update or evaluation; its result, not waited for."""
         exact = self.precision == "float32"
         torch.backends.cuda.matmul.allow_tf32 = not exact
         torch.backends.cudnn.allow_tf32 = not exact
-        loss = self.loss(self.images)
+        if self.measure != "train":
+            with torch.no_grad():
+                return self.work(self.images)
+        loss = self.work(self.images)
         loss.backward()
         self.rule.step()
         self.rule.zero_grad(set_to_none=True)

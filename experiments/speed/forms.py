@@ -1,0 +1,137 @@
+"""Other forms of the slow operations of `alexnet_jax.ops`, to be timed in the whole step.
+
+Which form ships is chosen for each kind of device by measurement: see `experiments.speed.step`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from alexnet_jax import ops
+
+
+def _shifted_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -> jax.Array:
+    """`ops._window_sum` as `size` shifted additions."""
+    before, after = size // 2, size - 1 - size // 2
+    if transpose:
+        before, after = after, before
+    parts = []
+    for part in jnp.split(x, towers, -1):
+        padded = jnp.pad(part, [(0, 0)] * (x.ndim - 1) + [(before, after)])
+        width = part.shape[-1]
+        parts.append(sum(padded[..., k : k + width] for k in range(size)))
+    return jnp.concatenate(parts, -1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def _lrn_recomputed(x, size=5, k=2.0, alpha=1e-4, beta=0.75, towers=1):
+    """LRN by shifted additions that keeps its input alone."""
+    return _lrn_recomputed_forward(x, size, k, alpha, beta, towers)[0]
+
+
+def _lrn_recomputed_forward(x, size, k, alpha, beta, towers):
+    a = x.astype(ops.at_least_float32(x.dtype))
+    s = ops._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
+    return ops._times_power(a, s, 4 * beta).astype(x.dtype), x
+
+
+def _lrn_recomputed_backward(size, k, alpha, beta, towers, x, g):
+    a = x.astype(ops.at_least_float32(x.dtype))
+    s = ops._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
+    scaled = ops._times_power(g.astype(s.dtype), s, 4 * beta)
+    spread = _shifted_sum(ops._times_power(scaled * a, s, 4), size, towers, transpose=True)
+    return ((scaled - (2 * alpha * beta) * a * spread).astype(x.dtype),)
+
+
+_lrn_recomputed.defvjp(_lrn_recomputed_forward, _lrn_recomputed_backward)
+
+
+def _pool_by_window(
+    x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False
+) -> jax.Array:
+    """`reduce_window`, whose gradient is `select_and_scatter`."""
+    assert not ceil
+    shape = (1, window, window, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, shape, (1, stride, stride, 1), "VALID")
+
+
+def _plain_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    return x + bias
+
+
+def _feature_groups(x, kernel, *, stride=1, padding=((0, 0), (0, 0)), groups=1, precision=None):
+    return lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=precision,
+    )
+
+
+_convolution = ops.convolution
+
+
+def _more_channels(x, kernel, *, channels, **rest):
+    """conv1 with its input filled up with channels of zeros."""
+    if x.shape[-1] == 3:
+        more = channels - 3
+        x = jnp.pad(x, ((0, 0),) * 3 + ((0, more),))
+        kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
+    return _convolution(x, kernel, **rest)
+
+
+def _space_to_depth(x, kernel, *, stride=1, padding=((0, 0), (0, 0)), **rest):
+    """conv1, 11 x 11 with stride 4, as 3 x 3 over blocks of 4 x 4 pixels: 48 channels."""
+    if stride == 1:
+        return _convolution(x, kernel, padding=padding, **rest)
+    return _convolution(*ops._space_to_depth(x, kernel, stride, padding), **rest)
+
+
+def _direct(dtype, x, kernel, stride, padding):
+    """No tile: every convolution a sum over taps."""
+    return 0
+
+
+FORMS: dict[str, dict[str, Callable[..., Any]]] = {
+    "as shipped": {},
+    "convolution: direct": {"_winograd_tile": _direct},
+    "LRN: shifted sums": {"_window_sum": _shifted_sum},
+    "LRN: shifted, recomputed": {"local_response_norm": _lrn_recomputed},
+    "pool: reduce_window": {"max_pool": _pool_by_window},
+    "bias: plain sum": {"add_bias": _plain_bias},
+    "groups: feature_group_count": {"convolution": _feature_groups},
+    "conv1: 4 channels": {"convolution": partial(_more_channels, channels=4)},
+    "conv1: 8 channels": {"convolution": partial(_more_channels, channels=8)},
+    "conv1: space to depth": {"convolution": _space_to_depth},
+    "LRN recomputed, plain bias": {
+        "local_response_norm": _lrn_recomputed,
+        "add_bias": _plain_bias,
+    },
+    "LRN recomputed, plain bias, space to depth": {
+        "local_response_norm": _lrn_recomputed,
+        "add_bias": _plain_bias,
+        "convolution": _space_to_depth,
+    },
+}
+
+
+@contextlib.contextmanager
+def replaced(functions: dict[str, Callable[..., Any]]) -> Iterator[None]:
+    """`alexnet_jax.ops` with some functions replaced."""
+    kept = {name: getattr(ops, name) for name in functions}
+    for name, function in functions.items():
+        setattr(ops, name, function)
+    jax.clear_caches()
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(ops, name, function)
