@@ -78,7 +78,8 @@ def interleaved(
     """Seconds of every turn of each contender, in turns, the order reversed every other time.
 
     Args:
-      contenders: name -> function that does the work and waits for it.
+      contenders: name -> function that does the work and waits for it; what it returns, if
+        anything, are its seconds by its own clock.
       turns: counted ones.
       dropped: first turns that are not counted.
     """
@@ -87,9 +88,9 @@ def interleaved(
         names = list(contenders)
         for name in names if turn % 2 else reversed(names):
             started = time.perf_counter()
-            contenders[name]()
+            own = contenders[name]()
             if turn >= dropped:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(own or time.perf_counter() - started)
     return seconds
 
 

@@ -3,14 +3,20 @@
     python -m experiments.speed.step                                             # on CPU
     python -m experiments.speed.step --batch_size=128 --batch_size=512 --forms   # on a GPU
 
-All contenders take turns in one process; a turn is a few updates on a batch that lies on the
-device, augmentation included. PyTorch runs in every mode at the first batch size, later in those
-that were near its best. With --forms, each form replaces one operation of `alexnet_jax.ops` by
-another way to write it (`experiments.speed.forms`). Writes results/step_PLATFORM.json, .txt and
-.png, and prints what could not be run.
+The contenders take turns; a turn is a few updates on a batch that lies on the device, augmentation
+included, after one that is not counted. On CPU each is a process of its own, so that no other's
+threads and memory are in its way; on a GPU all share one. PyTorch runs in every mode at the first
+batch size, later in those that were near its best, and compiled once more with the memory setting
+that our commands make (`alexnet_jax.machine.keep_freed_memory`). With --forms, each form replaces
+one operation of `alexnet_jax.ops` by another way to write it (`experiments.speed.forms`). Writes
+results/step_PLATFORM.json, .txt and .png, and prints what could not be run.
 """
 
+import json
+import os
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,10 +41,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_multi_integer("batch_size", [32, 128, 512], "images a step; evaluation has the first")
 flags.DEFINE_integer("turns", 5, "counted turns of each contender")
 flags.DEFINE_integer("updates", 2, "updates a turn; evaluations are as many")
+flags.DEFINE_string("serve", None, "JSON: be this contender, a turn for each line of input")
 flags.DEFINE_bool("torch", True, "PyTorch too")
 flags.DEFINE_bool("forms", False, "other forms of the operations too")
-flags.DEFINE_float("near", 0.85, "share of PyTorch's best rate that keeps a mode in the race")
+flags.DEFINE_float("near", 0.95, "share of PyTorch's best rate that keeps a mode in the race")
 MEASURES = ("train", "center", "ten")
+KEPT = ", memory kept"
 VIEWS = {"train": 1, "center": 1, "ten": 10}
 MACS = 724_406_816  # of one view forward
 CONV1 = 55 * 55 * 96 * 11 * 11 * 3  # of them; there is no gradient of the images
@@ -93,8 +101,8 @@ class Ours:
     def begin(self, batch: dict[str, jax.Array]) -> None:
         self.state, self.batch = create_train_state(self.model, jax.random.key(0)), batch
 
-    def __call__(self) -> None:
-        for _ in range(FLAGS.updates):
+    def __call__(self, times: int) -> None:
+        for _ in range(times):
             if self.measure == "train":
                 self.state, result = self._step(self.state, self.batch, Hyperparameters())
             else:
@@ -111,49 +119,100 @@ def precisions() -> tuple[str, ...]:
     return ("float32", "bfloat16") if cpu else ("float32", "tensorfloat32", "bfloat16")
 
 
-def torch_modes() -> list[tuple[str, dict[str, Any]]]:
+class Theirs:
+    """PyTorch's step in one mode; called for a turn."""
+
+    def __init__(self, measure: str, size: int, how: dict[str, Any]):
+        from experiments.speed.torch_alexnet import Step
+
+        device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+        self._step = Step(size, measure, device=device, **how)
+
+    def __call__(self, times: int) -> None:
+        for _ in range(times):
+            self._step()
+        self._step.wait()
+
+
+def torch_modes() -> dict[str, dict[str, Any]]:
     """Name -> how, of every way to run PyTorch."""
-    return [
-        (
-            f"PyTorch {'compile' if compiled else 'eager'} "
-            f"{'channels_last' if channels_last else 'NCHW'} {precision}",
-            {"precision": precision, "channels_last": channels_last, "compile": compiled},
-        )
+    return {
+        f"PyTorch {'compile' if compiled else 'eager'} "
+        f"{'channels_last' if channels_last else 'NCHW'} {precision}": {
+            "precision": precision,
+            "channels_last": channels_last,
+            "compile": compiled,
+        }
         for precision in precisions()
         for compiled in (False, True)
         for channels_last in (True, False)
-    ]
+    }
 
 
-def torch_turns(
-    measure: str, size: int, out: set[str], failed: list[str]
-) -> dict[str, Callable[[], None]]:
-    """PyTorch's contenders but those `out` of the race, warmed up."""
-    from experiments.speed.torch_alexnet import Step
+# --- turns ----------------------------------------------------------------------------------------
 
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    found = {}
-    for name, how in torch_modes():
-        if name in out:
-            continue
-        started = time.perf_counter()
-        try:
-            step = Step(size, measure, device=device, **how)
-            for _ in range(2):
-                step()
-            step.wait()
-        except Exception as error:
-            failed.append(f"{measure} {size} {name}: {type(error).__name__}: {str(error)[:200]}")
-            continue
 
-        def turn(step: Any = step) -> None:
-            for _ in range(FLAGS.updates):
-                step()
-            step.wait()
+def timed(contender: Callable[[int], None]) -> float:
+    """Seconds of one turn; a first update wakes what slept."""
+    contender(1)
+    started = time.perf_counter()
+    contender(FLAGS.updates)
+    return time.perf_counter() - started
 
-        found[name] = turn
-        print(f"{measure} {size} {name}: ready after {time.perf_counter() - started:.0f} s")
-    return found
+
+class Process:
+    """A contender in a process of its own, called for a turn."""
+
+    def __init__(self, contender: dict[str, Any]):
+        command = [sys.executable, "-m", "experiments.speed.step", f"--updates={FLAGS.updates}"]
+        self._process = subprocess.Popen(
+            [*command, f"--serve={json.dumps(contender)}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.facts = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        for line in self._process.stdout:  # torch and jax may print, too
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError(self._process.stderr.read().strip()[-300:])
+
+    def __call__(self) -> float:
+        self._process.stdin.write("turn\n")
+        self._process.stdin.flush()
+        return self._answer()["seconds"]
+
+    def end(self) -> dict[str, Any]:
+        """Ends it; what it says of its memory."""
+        self._process.stdin.close()
+        facts = self._answer()
+        self._process.wait()
+        return facts
+
+
+def serve(contender: dict[str, Any]) -> None:
+    """Is one contender: a line of JSON when it is ready, after every turn, and at the end."""
+    started = time.perf_counter()
+    if contender.pop("keep"):
+        keep_freed_memory()
+    if "form" in contender:
+        turn: Any = Ours(**contender)
+        turn.compile()
+        turn.begin(batch_of(contender["size"]))
+    else:
+        turn = Theirs(**contender)
+    turn(1)
+    facts = {"seconds_to_first": time.perf_counter() - started}
+    if "form" in contender:
+        facts["temporary_bytes"] = turn.temporary_bytes
+    print(json.dumps(facts), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"seconds": timed(turn)}), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"peak_bytes": peak}), flush=True)
 
 
 # --- what could be reached ------------------------------------------------------------------------
@@ -190,115 +249,145 @@ def _seconds(work: Callable[[], Any], calls: int = 5) -> float:
 # --- the race -------------------------------------------------------------------------------------
 
 
-def prepared(failed: list[str]) -> dict[tuple[str, int, str], Ours]:
-    """Our contenders, compiled: (measure, batch size, name)."""
-    ours = {}
-    forms = list(FORMS) if FLAGS.forms else ["as shipped"]
-    first = FLAGS.batch_size[0]
-    for measure in MEASURES:
-        for size in FLAGS.batch_size if measure == "train" else [first]:
-            for precision in precisions():
-                for form in forms if measure == "train" else forms[:1]:
-                    if form != "as shipped" and precision == "float32" and len(precisions()) > 2:
-                        continue
-                    if form != "as shipped" and precision != "bfloat16" and size != first:
-                        continue
-                    name = f"ours {precision}" + (f", {form}" if form != "as shipped" else "")
-                    ours[measure, size, name] = Ours(measure, precision, size, form)
-    print(f"lowered {len(ours)} programs", flush=True)
+def contenders(measure: str, size: int, out: set[str]) -> dict[str, dict[str, Any]]:
+    """Name -> what it is, for `serve`."""
+    found = {}
+    for precision in precisions():
+        ours = {"measure": measure, "size": size, "precision": precision, "keep": True}
+        plain = FLAGS.forms and (precision == "bfloat16" or size == FLAGS.batch_size[0])
+        for form in FORMS if plain and measure == "train" else ["as shipped"]:
+            name = f"ours {precision}" + (f", {form}" if form != "as shipped" else "")
+            found[name] = {**ours, "form": form}
+    for name, how in torch_modes().items() if FLAGS.torch else ():
+        theirs = {"measure": measure, "size": size, "how": how}
+        for keep in (
+            (False, True) if how["compile"] and jax.default_backend() == "cpu" else (False,)
+        ):
+            found[name + KEPT * keep] = {**theirs, "keep": keep}
+    return {name: what for name, what in found.items() if name not in out}
+
+
+def in_one_process(
+    found: dict[str, dict[str, Any]], failed: list[str]
+) -> dict[str, Callable[[], float]]:
+    """Their turns; ours compile at once."""
+    ours = {
+        name: Ours(**{key: value for key, value in what.items() if key != "keep"})
+        for name, what in found.items()
+        if "form" in what
+    }
+    turns: dict[str, Callable[[], float]] = {}
     with ThreadPoolExecutor(8) as pool:
-        compiling = {key: pool.submit(one.compile) for key, one in ours.items()}
-        for key, future in compiling.items():  # on GPU XLA tries kernels: a minute and more
-            try:
-                future.result()
-            except Exception as error:
-                failed.append(f"{key}: {type(error).__name__}: {str(error)[:300]}")
-                del ours[key]
-    return ours
-
-
-def race(
-    measure: str,
-    size: int,
-    ours: dict[tuple[str, int, str], Ours],
-    out: set[str],
-    failed: list[str],
-) -> list[dict[str, Any]]:
-    """The rows of one measure at one batch size, the fastest first."""
-    batch = batch_of(size)
-    turns: dict[str, Callable[[], None]] = {}
-    begun = {name: one for (of, at, name), one in ours.items() if (of, at) == (measure, size)}
-    for name, one in begun.items():
+        compiling = {name: pool.submit(one.compile) for name, one in ours.items()}
+    batch = None
+    for name, what in found.items():
         try:
-            one.begin(batch)
-            one()
-            turns[name] = one
+            if name in ours:
+                compiling[name].result()
+                batch = batch_of(what["size"]) if batch is None else batch
+                ours[name].begin(batch)
+                one: Any = ours[name]
+            else:
+                one = Theirs(what["measure"], what["size"], what["how"])
+            one(2)
+            turns[name] = partial(timed, one)
         except Exception as error:
-            failed.append(f"{measure} {size} {name}: {type(error).__name__}: {str(error)[:300]}")
-    if FLAGS.torch:
-        try:
-            turns |= torch_turns(measure, size, out, failed)
-        except ImportError as error:
-            failed.append(f"PyTorch: {error}")
+            failed.append(f"{what['measure']} {what['size']} {name}: {error!r:.300}")
+    return turns
+
+
+def race(measure: str, size: int, out: set[str], failed: list[str]) -> list[dict[str, Any]]:
+    """The rows of one measure at one batch size, the fastest first."""
+    found = contenders(measure, size, out)
+    facts: dict[str, dict[str, Any]] = {name: {} for name in found}
+    if jax.default_backend() != "cpu":
+        seconds = harness.interleaved(in_one_process(found, failed), turns=FLAGS.turns)
+    else:
+        seconds = {}
+        for together in in_batches(found, size):
+            turns: dict[str, Callable[[], float]] = {}
+            for name, what in together.items():
+                try:
+                    turns[name] = Process(what)
+                    facts[name] |= turns[name].facts
+                except RuntimeError as error:
+                    failed.append(f"{measure} {size} {name}: {error}")
+            seconds |= harness.interleaved(turns, turns=FLAGS.turns)
+            for name, process in turns.items():
+                facts[name] |= process.end()
     rows = []
-    for name, times in harness.interleaved(turns, turns=FLAGS.turns).items():
+    for name, times in seconds.items():
         rates = sorted(size * FLAGS.updates / second for second in times)
-        mine = begun.get(name)
-        rows.append(
-            {
-                "measure": measure,
-                "batch_size": size,
-                "name": name,
-                "images_per_second": statistics.median(rates),
-                "least": rates[0],
-                "most": rates[-1],
-                "tflops": statistics.median(rates) * gflop(measure) / 1e3,
-                "seconds_to_compile": mine and mine.seconds_to_compile,
-                "temporary_bytes": mine and mine.temporary_bytes,
-            }
-        )
-    for one in begun.values():
-        one.end()
+        row = {
+            "measure": measure,
+            "batch_size": size,
+            "name": name,
+            "images_per_second": statistics.median(rates),
+            "least": rates[0],
+            "most": rates[-1],
+            "tflops": statistics.median(rates) * gflop(measure) / 1e3,
+        }
+        rows.append(row | facts[name])
     return sorted(rows, key=lambda row: -row["images_per_second"])
+
+
+def in_batches(found: dict[str, dict[str, Any]], size: int) -> list[dict[str, dict[str, Any]]]:
+    """The contenders that memory holds at the same time, ours in each: 17 MB an image and 1 GB."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    room = max(2, int(0.8 * free / (1e9 + 17e6 * size)))
+    names = list(found)
+    return [
+        {name: found[name] for name in names[start : start + room]}
+        for start in range(0, len(names), room)
+    ]
 
 
 def left_behind(rows: list[dict[str, Any]]) -> set[str]:
     """The modes of PyTorch that are far from its best of the same precision."""
     found: set[str] = set()
-    for precision in precisions():
+    for end in (f" {precision}{kept}" for precision in precisions() for kept in ("", KEPT)):
         rates = {
             row["name"]: row["images_per_second"]
             for row in rows
-            if row["name"].startswith("PyTorch") and row["name"].endswith(f" {precision}")
+            if row["name"].startswith("PyTorch") and row["name"].endswith(end)
         }
-        found |= {name for name, rate in rates.items() if rate < FLAGS.near * max(rates.values())}
+        best = max(rates.values(), default=0.0)
+        found |= {name for name, rate in rates.items() if rate < FLAGS.near * best}
     return found
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours over PyTorch's best mode, by measure, batch size and precision."""
+    """Ours over PyTorch's best mode, as it comes and with memory kept."""
     found = []
-    for measure, size, precision in dict.fromkeys(
-        (row["measure"], row["batch_size"], precision) for row in rows for precision in precisions()
+    for measure, size, precision, kept in dict.fromkeys(
+        (row["measure"], row["batch_size"], precision, kept)
+        for row in rows
+        for precision in precisions()
+        for kept in ("", KEPT)
     ):
         rates = {
             row["name"]: row["images_per_second"]
             for row in rows
             if (row["measure"], row["batch_size"]) == (measure, size)
-            and row["name"].endswith(f" {precision}")
         }
-        theirs = {name: rate for name, rate in rates.items() if name.startswith("PyTorch")}
-        if theirs and f"ours {precision}" in rates:
+        end = f" {precision}{kept}"
+        theirs = {
+            name.removeprefix("PyTorch ").removesuffix(end): rate
+            for name, rate in rates.items()
+            if name.startswith("PyTorch") and name.endswith(end)
+        }
+        ours = rates.get(f"ours {precision}")
+        if theirs and ours:
             best = max(theirs, key=lambda name: theirs[name])
             found.append(
                 {
                     "measure": measure,
                     "batch_size": size,
                     "precision": precision,
-                    "ours": rates[f"ours {precision}"],
-                    "best of PyTorch": best.removesuffix(f" {precision}").removeprefix("PyTorch "),
+                    "ours": ours,
                     "theirs": theirs[best],
-                    "ratio": rates[f"ours {precision}"] / theirs[best],
+                    "ratio": ours / theirs[best],
+                    "mode": best + kept,
                 }
             )
     return found
@@ -306,14 +395,15 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(_) -> None:
     """Measures, prints and writes."""
-    keep_freed_memory()
+    if FLAGS.serve:
+        serve(json.loads(FLAGS.serve))
+        return
     failed: list[str] = []
-    ours = prepared(failed)
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:
         out: set[str] = set()
         for size in FLAGS.batch_size if measure == "train" else FLAGS.batch_size[:1]:
-            found = race(measure, size, ours, out, failed)
+            found = race(measure, size, out, failed)
             out |= left_behind(found)
             rows += found
             print(table(found), flush=True)
@@ -339,7 +429,7 @@ def table(rows: list[dict[str, Any]], compared: list[dict[str, Any]] = ()) -> st
         ]
     lines += [
         f"{row['measure']:<7}{row['batch_size']:>6}  {row['precision']:<12}{row['ours']:>9.1f}"
-        f"{row['theirs']:>9.1f}{row['ratio']:>7.2f}  {row['best of PyTorch']}"
+        f"{row['theirs']:>9.1f}{row['ratio']:>7.2f}  {row['mode']}"
         for row in compared
     ]
     return "\n".join(lines)
