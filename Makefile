@@ -28,8 +28,10 @@ test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs
 	$(VENV)-beam/bin/python -m pip install --quiet --disable-pip-version-check -e '.[prepare,dev]'
 	$(VENV)-beam/bin/python -m pytest tests/data/test_beam.py
 
-bench: $(READY) ## The training step beside PyTorch's, on this machine
+bench: $(READY) ## Step, operations and start beside PyTorch's, on this machine: half an hour and more
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/python -m experiments.speed.operations
+	$(BIN)/python -m experiments.speed.start
 	$(BIN)/python -m experiments.speed.step
 
 bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this package

@@ -79,7 +79,7 @@ def interleaved(
 
     Args:
       contenders: name -> function that does the work and waits for it; what it returns, if
-        anything, are its seconds by its own clock.
+        it is a float, are its seconds by its own clock.
       turns: counted ones.
       dropped: first turns that are not counted.
     """
@@ -90,7 +90,8 @@ def interleaved(
             started = time.perf_counter()
             own = contenders[name]()
             if turn >= dropped:
-                seconds[name].append(own or time.perf_counter() - started)
+                passed = time.perf_counter() - started
+                seconds[name].append(own if isinstance(own, float) else passed)
     return seconds
 
 

@@ -4,7 +4,8 @@
 
 Batches of 128 from the same ImageNet photographs: as a prepared set (raw and JPEG), from the
 original files by a PyTorch DataLoader (PIL decode + RandomResizedCrop + flip, to uint8) and by
-tf.data (the same work in TensorFlow), and as bare ArrayRecord reads. Each contender lives in a
+tf.data (the same work in TensorFlow), from the same prepared raw set by a PyTorch DataLoader (its
+samples by tfds's own random access), and as bare ArrayRecord reads. Each contender lives in a
 process of its own, bound to the same core or cores; they take turns, and what they had prefetched
 is dropped before each turn is timed. Then the train step alone against the step fed by the
 pipeline. Writes results/read_speed.json and .png beside this file. PyTorch and TensorFlow come with
@@ -80,6 +81,35 @@ def torch_loader(files: list[str], folder: str, workers: int) -> Iterator[Any]:
             multiprocessing_context=context,
         )
     )
+
+
+def torch_prepared(files: list[str], folder: str, workers: int) -> Iterator[Any]:
+    """PyTorch's loader over the prepared raw set: no decoding there either."""
+    import tensorflow_datasets as tfds
+    import torch
+
+    torch.set_num_threads(1)
+    (path,) = Path(folder).glob("photographs/raw/*")
+    source = tfds.builder_from_directory(path).as_data_source(split="train")
+
+    class Prepared(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(source)
+
+        def __getitems__(self, indices):
+            found = source.__getitems__(indices)
+            return [(torch.from_numpy(one["image"]), int(one["label"])) for one in found]
+
+    context = "fork" if workers else None
+    loader = torch.utils.data.DataLoader(
+        Prepared(),
+        BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        multiprocessing_context=context,
+    )
+    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
 def random_resized_crop(size: tuple[int, int], random) -> tuple[int, int, int, int]:
@@ -166,6 +196,10 @@ def contenders(cores: int) -> dict[str, Contender]:
         "PyTorch DataLoader, originals": (
             "torch",
             partial(torch_loader, workers=0 if cores == 1 else cores),
+        ),
+        "PyTorch DataLoader, the same raw set": (
+            "torch",
+            partial(torch_prepared, workers=0 if cores == 1 else cores),
         ),
         "tf.data, originals": ("tensorflow", partial(tf_data, threads=cores)),
         "JPEG set": (None, partial(prepared, encoding="jpeg", threads=cores)),
@@ -345,6 +379,10 @@ def verdicts(parts: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
             if theirs in rates:
                 name = f"{title}: {ours} / {theirs}"
                 claim(name, rates[ours], rates[theirs], f">= {least}", lambda x, y=least: x >= y)
+        theirs = "PyTorch DataLoader, the same raw set"
+        if theirs in rates:
+            name = f"{title}: raw set / {theirs}"
+            claim(name, rates["raw set"], rates[theirs], "> 1", lambda x: x > 1)
         for theirs in [name for name in rates if name.startswith("ArrayRecord")]:
             name, least = f"{title}: raw set / {theirs}", ARRAY_RECORD_TARGET
             claim(name, rates["raw set"], rates[theirs], f">= {least}", lambda x, y=least: x >= y)
@@ -400,7 +438,7 @@ def write(measured: dict[str, dict[str, list[float]]], photographs: int, file: P
         draw(result, file.with_suffix(".png"))
     for title, rates in result["images_per_second"].items():
         for name, rate in rates.items():
-            print(f"{title:10} {name:32} {rate:10,.0f} img/s")
+            print(f"{title:10} {name:36} {rate:10,.0f} img/s")
     for name, claim in result["claims"].items():
         verdict = "met" if claim["met"] else "missed"
         least, most = claim["rounds"]

@@ -76,6 +76,29 @@ def test_figures_of_the_meshes_and_calls_are_those_of_the_results():
     )
 
 
+def test_figures_of_the_step_are_those_of_the_result():
+    ratios = json.loads((RESULTS / "step_cpu.json").read_text())["result"]["ratios"]
+
+    def text(measure, kept):
+        found = {
+            (row["precision"], row["batch_size"]): f"{row['ratio']:.2f}x"
+            for row in ratios
+            if row["measure"] == measure and row["mode"].endswith("kept") == kept
+        }
+        sizes = sorted({size for _, size in found})
+        return "; ".join(
+            ", ".join(found[precision, size] for size in sizes)
+            for precision in ("float32", "bfloat16")
+        )
+
+    assert text("train", kept=False) in _row("whole training step")
+    assert text("train", kept=True) in _row("the same where PyTorch's process")
+    assert text("center", kept=False) in _row("evaluation of centre crops")
+    start = json.loads((RESULTS / "start_cpu.json").read_text())["result"]
+    seconds = " / ".join(f"{start[name]['median']:.1f}" for name in ("cold", "warm"))
+    assert seconds in _row("from the start of a process")
+
+
 def test_figures_of_fine_tuning_are_those_of_the_result_seed_by_seed():
     result = json.loads((RESULTS / "fine_tune.json").read_text())
     errors = result["test_top1_error_after_each_third"]

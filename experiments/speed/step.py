@@ -198,6 +198,7 @@ def serve(contender: dict[str, Any]) -> None:
     started = time.perf_counter()
     if contender.pop("keep"):
         keep_freed_memory()
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as our commands do
     if "form" in contender:
         turn: Any = Ours(**contender)
         turn.compile()
