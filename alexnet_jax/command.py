@@ -35,9 +35,6 @@ def run(
     """
     write_on_any_terminal()
     keep_freed_memory()
-    # On CPU a step that is dispatched while another runs holds its temporary arrays already, and
-    # runs no sooner: memory twice.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()

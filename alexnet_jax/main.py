@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from importlib import resources
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -98,6 +99,10 @@ def main(argv: Sequence[str]) -> None:
         config.data_dir = _DATA_DIR.value
     if _MULTIHOST.value or _COORDINATOR.value:
         parallel.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    else:
+        # On CPU a step dispatched while another runs already holds its temporary arrays and runs
+        # no sooner: memory twice. Several hosts need it: else a lost one crashes the others.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     with parallel.leaving_lost_hosts():
         train(config, local_path(_WORKDIR.value))
 
