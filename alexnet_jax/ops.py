@@ -33,7 +33,8 @@ def convolution(
     """Cross-correlates `x` with `kernel`, each group of outputs seeing its own group of inputs.
 
     Groups are written as convolutions side by side: XLA:CPU has no fast path for
-    `feature_group_count`. On CPU wide layers take Winograd's form (`winograd`).
+    `feature_group_count`. On CPU wide layers take Winograd's form (`winograd`), which multiplies in
+    float32 whatever `precision`.
 
     Args:
       x: [B, H, W, C].
@@ -48,14 +49,15 @@ def convolution(
 
     Source: AlexNet §3.5.
     """
-    part = (*x.shape[:-1], x.shape[-1] // groups), (*kernel.shape[:-1], kernel.shape[-1] // groups)
-    tile = _winograd_tile(x.dtype, *part, stride, padding)
+    channels, features = x.shape[-1] // groups, kernel.shape[-1] // groups
+    one = (*x.shape[:-1], channels), (*kernel.shape[:-1], features)  # of a group
+    tile = _winograd_tile(x.dtype, *one, stride, padding)
     convolve = (
-        partial(_winograd_convolution, stride=stride, tile=tile)
+        partial(winograd.convolution, tile=tile)
         if tile
-        else partial(_direct_convolution, stride=stride, precision=precision)
+        else partial(_direct_convolution, precision=precision)
     )
-    return _by_group(partial(convolve, padding=padding), x, kernel, groups)
+    return _by_group(partial(convolve, stride=stride, padding=padding), x, kernel, groups)
 
 
 def _direct_convolution(
@@ -75,8 +77,8 @@ def _direct_convolution(
     )
 
 
-# How many multiplications Winograd's form must save to be faster: its products are smaller, and it
-# moves more. Where it saves 1.6 they were as fast (experiments/speed/step.py).
+# How many times fewer multiplications make Winograd's form worthwhile: its products are smaller,
+# and it moves more. With AVX-512 and two cores, layers of 1.6 times were as fast either way.
 _WORTHWHILE = 1.7
 
 
@@ -96,57 +98,13 @@ def _winograd_tile(
     rows, columns = (
         (size + sum(pad) - taps) // stride + 1 for size, pad in zip(x[1:3], padding, strict=True)
     )
+    if min(rows, columns) < 1:
+        return 0
     tile, multiplications = winograd.best_tile(
         (rows, columns), side, channels * stride**2, features
     )
     direct = rows * columns * math.prod(kernel)
     return tile if direct > _WORTHWHILE * multiplications else 0
-
-
-def _winograd_convolution(
-    x: jax.Array,
-    kernel: jax.Array,
-    stride: int,
-    padding: Sequence[tuple[int, int]],
-    tile: int,
-) -> jax.Array:
-    dtype = x.dtype
-    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-    if stride > 1:
-        x, kernel = _space_to_depth(x, kernel, stride, padding)
-        padding = ((0, 0), (0, 0))
-    return winograd.convolution(x, kernel, padding=padding, tile=tile).astype(dtype)
-
-
-def _space_to_depth(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: Sequence[tuple[int, int]]
-) -> tuple[jax.Array, jax.Array]:
-    """Blocks of stride x stride pixels as channels: the same outputs, with stride 1.
-
-    The paper's 11 x 11 taps with stride 4 over 3 channels become 3 x 3 over 48.
-    """
-    side = -(-kernel.shape[0] // stride)
-    fill = side * stride - kernel.shape[0]
-    kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
-    edges = []
-    for size, (low, high) in zip(x.shape[1:3], padding, strict=True):
-        outputs = (size + low + high + fill - side * stride) // stride + 1
-        edges.append((low, (outputs - 1 + side) * stride - size - low, 0))
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-
-    def blocks(array: jax.Array, axis: int) -> jax.Array:
-        """[…, rows, columns, channels, …], rows at `axis`, to blocks."""
-        rows, columns, channels, *rest = array.shape[axis:]
-        before = array.shape[:axis]
-        array = array.reshape(
-            *before, rows // stride, stride, columns // stride, stride, channels, *rest
-        )
-        array = jnp.moveaxis(array, axis + 1, axis + 2)
-        return array.reshape(
-            *before, rows // stride, columns // stride, stride**2 * channels, *rest
-        )
-
-    return blocks(x, 1), blocks(kernel, 0)
 
 
 def local_convolution(
@@ -228,21 +186,26 @@ def dense(
     x: jax.Array, kernel: jax.Array, *, groups: int = 1, precision: lax.PrecisionLike = None
 ) -> jax.Array:
     """Multiplies `x` [B, I] by `kernel` [I / groups, O], group by group, to [B, O] of its dtype."""
-    return _by_group(partial(_product, precision=precision), x, kernel, groups)
+    multiply = _cpu_product if _on_cpu() else _plain_product
+    return _by_group(partial(multiply, precision=precision), x, kernel, groups)
+
+
+def _plain_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+    return jnp.matmul(x, kernel.astype(x.dtype), precision=precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+def _cpu_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
     return _dot(x, kernel.astype(x.dtype), (1, 0), precision).astype(x.dtype)
 
 
-def _product_forward(
+def _cpu_product_forward(
     x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(x, kernel, precision), (x, kernel)
+    return _cpu_product(x, kernel, precision), (x, kernel)
 
 
-def _product_backward(
+def _cpu_product_backward(
     precision: lax.PrecisionLike, residuals: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     # The kernel, by far the largest array, is read as it lies: what is transposed is the result.
@@ -252,17 +215,18 @@ def _product_backward(
     return d_x.T.astype(x.dtype), _dot(x, g, (0, 0), precision).astype(kernel.dtype)
 
 
-_product.defvjp(_product_forward, _product_backward)
+_cpu_product.defvjp(_cpu_product_forward, _cpu_product_backward)
 
 
 def _dot(
     a: jax.Array, b: jax.Array, axes: tuple[int, int], precision: lax.PrecisionLike
 ) -> jax.Array:
-    """The product of two matrices summed over an axis of each."""
-    # XLA:CPU multiplies bfloat16 as such only where the result is to be float32.
-    dtype = at_least_float32(a.dtype) if _on_cpu() else a.dtype
+    """The product of two matrices summed over an axis of each, in float32 or better.
+
+    XLA:CPU multiplies bfloat16 as such only where the result is to be float32.
+    """
     numbers = ((axes[:1], axes[1:]), ((), ()))
-    return lax.dot_general(a, b, numbers, precision, dtype)
+    return lax.dot_general(a, b, numbers, precision, at_least_float32(a.dtype))
 
 
 def _by_group(

@@ -24,9 +24,7 @@ _POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)
 MOST_INPUTS = len(_POINTS) + 1  # n above
 
 
-def best_tile(
-    outputs: tuple[int, int], side: int, channels: int, features: int
-) -> tuple[int, float]:
+def best_tile(outputs: tuple[int, int], side: int, channels: int, features: int) -> tuple[int, int]:
     """The tile with the fewest multiplications, and how many that is for an image.
 
     Args:
@@ -47,21 +45,33 @@ def best_tile(
 
 
 def convolution(
-    x: jax.Array, kernel: jax.Array, *, padding: Sequence[tuple[int, int]], tile: int
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: Sequence[tuple[int, int]],
+    tile: int,
 ) -> jax.Array:
-    """Cross-correlates `x` with `kernel`, stride 1, in float32.
+    """Cross-correlates `x` with `kernel` in float32.
 
     Rounds to about 2e-5 of the largest output, where a sum over taps rounds to about 1e-6.
 
     Args:
-      x: float32 [B, H, W, C].
-      kernel: float32 [r, r, C, F].
+      x: [B, H, W, C].
+      kernel: [r, r, C, F].
+      stride: step of the window in pixels; more than 1 goes by `space_to_depth`.
       padding: zeros (low, high) on H and on W.
-      tile: m, the side of the tiles of outputs; at most `MOST_INPUTS` + 1 - r.
+      tile: m, the side of the tiles of outputs; at most `MOST_INPUTS` + 1 - r, with r of the kernel
+        of stride 1.
 
     Returns:
-      float32 [B, H', W', F].
+      [B, H', W', F] of the dtype of `x`.
     """
+    dtype = x.dtype
+    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    if stride > 1:
+        x, kernel = space_to_depth(x, kernel, stride, padding)
+        padding = ((0, 0), (0, 0))
     side, _, channels, features = kernel.shape
     inputs = tile + side - 1
     outputs = [size + sum(pad) + 1 - side for size, pad in zip(x.shape[1:3], padding, strict=True)]
@@ -82,7 +92,48 @@ def convolution(
     y = multiply(of_outputs, products.reshape(inputs**2, -1))
     y = y.reshape(tile, tile, len(x), *tiles, features).transpose(2, 3, 0, 4, 1, 5)
     y = y.reshape(len(x), tiles[0] * tile, tiles[1] * tile, features)
-    return y[:, : outputs[0], : outputs[1]]
+    return y[:, : outputs[0], : outputs[1]].astype(dtype)
+
+
+def space_to_depth(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Sequence[tuple[int, int]]
+) -> tuple[jax.Array, jax.Array]:
+    """Blocks of stride x stride pixels as channels: the same outputs, with stride 1.
+
+    The paper's 11 x 11 taps with stride 4 over 3 channels become 3 x 3 over 48.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [r, r, C, F].
+      stride: s, of the convolution.
+      padding: zeros (low, high) on H and on W.
+
+    Returns:
+      Those of a convolution of stride 1 without padding: [B, rows, columns, s² C] and
+      [⌈r / s⌉, ⌈r / s⌉, s² C, F].
+    """
+    side = -(-kernel.shape[0] // stride)
+    fill = side * stride - kernel.shape[0]
+    kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
+    edges = []
+    for size, (low, high) in zip(x.shape[1:3], padding, strict=True):
+        outputs = (size + low + high + fill - side * stride) // stride + 1
+        edges.append((low, (outputs - 1 + side) * stride - size - low, 0))
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+    def blocks(array: jax.Array, axis: int) -> jax.Array:
+        """[…, rows, columns, channels, …], rows at `axis`, to blocks."""
+        rows, columns, channels, *rest = array.shape[axis:]
+        before = array.shape[:axis]
+        array = array.reshape(
+            *before, rows // stride, stride, columns // stride, stride, channels, *rest
+        )
+        array = jnp.moveaxis(array, axis + 1, axis + 2)
+        return array.reshape(
+            *before, rows // stride, columns // stride, stride**2 * channels, *rest
+        )
+
+    return blocks(x, 1), blocks(kernel, 0)
 
 
 def _windows(x: jax.Array, inputs: int, tile: int) -> jax.Array:

@@ -289,7 +289,7 @@ def test_a_state_of_any_key_draws_the_same():
 # --- programs kept for later processes -----------------------------------------------------------
 
 KEEP = """
-import jax, jax.numpy as jnp, sys
+import jax, jax.numpy as jnp
 from alexnet_jax.compilation import keep_programs
 
 keep_programs()

@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,6 +53,10 @@ def test_other_forms_of_conv1_are_the_same_convolution(form):
     np.testing.assert_allclose(
         form(x, kernel, **rest), ops.convolution(x, kernel, **rest), atol=1e-3
     )
+
+
+def test_the_plain_bias_keeps_the_type_of_the_maps():
+    assert forms._plain_bias(jnp.ones(3, jnp.bfloat16), jnp.ones(3)).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("size", [4, 5])

@@ -98,6 +98,34 @@ def test_dense_reads_its_own_towers(groups, dtype):
     check(dense, expected, (normal(3, 8), normal(8 // groups, 6, seed=1)), dtype)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_bfloat16_is_multiplied_by_rounded_weights_and_gives_them_float32_gradients(
+    backend, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, g = (jnp.asarray(normal(5, n, seed=n), jnp.bfloat16) for n in (64, 7))
+    kernel, bias = jnp.float32(normal(64, 7)), jnp.float32(normal(7))
+
+    def layer(x, kernel, bias):
+        return ops.add_bias(ops.dense(x, kernel, precision="highest"), bias)
+
+    y, vjp = jax.vjp(layer, x, kernel, bias)
+    d_x, d_kernel, d_bias = vjp(g)
+    assert (y.dtype, d_x.dtype) == (jnp.bfloat16, jnp.bfloat16)
+    assert (d_kernel.dtype, d_bias.dtype) == (jnp.float32, jnp.float32)
+    exact = [np.asarray(array, np.float64) for array in (x, kernel.astype(x.dtype), bias, g)]
+    x64, kernel64, bias64, g64 = exact
+    for found, expected in (
+        (y, x64 @ kernel64 + bias64),
+        (d_x, g64 @ kernel64.T),
+        (d_kernel, x64.T @ g64),
+        (d_bias, g64.sum(0)),
+    ):
+        np.testing.assert_allclose(
+            np.asarray(found, np.float64), expected, atol=2**-6 * np.abs(expected).max()
+        )
+
+
 @both_precisions
 def test_bias_gradient_is_the_sum_over_images_and_positions(dtype):
     def expected(x, bias):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from alexnet_jax import ops
+from alexnet_jax import ops, winograd
 
 
 def _shifted_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -> jax.Array:
@@ -61,7 +61,7 @@ def _pool_by_window(
 
 
 def _plain_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    return x + bias
+    return x + bias.astype(x.dtype)
 
 
 def _feature_groups(x, kernel, *, stride=1, padding=((0, 0), (0, 0)), groups=1, precision=None):
@@ -92,7 +92,7 @@ def _space_to_depth(x, kernel, *, stride=1, padding=((0, 0), (0, 0)), **rest):
     """conv1, 11 x 11 with stride 4, as 3 x 3 over blocks of 4 x 4 pixels: 48 channels."""
     if stride == 1:
         return _convolution(x, kernel, padding=padding, **rest)
-    return _convolution(*ops._space_to_depth(x, kernel, stride, padding), **rest)
+    return _convolution(*winograd.space_to_depth(x, kernel, stride, padding), **rest)
 
 
 def _direct(dtype, x, kernel, stride, padding):
