@@ -10,7 +10,6 @@ convolution may come in under its bound. Writes results/operations_cpu.json, .tx
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ from alexnet_jax.compilation import compiled
 from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.optimizer import update_rule
 from experiments import harness
+from experiments.speed.ceilings import ceilings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("batch_size", 32, "images")
@@ -174,27 +174,6 @@ def update_turn() -> tuple[Callable[[], Any], int]:
     return turn, sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def rates() -> tuple[float, float]:
-    """FLOP/s of a product and bytes/s of a copy."""
-    a = jnp.ones((2048, 2048))
-    product = jax.jit(partial(jnp.matmul, precision=EXACT))
-    large = jnp.ones((1 << 26,))
-    copy = jax.jit(lambda x: x + 1)
-
-    def seconds(work: Callable[[], Any]) -> float:
-        times = []
-        for _ in range(9):
-            started = time.perf_counter()
-            jax.block_until_ready(work())
-            times.append(time.perf_counter() - started)
-        return statistics.median(times[1:])
-
-    return (
-        2 * 2048**3 / seconds(lambda: product(a, a)),
-        2 * large.nbytes / seconds(lambda: copy(large)),
-    )
-
-
 def bounds(name: str, what: dict[str, Any], flops: float, bandwidth: float) -> dict[str, float]:
     """Milliseconds that no implementation by sums over taps can beat."""
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (what["x"], *what["weights"])]
@@ -211,7 +190,8 @@ def bounds(name: str, what: dict[str, Any], flops: float, bandwidth: float) -> d
 def main(_) -> None:
     """Measures, prints and writes."""
     keep_freed_memory()
-    flops, bandwidth = rates()
+    reached = ceilings(["float32"])
+    flops, bandwidth = 1e12 * reached["float32 TFLOP/s"], 1e12 * reached["copy TB/s"]
     rows: list[dict[str, Any]] = []
     print(HEAD)
     for name, what in operations(FLAGS.batch_size).items():

@@ -18,10 +18,13 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -32,9 +35,9 @@ from matplotlib.figure import Figure
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
 from alexnet_jax.machine import keep_freed_memory
-from alexnet_jax.models.network import PRECISIONS
 from alexnet_jax.step import make_predict_step
 from experiments import harness
+from experiments.speed.ceilings import ceilings
 from experiments.speed.forms import FORMS, replaced
 
 FLAGS = flags.FLAGS
@@ -164,12 +167,14 @@ class Process:
     """A contender in a process of its own, called for a turn."""
 
     def __init__(self, contender: dict[str, Any]):
+        # Not a pipe: that fills where nobody reads it.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as this
         command = [sys.executable, "-m", "experiments.speed.step", f"--updates={FLAGS.updates}"]
         self._process = subprocess.Popen(
             [*command, f"--serve={json.dumps(contender)}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
         self.facts = self._answer()
@@ -178,7 +183,8 @@ class Process:
         for line in self._process.stdout:  # torch and jax may print, too
             if line.startswith("{"):
                 return json.loads(line)
-        raise RuntimeError(self._process.stderr.read().strip()[-300:])
+        self._errors.seek(0)
+        raise RuntimeError(self._errors.read().strip()[-300:])
 
     def __call__(self) -> float:
         self._process.stdin.write("turn\n")
@@ -214,37 +220,6 @@ def serve(contender: dict[str, Any]) -> None:
         print(json.dumps({"seconds": timed(turn)}), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"peak_bytes": peak}), flush=True)
-
-
-# --- what could be reached ------------------------------------------------------------------------
-
-
-def ceilings() -> dict[str, float]:
-    """TFLOP/s of a large product by precision, and TB/s of a copy (read and written)."""
-    side = 2048 if jax.default_backend() == "cpu" else 8192
-    found = {}
-    key = jax.random.key(0)
-    for name in precisions():
-        dtype = jnp.bfloat16 if name == "bfloat16" else jnp.float32
-        a = jax.random.normal(key, (side, side), dtype)
-        product = jax.jit(
-            partial(jnp.matmul, precision=PRECISIONS[name], preferred_element_type=jnp.float32)
-        )
-        found[f"{name} TFLOP/s"] = 2 * side**3 / _seconds(lambda a=a, f=product: f(a, a)) / 1e12
-    x = jnp.ones((side**2 * 16,), jnp.float32)
-    copy = jax.jit(lambda x: x + 1)
-    found["copy TB/s"] = 2 * x.nbytes / _seconds(lambda: copy(x)) / 1e12
-    return found
-
-
-def _seconds(work: Callable[[], Any], calls: int = 5) -> float:
-    jax.block_until_ready(work())
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        jax.block_until_ready([work() for _ in range(calls)][-1])
-        times.append((time.perf_counter() - started) / calls)
-    return statistics.median(times)
 
 
 # --- the race -------------------------------------------------------------------------------------
@@ -304,7 +279,7 @@ def race(measure: str, size: int, out: set[str], failed: list[str]) -> list[dict
     if jax.default_backend() != "cpu":
         seconds = harness.interleaved(in_one_process(found, failed), turns=FLAGS.turns)
     else:
-        seconds = {}
+        seconds = {name: [] for name in found}
         for together in in_batches(found, size):
             turns: dict[str, Callable[[], float]] = {}
             for name, what in together.items():
@@ -313,11 +288,14 @@ def race(measure: str, size: int, out: set[str], failed: list[str]) -> list[dict
                     facts[name] |= turns[name].facts
                 except RuntimeError as error:
                     failed.append(f"{measure} {size} {name}: {error}")
-            seconds |= harness.interleaved(turns, turns=FLAGS.turns)
+            for name, times in harness.interleaved(turns, turns=FLAGS.turns).items():
+                seconds[name] += times
             for name, process in turns.items():
                 facts[name] |= process.end()
     rows = []
     for name, times in seconds.items():
+        if not times:  # it could not be run
+            continue
         rates = sorted(size * FLAGS.updates / second for second in times)
         row = {
             "measure": measure,
@@ -333,13 +311,14 @@ def race(measure: str, size: int, out: set[str], failed: list[str]) -> list[dict
 
 
 def in_batches(found: dict[str, dict[str, Any]], size: int) -> list[dict[str, dict[str, Any]]]:
-    """The contenders that memory holds at the same time, ours in each: 17 MB an image and 1 GB."""
+    """The contenders that memory holds at once, ours in each: 17 MB an image and 1 GB."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    room = max(2, int(0.8 * free / (1e9 + 17e6 * size)))
-    names = list(found)
+    ours = {name: what for name, what in found.items() if "form" in what}
+    theirs = [name for name in found if name not in ours]
+    room = max(1, int(0.8 * free / (1e9 + 17e6 * size)) - len(ours))
     return [
-        {name: found[name] for name in names[start : start + room]}
-        for start in range(0, len(names), room)
+        ours | {name: found[name] for name in theirs[start : start + room]}
+        for start in range(0, len(theirs) or 1, room)
     ]
 
 
@@ -409,7 +388,7 @@ def main(_) -> None:
             rows += found
             print(table(found), flush=True)
             write(rows, failed, {})
-    write(rows, failed, {"ceilings": ceilings()})
+    write(rows, failed, {"ceilings": ceilings(precisions())})
     print(table(rows, ratios(rows)))
     for line in failed:
         print("not run:", line)
@@ -438,15 +417,14 @@ def table(rows: list[dict[str, Any]], compared: list[dict[str, Any]] = ()) -> st
 
 def write(rows: list[dict], failed: list[str], more: dict[str, Any]) -> None:
     """The result so far."""
-    versions = {"torch": sys.modules["torch"].__version__} if "torch" in sys.modules else {}
     compared = ratios(rows)
     result = {
+        "torch": version("torch") if find_spec("torch") else None,
         "updates_a_turn": FLAGS.updates,
         "turns": FLAGS.turns,
         "ratios": compared,
         "rows": rows,
         "not_run": failed,
-        **versions,
         **more,
     }
     name = f"step_{jax.default_backend()}"

@@ -6,21 +6,18 @@ from alexnet_jax.configs import digits
 
 
 @pytest.mark.slow  # four trainings of ten epochs
-def test_digits_in_bfloat16_end_within_the_spread_of_float32_seeds():
+def test_ten_epochs_of_digits_in_bfloat16_end_within_the_seeds_of_float32():
     from experiments.harness import fit
 
-    def test_loss(precision, seed):
+    def final_loss(precision, seed):
         config = digits.get_config()
-        config.num_epochs = 15
+        config.num_epochs = 10
         config.model.precision = precision
         config.seed = seed
         result, _ = fit(config)
-        return result["test"]["center"], result["epochs"][-1]["train"]["loss"]
+        return result["epochs"][-1]["train"]["loss"]
 
-    exact = [test_loss("float32", seed) for seed in range(3)]
-    rounded = [test_loss("bfloat16", seed) for seed in range(3)]
-    errors = [error["top1_error"] for error, _ in exact]
-    spread = max(errors) - min(errors) + 0.01  # a hundredth is two digits of the test split
-    for error, loss in rounded:
-        assert min(errors) - spread <= error["top1_error"] <= max(errors) + spread
-        assert loss < 2 * max(of for _, of in exact) + 0.05
+    exact = [final_loss("float32", seed) for seed in range(4)]
+    assert max(exact) < 2.2  # they learn: at chance it is 2.3
+    for seed in range(2):
+        assert min(exact) <= final_loss("bfloat16", seed) <= max(exact)
