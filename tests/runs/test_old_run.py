@@ -23,7 +23,8 @@ ARCHIVE = Path(__file__).parents[1] / "fixtures" / "run_of_c41fbf4.tar.gz"
 @pytest.fixture
 def workdir(tmp_path):
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # none before 3.11.4
+        archive.extractall(tmp_path)
     return tmp_path / "run"
 
 
