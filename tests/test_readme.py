@@ -77,7 +77,8 @@ def test_figures_of_the_meshes_and_calls_are_those_of_the_results():
 
 
 def test_figures_of_the_step_are_those_of_the_result():
-    ratios = json.loads((RESULTS / "step_cpu.json").read_text())["result"]["ratios"]
+    result = json.loads((RESULTS / "step_cpu.json").read_text())["result"]
+    ratios = result["ratios"]
 
     def text(measure, kept):
         found = {
@@ -94,6 +95,22 @@ def test_figures_of_the_step_are_those_of_the_result():
     assert text("train", kept=False) in _row("whole training step")
     assert text("train", kept=True) in _row("the same where PyTorch's process")
     assert text("center", kept=False) in _row("evaluation of centre crops")
+    assert text("ten", kept=False) in _row("the same of ten views")
+    peak = {
+        row["name"]: row["peak_bytes"] / 1e9
+        for row in result["rows"]
+        if (row["measure"], row["batch_size"]) == ("train", 128)
+    }
+    modes = {
+        row["precision"]: f"PyTorch {row['mode']} {row['precision']}"
+        for row in ratios
+        if (row["measure"], row["batch_size"]) == ("train", 128) and "kept" not in row["mode"]
+    }
+    memory = "; ".join(
+        f"{peak[f'ours {precision}']:.2f} / {peak[mode]:.2f} GB"
+        for precision, mode in modes.items()
+    )
+    assert memory in _row("most memory of the training process")
     start = json.loads((RESULTS / "start_cpu.json").read_text())["result"]
     seconds = " / ".join(f"{start[name]['median']:.1f}" for name in ("cold", "warm"))
     assert seconds in _row("from the start of a process")
