@@ -116,6 +116,24 @@ def test_figures_of_the_step_are_those_of_the_result():
     assert seconds in _row("from the start of a process")
 
 
+def test_figures_of_reading_are_those_of_the_result():
+    claims = json.loads((RESULTS / "read_speed.json").read_text())["claims"]
+
+    def text(name):
+        ratios = (claims[f"{cores}: {name}"]["ratio"] for cores in ("one core", "2 cores"))
+        return " / ".join(f"{ratio:.1f}x" for ratio in ratios)
+
+    originals, prepared = (
+        f"PyTorch DataLoader, {what}" for what in ("originals", "the same raw set")
+    )
+    assert f"| {text(f'raw set / {originals}')} |" in _row("reading a prepared raw set")
+    assert f"| {text(f'JPEG set / {originals}')} |" in _row("the same, prepared as JPEG")
+    assert f"| {text(f'raw set / {prepared}')} |" in _row("the raw set against PyTorch's loader")
+    assert f"| {text('raw set / ArrayRecord alone, shuffled')} |" in _row(
+        "the raw set against ArrayRecord's"
+    )
+
+
 def test_figures_of_fine_tuning_are_those_of_the_result_seed_by_seed():
     result = json.loads((RESULTS / "fine_tune.json").read_text())
     errors = result["test_top1_error_after_each_third"]

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     # (experiments/steps_per_call.py, on CPU with --updates=3 --turns=3).
     config.steps_per_call = 1
     # Processes that read and decode; 0: threads of this one, which were faster on two cores (raw
-    # 7,924 against 5,014 images/s, JPEG 4,246 against 2,969: experiments/read_speed.py).
+    # 7,501 against 4,901 images/s, JPEG 4,166 against 2,973: experiments/read_speed.py).
     config.read_workers = 0
     config.verify_data = False  # compare every shard with its digest first
     config.augment = "device"  # or "host": the paper's way, on the CPU while the GPU trains
