@@ -34,7 +34,8 @@ def keep_freed_memory() -> None:
     """Lets glibc keep what this process frees; elsewhere nothing. Call before jax's first work.
 
     XLA:CPU allocates a step's temporary arrays anew each time. By default they go back to the
-    system in between and every page is cleared and mapped again: a fifth of the time of a step.
+    system in between and every page is cleared and mapped again: a fifth of the time of a step of
+    32 images, an eighth of one of 128.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
