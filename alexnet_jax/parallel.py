@@ -5,8 +5,11 @@ device holds one tower, the paper's figure 2. With size 1 a device holds both.
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import os
+import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -60,23 +64,53 @@ def initialize(
 
 @contextlib.contextmanager
 def leaving_lost_hosts() -> Iterator[None]:
-    """Ends this process with one line where another one of the run is lost.
+    """Ends this process with one line, and exit code 1, where another one of the run is lost.
 
-    At once, since the usual way out waits for all of them.
+    At once, since the usual way out waits for all of them. Where a collective breaks off, JAX
+    raises. Where this process waits for one that is silent, or the first one is gone, JAX's
+    runtime logs its reason and aborts the process, from a thread of its own: only a handler that
+    does not return to it, which Python's own do, can still say what to do.
     """
-    try:
+    if jax.process_count() == 1:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
+        return
+    others = _other_processes()
+
+    def leave(reason: str) -> None:
         print(
-            f"error: process {jax.process_index()} stops, another one was lost "
-            f"({str(error).splitlines()[0]}); start the same command again on every host, it "
-            "resumes from the last checkpoint",
+            f"error: process {jax.process_index()} stops, {others} was lost ({reason}); start the "
+            "same command again on every host, it resumes from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )
         os._exit(1)
+
+    # Only the C library installs a handler that runs in the aborting thread.
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    on_abort = handler(lambda _: leave("JAX's own reason stands above"))
+    c_library = ctypes.CDLL(None)
+    c_library.signal.restype = ctypes.c_void_p
+    c_library.signal(signal.SIGABRT, on_abort)
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        leave(str(error).splitlines()[0])
+    finally:
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+
+
+def _other_processes() -> str:
+    """The run's other processes by number and host: "process 1 (node7)"."""
+    name = np.zeros(64, np.uint8)
+    host = socket.gethostname().encode()[:64]
+    name[: len(host)] = np.frombuffer(host, np.uint8)
+    hosts = multihost_utils.process_allgather(name)
+    named = [
+        f"process {number} ({bytes(host).rstrip(bytes(1)).decode(errors='replace')})"
+        for number, host in enumerate(hosts)
+        if number != jax.process_index()
+    ]
+    return " or ".join(named)
 
 
 def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
