@@ -4,6 +4,7 @@
 one architecture. `record` writes a result with all that is needed to make it again.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -11,19 +12,21 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from alexnet_jax import create_train_state, make_eval_step, make_train_step, make_train_steps
+from alexnet_jax.compilation import compiled
 from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import open_dataset
@@ -95,6 +98,22 @@ def interleaved(
     return seconds
 
 
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """The names of the programs that are compiled, or fetched from the cache, meanwhile."""
+    names: list[str] = []
+
+    def compiled(event: str, _: float, fun_name: str = "", **__: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(compiled)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(compiled)
+
+
 # --- training -------------------------------------------------------------------------------------
 
 
@@ -106,6 +125,7 @@ class Programs:
         # Inside a loop XLA:CPU does not take its fast convolutions, so there it is a step a call.
         self.whole_epochs = jax.default_backend() != "cpu"
         make = make_train_steps if self.whole_epochs else make_train_step
+        self.create = compiled(partial(create_train_state, self.model), runs="once")
         self._train = make(self.model, self.augmentation)
         self._evaluate = _whole_split(make_eval_step(self.model, self.augmentation))
         self._predict: dict[str, Any] = {}
@@ -165,7 +185,7 @@ def fit(
     recipe = Recipe(config)
     programs = programs or Programs(recipe)
     train, validation = (_on_device(config, name) for name in ("train", "validation"))
-    state = create_train_state(recipe.model, recipe.key)
+    state = programs.create(recipe.key)
     order = batch_indices(len(train["label"]), batch_size=config.batch_size, seed=config.seed)
     steps, lines, shares = recipe.epoch_steps, [], []
     first = recipe.model.layers[0].name

@@ -182,6 +182,7 @@ _TESTS: dict[str, Test] = {
 
 
 def _check_multiplier(field: str, value: Any) -> None:
+    value = value.to_dict() if isinstance(value, ConfigDict) else value
     leaves = value if isinstance(value, Mapping) else {"": value}
     for leaf, factor in leaves.items():
         if not (isinstance(leaf, str) and _number(factor) and factor >= 0):

@@ -10,20 +10,24 @@ from pathlib import Path
 from alexnet_jax.machine import take_lock
 
 
+class Locked(ValueError):
+    """Another process holds the lock; the message names its host and number."""
+
+
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, name: str = ".lock") -> Iterator[None]:
     """Keeps other runs out of `workdir` while the block runs.
 
     The lock is the system's, so that of a process that died, however it died, is free at once.
-    `.lock` in the workdir says whose it is or was.
+    The file `name` in the workdir says whose it is or was.
 
     Raises:
-      ValueError: another process holds it; the message names its host and number.
+      Locked: another process holds it.
     """
-    path = workdir / ".lock"
+    path = workdir / name
     with path.open("a+", encoding="utf-8") as file:
         if not take_lock(file.fileno()):
-            raise ValueError(
+            raise Locked(
                 f"{workdir} is in use by {_owner(path)}; wait until it ends or stop it, or give "
                 "another --workdir"
             )

@@ -1,0 +1,388 @@
+"""Trains every setting of a sweep once, on data that lies on the device.
+
+    python -m experiments.sweep --workdir=runs/rates --config=experiments/quick_rates.py
+    python -m experiments.sweep --workdir=runs/mine --config=digits \
+        --grid=learning_rate=0.005,0.01,0.02 --grid=seed=0,1,2
+
+The settings are those that the configuration's file yields, `def sweep(): yield {"learning_rate":
+0.01, "model.lrn": False}`, or all combinations of the --grid flags. What a setting leaves open is
+as --config and --config.FIELD=VALUE have it. Settings that differ in fields of `Hyperparameters`,
+seed or length share one compiled program.
+
+Runs that are finished are not repeated, and several processes may work on one folder at once.
+--sweep_index=N runs one setting, for a Slurm array (--list counts them):
+
+    #SBATCH --array=0-23
+    python -m experiments.sweep --workdir=… --config=… --sweep_index=$SLURM_ARRAY_TASK_ID
+
+--trials=N searches with Optuna instead (pip install 'alexnet-jax[sweep]'): the file's `def
+space(trial): return {"learning_rate": trial.suggest_float(…)}` is asked for a setting until N are
+finished. Start the command as often as there are machines: they work on one study, kept in
+WORKDIR/study.log.
+
+Writes table.jsonl (a line a run), and sweep.json and .png (mean and spread over seeds) to the
+workdir; the whole curves are in runs/.
+"""
+
+import hashlib
+import importlib.util
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from flax.traverse_util import flatten_dict
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict, config_flags
+from scipy import stats
+from tqdm import tqdm
+
+from alexnet_jax.command import run
+from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.runs import checks
+from alexnet_jax.runs.lock import Locked, locked
+from alexnet_jax.runs.recipe import Recipe, build_model
+from alexnet_jax.wording import suggestion
+from experiments import harness
+
+Setting = Mapping[str, Any]
+COLUMNS = ("train_error", "validation_error", "test_error", "loss")
+
+
+class Sweep:
+    """Runs of a folder: each setting is trained once, by whoever comes first."""
+
+    def __init__(
+        self, base: ConfigDict, folder: Path, *, until: Callable[[dict], bool] = lambda line: False
+    ):
+        """`until` is asked after each epoch, with its line, whether the run ends."""
+        self.base = base
+        self.runs = folder / "runs"
+        self.runs.mkdir(parents=True, exist_ok=True)
+        self._until = until
+        self._programs: dict[str, harness.Programs] = {}
+
+    def train(self, settings: Sequence[Setting]) -> list[dict | None]:
+        """Trains what is not there yet; the results, None for what others are at.
+
+        Raises:
+          ValueError: a setting cannot be one; nothing was trained.
+          AssertionError: a second run of one architecture compiled something.
+        """
+        configs = [configure(self.base, setting) for setting in settings]
+        pending = [
+            (setting, config)
+            for setting, config in zip(settings, configs, strict=True)
+            if not self._path(config).exists()
+        ]
+        epochs = sum(round(config.num_epochs) for _, config in pending)
+        with tqdm(total=epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:
+            for setting, config in pending:
+                try:
+                    with locked(self.runs, f".{identity(config)}.lock"):
+                        if not self._path(config).exists():
+                            self._train_one(setting, config, bar)
+                except Locked:
+                    bar.total -= round(config.num_epochs)
+        return [self.result(setting) for setting in settings]
+
+    def result(self, setting: Setting) -> dict | None:
+        """What `harness.fit` gave for a setting; None: it is not finished."""
+        path = self._path(configure(self.base, setting))
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def arrays(self, setting: Setting) -> Mapping[str, np.ndarray]:
+        """The first layer's kernels and the test log-probabilities of a finished run."""
+        return np.load(self._path(configure(self.base, setting)).with_suffix(".npz"))
+
+    def _path(self, config: ConfigDict) -> Path:
+        return self.runs / f"{identity(config)}.json"
+
+    def _train_one(self, setting: Setting, config: ConfigDict, bar: tqdm) -> None:
+        recipe = Recipe(config)
+        shape = architecture(recipe)
+        known = shape in self._programs
+        programs = self._programs.setdefault(shape, harness.Programs(recipe))
+
+        def after(line: dict) -> bool:
+            bar.update()
+            bar.set_postfix_str(f"{100 * line['validation']['top1_error']:.1f}% error")
+            return self._until(line)
+
+        def say(line: str) -> None:
+            bar.write(f"{name_of(setting)}: {line}")
+
+        with harness.compilations() as names:
+            result, arrays = harness.fit(
+                config, programs=programs, views=config.final_views, until=after, say=say
+            )
+        assert not (known and names), f"compiled again for {name_of(setting)}: {names}"
+        bar.update(round(config.num_epochs) - len(result["epochs"]))
+        result |= {"compiled": len(names), "device": harness.machine()}
+        with whole_file(self._path(config).with_suffix(".npz"), "wb") as file:
+            np.savez_compressed(file, **arrays)
+        with whole_file(self._path(config)) as file:
+            json.dump(result, file)
+
+
+def name_of(setting: Setting) -> str:
+    """A setting in words, without its seed."""
+    fields = {field: value for field, value in setting.items() if field != "seed"}
+    words = [f"{field.split('.')[-1]} {value}" for field, value in fields.items()]
+    return ", ".join(words) or "as configured"
+
+
+def identity(config: ConfigDict) -> str:
+    """What names a run: a digest of every field but where the data lies."""
+    fields = {name: value for name, value in config.to_dict().items() if name != "data_dir"}
+    return _digest(json.dumps(fields, sort_keys=True, default=str))
+
+
+def architecture(recipe: Recipe) -> str:
+    """What runs must share to share their programs: network, augmentation, data and batch."""
+    config = recipe.config
+    given = jax.tree.structure(recipe.hyperparameters(0))
+    splits = (config.dataset, config.train_split, config.validation_split, config.test_split)
+    constants = [np.asarray(value).tobytes() for value in recipe.constants.values()]
+    parts = (recipe.model, dict(config.augmentation), splits, config.batch_size, given, constants)
+    return _digest(repr(parts))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def configure(base: ConfigDict, setting: Setting) -> ConfigDict:
+    """A copy of `base` with the fields of `setting`.
+
+    Raises:
+      ValueError: it names a field that is not there, or a value that the field cannot have.
+    """
+    config = base.copy_and_resolve_references()
+    known = list(flatten_dict(config.to_dict(), sep="."))
+    try:
+        for field in setting:
+            if field not in known:
+                raise ValueError(f"unknown config field {field!r}: {suggestion(field, known)}")
+        config.update_from_flattened_dict(dict(setting))
+        checks.check(config)
+        build_model(config, num_classes=10)
+        if round(config.num_epochs) != config.num_epochs or config.num_epochs < 1:
+            raise ValueError(f"num_epochs={config.num_epochs}; a sweep trains whole epochs")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"setting {dict(setting)}: {error.args[0]}") from error
+    return config
+
+
+def grid(axes: Sequence[str]) -> Iterator[Setting]:
+    """All combinations of "field=value,value,…", the last one varying fastest.
+
+    Raises:
+      ValueError: an axis is not of this form.
+    """
+    fields, values = [], []
+    for axis in axes:
+        field, equals, listed = axis.partition("=")
+        if not (field and equals and listed):
+            raise ValueError(f"--grid={axis!r}: write it as --grid=field=value,value")
+        fields.append(field)
+        values.append([_parsed(text) for text in listed.split(",")])
+    for chosen in itertools.product(*values):
+        yield dict(zip(fields, chosen, strict=True))
+
+
+def _parsed(text: str) -> Any:
+    """A number or a truth value where the text is one."""
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except json.JSONDecodeError:
+        return text
+
+
+def search(
+    sweep: Sweep, space: Callable[[Any], Setting], trials: int, journal: Path
+) -> list[Setting]:
+    """Asks Optuna for settings until `trials` are finished, by all the processes on `journal`."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    study = optuna.create_study(
+        study_name=identity(sweep.base),
+        storage=optuna.storages.JournalStorage(backend),
+        direction="minimize",
+        load_if_exists=True,
+    )
+    complete = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
+    while len(study.get_trials(deepcopy=False, states=complete)) < trials:
+        trial = study.ask()
+        setting = dict(space(trial))
+        trial.set_user_attr("setting", setting)
+        (result,) = sweep.train([setting])
+        if result is None:  # another process is at the very same setting
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, row(setting, result)["validation_error"])
+    return [trial.user_attrs["setting"] for trial in study.get_trials(states=complete)]
+
+
+# --- what came out --------------------------------------------------------------------------------
+
+
+def row(setting: Setting, result: dict) -> dict[str, Any]:
+    """A run in one line: the setting, the errors after the last epoch, the cost."""
+    last = result["epochs"][-1]
+    return {
+        **setting,
+        "seed": result["seed"],
+        "epochs": len(result["epochs"]),
+        "train_error": result["train"]["top1_error"],
+        "validation_error": last["validation"]["top1_error"],
+        "test_error": next(iter(result["test"].values()))["top1_error"],
+        "loss": last["train"]["loss"],
+        "seconds": result["seconds"],
+        "compiled": result["compiled"],
+    }
+
+
+def summary(settings: Sequence[Setting], rows: Sequence[dict]) -> list[dict[str, Any]]:
+    """Values, mean, deviation and 95% interval over the seeds of each setting, as ordered."""
+    groups: dict[str, list[dict]] = {}
+    for setting, one in zip(settings, rows, strict=True):
+        groups.setdefault(name_of(setting), []).append(one)
+    return [
+        {
+            "name": name,
+            "seeds": [one["seed"] for one in ones],
+            **{column: spread([one[column] for one in ones]) for column in COLUMNS},
+        }
+        for name, ones in groups.items()
+    ]
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, deviation and half the width of the mean's 95% interval (Student's t).
+
+    All None where a value is (its run diverged), the last two with a single value.
+    """
+    found: dict[str, Any] = {"values": values, "mean": None, "deviation": None, "interval": None}
+    if None in values or not values:
+        return found
+    found["mean"] = float(np.mean(values))
+    if len(values) > 1:
+        found["deviation"] = float(np.std(values, ddof=1))
+        quantile = float(stats.t.ppf(0.975, len(values) - 1))
+        found["interval"] = quantile * found["deviation"] / len(values) ** 0.5
+    return harness.rounded(found)
+
+
+def draw(groups: Sequence[dict], title: str) -> Figure:
+    """Errors of each setting: a dot a seed, a bar for the mean."""
+    figure = Figure(figsize=(6.4, 0.3 * len(groups) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=10)
+    for column, color in (("train_error", "#999999"), ("validation_error", "#225588")):
+        for place, group in enumerate(groups):
+            dots = [100 * value for value in group[column]["values"] if value is not None]
+            axes.plot(dots, [-place] * len(dots), "o", color=color, ms=3.5, alpha=0.6)
+            if group[column]["mean"] is not None:
+                axes.plot(100 * group[column]["mean"], -place, "|", color=color, ms=12, mew=2)
+        axes.plot([], [], "o", color=color, ms=3.5, label=column.replace("_", " "))
+    axes.set_yticks([-place for place in range(len(groups))], [group["name"] for group in groups])
+    axes.set_xlabel("top-1 error (%), a dot a seed, a bar their mean")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def report(folder: Path, settings: Sequence[Setting], sweep: Sweep) -> None:
+    """Writes the table, the means and the picture of the runs that are finished."""
+    finished = [(setting, sweep.result(setting)) for setting in settings]
+    finished = [(setting, result) for setting, result in finished if result]
+    rows = [row(setting, result) for setting, result in finished]
+    with whole_file(folder / "table.jsonl") as file:
+        file.writelines(json.dumps(one) + "\n" for one in rows)
+    if not rows:
+        return
+    groups = summary([setting for setting, _ in finished], rows)
+    title = f"{sweep.base.dataset}, {len(rows)} of {len(settings)} runs"
+    result = {"finished": len(rows), "of": len(settings), "settings": groups}
+    harness.record("sweep", result, draw(groups, title), folder)
+    width = max(len(group["name"]) for group in groups)
+    print(f"{'':{width}}  seeds  training     validation   test (error, %)")
+    for group in groups:
+        print(
+            f"{group['name']:{width}}  {len(group['seeds']):5}  "
+            + "  ".join(shown(group[column]) for column in COLUMNS[:3])
+        )
+    print(f"{len(rows)} of {len(settings)} runs are finished: {folder / 'table.jsonl'}, sweep.png")
+
+
+def shown(entry: Mapping[str, float | None]) -> str:
+    """Mean and deviation in per cent."""
+    if entry["mean"] is None:
+        return f"{'diverged':11}"
+    deviation = "" if entry["deviation"] is None else f"± {100 * entry['deviation']:.2f}"
+    return f"{100 * entry['mean']:5.2f} {deviation:6}"
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def module_of(path: str) -> Any:
+    """A configuration's file as a module."""
+    spec = importlib.util.spec_from_file_location("recipe", path.partition(":")[0])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the sweep that the flags describe."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    if not FLAGS.workdir:
+        raise app.UsageError("--workdir is missing: the folder of the runs")
+    base, folder = FLAGS.config, local_path(FLAGS.workdir)
+    if FLAGS.data_dir:
+        base.data_dir = FLAGS.data_dir
+    path = config_flags.get_config_filename(FLAGS["config"])
+    module, sweep = module_of(path), Sweep(base, folder)
+    if FLAGS.trials:
+        if not hasattr(module, "space"):
+            raise ValueError(f"{path} has no `def space(trial)` for --trials to search")
+        settings = search(sweep, module.space, FLAGS.trials, folder / "study.log")
+    else:
+        if not FLAGS.grid and not hasattr(module, "sweep"):
+            raise ValueError(f"{path} has no `def sweep()`; give one, or --grid=field=value,value")
+        settings = list(grid(FLAGS.grid) if FLAGS.grid else module.sweep())
+        for setting in settings:
+            configure(base, setting)
+        if FLAGS.list:
+            print(*(f"{n} {json.dumps(setting)}" for n, setting in enumerate(settings)), sep="\n")
+            return
+        chosen = settings
+        if FLAGS.sweep_index is not None:
+            if not 0 <= FLAGS.sweep_index < len(settings):
+                raise ValueError(
+                    f"--sweep_index={FLAGS.sweep_index}; it is 0 to {len(settings) - 1}"
+                )
+            chosen = [settings[FLAGS.sweep_index]]
+        sweep.train(chosen)
+    report(folder, settings, sweep)
+
+
+if __name__ == "__main__":
+    from alexnet_jax import main as training  # defines --config, --workdir and --data_dir
+
+    FLAGS = flags.FLAGS
+    flags.DEFINE_multi_string("grid", [], "field=value,value: one axis of a grid.")
+    flags.DEFINE_integer("sweep_index", None, "Run only the setting of this number.")
+    flags.DEFINE_integer("trials", None, "Search with Optuna until so many trials are finished.")
+    flags.DEFINE_bool("list", False, "Print the settings with their numbers and stop.")
+    run(main, rewrite=training.with_config_paths)

@@ -1,0 +1,147 @@
+"""Sweeps: every setting once, by however many processes, with the results of plain training."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from alexnet_jax.runs.launch import train
+from alexnet_jax.runs.metrics_log import read_metrics
+from experiments import harness, sweep
+
+RECIPE = """
+from alexnet_jax.configs import digits
+
+def get_config():
+    config = digits.get_config()
+    config.train_split, config.validation_split = "train[:128]", "train[128:192]"
+    config.test_split = "test[:50]"
+    config.model.conv_features, config.model.fc_features = (4, 4, 4, 4, 4), (8, 8)
+    config.num_epochs = 1
+    config.final_views = ("center",)
+    return config
+
+def sweep():
+    for rate in (0.01, 0.02):
+        for seed in (0, 1):
+            yield {"learning_rate": rate, "seed": seed}
+
+def space(trial):
+    return {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def base(recipe):
+    return sweep.module_of(str(recipe)).get_config()
+
+
+def start(folder, recipe, *flags):
+    command = [sys.executable, "-m", "experiments.sweep", f"--workdir={folder}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*command, f"--config={recipe}", *flags], text=True, **pipes)
+
+
+def finish(*processes):
+    """What they print of the runs that they trained."""
+    lines = []
+    for process in processes:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+        lines += [line for line in output.splitlines() if "epochs" in line]
+    return lines
+
+
+def table(folder):
+    return [json.loads(line) for line in (folder / "table.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_share_a_sweep_and_nothing_is_trained_twice(tmp_path, recipe):
+    assert len(finish(start(tmp_path, recipe), start(tmp_path, recipe))) == 4
+    assert finish(start(tmp_path, recipe)) == []
+    rows = table(tmp_path)
+    assert [(row["learning_rate"], row["seed"]) for row in rows] == [
+        *[(0.01, 0), (0.01, 1)],
+        *[(0.02, 0), (0.02, 1)],
+    ]
+    assert sum(bool(row["compiled"]) for row in rows) <= 2  # the first run of each process
+    groups = json.loads((tmp_path / "sweep.json").read_text())["result"]["settings"]
+    assert [group["seeds"] for group in groups] == [[0, 1], [0, 1]]
+    assert (tmp_path / "sweep.png").exists()
+
+
+def test_an_index_trains_one_setting(tmp_path, recipe):
+    (line,) = finish(start(tmp_path, recipe, "--sweep_index=3"))
+    assert line.startswith("learning_rate 0.02: seed 1")
+    assert len(table(tmp_path)) == 1
+
+
+def test_two_processes_search_one_study(tmp_path, recipe):
+    workers = [start(tmp_path, recipe, "--trials=4") for _ in range(2)]
+    trained = finish(*workers)
+    rows = table(tmp_path)
+    assert len(trained) in (4, 5)  # one may have begun as the last one ended
+    assert len({row["learning_rate"] for row in rows}) >= 4
+    assert all(0.001 <= row["learning_rate"] <= 0.1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--grid=lerning_rate=1"], "lerning_rate"),
+        (["--grid=learning_rate"], "--grid=field=value,value"),
+        (["--grid=batch_size=-1"], "batch_size=-1"),
+        (["--grid=num_epochs=0.5"], "whole epochs"),
+        (["--sweep_index=4"], "it is 0 to 3"),
+    ],
+)
+def test_what_cannot_run_ends_in_one_line(tmp_path, recipe, flags, message):
+    process = start(tmp_path, recipe, *flags)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_setting_ends_as_the_training_command_does(tmp_path, base):
+    setting = {"learning_rate": 0.03, "seed": 5, "mesh.data": 1}
+    (found,) = sweep.Sweep(base, tmp_path / "sweep").train([setting])
+    train(sweep.configure(base, setting), tmp_path / "run")
+    rows = {row["split"]: row for row in read_metrics(tmp_path / "run")}
+    last = found["epochs"][-1]["validation"]
+    assert last["loss"] == pytest.approx(rows["validation"]["loss"], rel=1e-5)
+    assert found["test"]["center"]["top1_error"] == pytest.approx(rows["test"]["top1_error"])
+
+
+def test_another_architecture_has_programs_of_its_own(tmp_path, base, quick_compilation):
+    settings = [{"model.lrn": lrn, "seed": seed} for lrn in (True, False) for seed in (0, 1)]
+    results = sweep.Sweep(base, tmp_path).train(settings)
+    assert [bool(result["compiled"]) for result in results] == [True, False, True, False]
+
+
+def test_a_program_that_is_compiled_again_is_told(tmp_path, base, monkeypatch, quick_compilation):
+    monkeypatch.setattr(sweep, "architecture", lambda recipe: "one for all")
+    settings = [{"batch_size": 64}, {"batch_size": 32}]
+    with pytest.raises(AssertionError, match="compiled again for batch_size 32"):
+        sweep.Sweep(base, tmp_path).train(settings)
+
+
+def test_the_spread_is_that_of_students_t():
+    found = sweep.spread([0.1, 0.2, 0.3])
+    assert (found["mean"], found["deviation"]) == (0.2, 0.1)
+    assert found["interval"] == pytest.approx(4.30265 * 0.1 / 3**0.5, abs=1e-5)
+    assert sweep.spread([0.1, None])["mean"] is None
+
+
+def test_compilations_are_counted():
+    with harness.compilations() as names:
+        harness.jax.jit(lambda x: x * 3.25 + 1)(2.0).block_until_ready()
+    assert len(names) == 1
