@@ -1,7 +1,9 @@
 """What experiments share: trainings on data that lies on the device, timing in turns, records.
 
 `fit` trains what a configuration says, with the library's own step; one program serves all runs of
-one architecture. `record` writes a result with all that is needed to make it again.
+one architecture. `record` writes a result with all that is needed to make it again. With --quick
+every experiment runs in seconds, on a part of its data, and writes to the system's temporary folder
+instead of results/.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
@@ -22,10 +25,17 @@ import jax
 import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from alexnet_jax import create_train_state, make_eval_step, make_train_step, make_train_steps
+from alexnet_jax import (
+    command,
+    create_train_state,
+    make_eval_step,
+    make_train_step,
+    make_train_steps,
+)
 from alexnet_jax.compilation import compiled
 from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.data.cache import cached
@@ -36,9 +46,27 @@ from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.step import METRICS, make_predict_step
 
 RESULTS = Path(__file__).parent / "results"
+_QUICK = flags.DEFINE_bool("quick", False, "run in seconds, to see that it runs")
 _STARTED = time.perf_counter()
 # Features of the processor that decide how fast products are.
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
+
+
+def run(main: Callable[..., Any], **how: Any) -> None:
+    """Runs an experiment's command as the library's own commands are run.
+
+    Args:
+      main: takes the arguments that are no flags.
+      how: as `alexnet_jax.command.run`.
+    """
+    # On CPU a step dispatched while another runs holds its temporary arrays and runs no sooner.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    command.run(main, **how)
+
+
+def quick() -> bool:
+    """Whether --quick was given."""
+    return flags.FLAGS.is_parsed() and _QUICK.value
 
 
 def environment() -> dict[str, Any]:
@@ -65,8 +93,16 @@ def machine() -> str:
     return ", ".join([*words, *facts["cpu"].get("flags", ())])
 
 
-def record(name: str, result: Any, figure: Figure | None = None, folder: Path = RESULTS) -> None:
-    """Writes `name`.json, with the environment, and `name`.png."""
+def results_folder() -> Path:
+    """Where results are written."""
+    return Path(tempfile.gettempdir()) / "alexnet_jax_quick" if quick() else RESULTS
+
+
+def record(
+    name: str, result: Any, figure: Figure | None = None, folder: Path | None = None
+) -> None:
+    """Writes `name`.json, with the environment, and `name`.png; by default to results/."""
+    folder = folder or results_folder()
     folder.mkdir(parents=True, exist_ok=True)
     content = {"environment": environment(), "result": result}
     with whole_file(folder / f"{name}.json") as file:
@@ -221,6 +257,18 @@ def fit(
     arrays = {f"log_probs_{name}": found.astype(np.float16) for name, found in predicted.items()}
     arrays["conv1"] = np.asarray(state.params[first]["kernel"]).astype(np.float16)
     return rounded(result), arrays
+
+
+def shortened(config: ConfigDict) -> ConfigDict:
+    """A copy that trains in seconds: one epoch of few images, AlexNet narrow and on 64 pixels."""
+    config = config.copy_and_resolve_references()
+    config.num_epochs = 1.0
+    config.train_split, config.validation_split = "train[:256]", "train[256:320]"
+    config.test_split = f"{config.test_split}[:100]"
+    if "image_size" in config.model and config.stored_size > 32:
+        config.stored_size, config.model.image_size = 72, 64
+        config.model.conv_features, config.model.fc_features = (4, 8, 8, 8, 4), (16, 16)
+    return config
 
 
 def rounded(value: Any, digits: int = 5) -> Any:

@@ -42,7 +42,6 @@ from ml_collections import ConfigDict, config_flags
 from scipy import stats
 from tqdm import tqdm
 
-from alexnet_jax.command import run
 from alexnet_jax.files import local_path, whole_file
 from alexnet_jax.runs import checks
 from alexnet_jax.runs.lock import Locked, locked
@@ -61,8 +60,8 @@ class Sweep:
         self, base: ConfigDict, folder: Path, *, until: Callable[[dict], bool] = lambda line: False
     ):
         """`until` is asked after each epoch, with its line, whether the run ends."""
-        self.base = base
-        self.runs = folder / "runs"
+        self.base = harness.shortened(base) if harness.quick() else base
+        self.runs = folder / ("quick" if harness.quick() else "runs")
         self.runs.mkdir(parents=True, exist_ok=True)
         self._until = until
         self._programs: dict[str, harness.Programs] = {}
@@ -385,4 +384,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("sweep_index", None, "Run only the setting of this number.")
     flags.DEFINE_integer("trials", None, "Search with Optuna until so many trials are finished.")
     flags.DEFINE_bool("list", False, "Print the settings with their numbers and stop.")
-    run(main, rewrite=training.with_config_paths)
+    harness.run(main, rewrite=training.with_config_paths)
