@@ -44,8 +44,7 @@ bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this packag
 	-$(PYTHON) experiments/fine_tune.py --full
 	-$(PYTHON) -m experiments.paper.figure1
 	-$(PYTHON) -m experiments.paper.lrn_cifar
-	-$(PYTHON) -m experiments.paper.ablations --out=runs/ablations
-	-$(PYTHON) -m experiments.paper.ablations --out=runs/ablations --report
+	-$(PYTHON) -m experiments.paper.ablations
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/cifar10 --config=cifar10
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/imagenette --config=imagenette
 

@@ -80,7 +80,7 @@ class Sweep:
             if not self._path(config).exists()
         ]
         epochs = sum(round(config.num_epochs) for _, config in pending)
-        with tqdm(total=epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:
+        with tqdm(total=epochs, unit="epoch", mininterval=1 if sys.stderr.isatty() else 60) as bar:
             for setting, config in pending:
                 try:
                     with locked(self.runs, f".{identity(config)}.lock"):

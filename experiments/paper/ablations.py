@@ -1,37 +1,34 @@
 """What each part of AlexNet is worth, on Imagenette: sections 3.2 to 4.2, one change at a time.
 
-    python -m experiments.paper.ablations --out=runs/ablations
-    python -m experiments.paper.ablations --out=runs/ablations --report
+    python -m experiments.paper.ablations
 
-The claims are in `VARIANTS`. All nets have the paper's width and see crops of --image_size pixels.
-The first command trains what is not yet there, seed by seed; several may run at once on one folder,
-and --minutes stops each in time. The second writes results/ablations_SIZE.json and .png, and the
-kernels of the paper's net beside them.
+The claims are in `VARIANTS`. All nets have --width of the paper's kernels and neurons and see crops
+of --image_size pixels; the ten views of the test images are averaged. Trains what is not yet there,
+seed by seed; several processes may share one --workdir. Writes results/ablations_SIZE.json
+and .png, and the kernels of the paper's net beside them.
 """
 
-import json
-import os
-import time
-from pathlib import Path
-
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 from PIL import Image
 
 from alexnet_jax.configs import imagenette
+from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import filter_picture
+from alexnet_jax.models.presets import network
 from experiments import harness
+from experiments.sweep import Sweep, shown, spread
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("out", None, "folder of the runs", required=True)
+flags.DEFINE_string("workdir", "runs/ablations", "folder of the runs; finished ones are kept")
 flags.DEFINE_integer("image_size", 128, "side of the crops in pixels")
+flags.DEFINE_float("width", 1.0, "share of the paper's kernels and neurons")
 flags.DEFINE_integer("num_epochs", 60, "passes over the training images")
 flags.DEFINE_multi_integer("seed", [0, 1, 2], "one run each")
 flags.DEFINE_multi_string("variant", [], "names in VARIANTS; default all")
 flags.DEFINE_string("precision", "tensorfloat32", "of the products; see AlexNet.precision")
-flags.DEFINE_float("minutes", 1e6, "begin no run after so many")
-flags.DEFINE_bool("report", False, "write the results of the runs that are there")
 
 EVERYWHERE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 # name -> what the paper says of it, and the fields that differ.
@@ -75,76 +72,69 @@ VARIANTS = {
 }
 
 
-def configuration(name: str, seed: int):
-    """The recipe of one run."""
+def configuration() -> ConfigDict:
+    """What all runs share."""
     config = imagenette.get_config()
-    # A training split alone: the schedule is fixed, so nothing is chosen on the validation.
+    # The schedule is fixed, so nothing is chosen on the validation images.
     config.stored_size = round(FLAGS.image_size * 256 / 224)
     config.model.image_size = FLAGS.image_size
     config.model.precision = FLAGS.precision
     config.num_epochs = FLAGS.num_epochs
     config.schedule.drops = (0.6, 0.85)
-    config.seed = seed
-    config.update_from_flattened_dict(VARIANTS[name][1])
     return config
 
 
-def train(out: Path) -> None:
-    """Trains what no process has begun, seed by seed."""
-    out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    for seed in FLAGS.seed:
-        for name in FLAGS.variant or VARIANTS:
-            run = out / f"{name.replace(',', '').replace(' ', '_')}-{FLAGS.image_size}-{seed}"
-            if time.perf_counter() - started > 60 * FLAGS.minutes:
-                return
-            try:
-                run.with_suffix(".begun").touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            fields = {"variant": name, "image_size": FLAGS.image_size, "precision": FLAGS.precision}
-            result, arrays = harness.fit(
-                configuration(name, seed),
-                views=("center", "ten"),
-                say=lambda line, name=name: print(f"{name:28} {line}", flush=True),
-            )
-            np.savez_compressed(run.with_suffix(".npz"), **arrays)
-            device = harness.environment()["device"]
-            run.with_suffix(".json").write_text(json.dumps({**fields, "device": device, **result}))
+def setting(name: str, seed: int) -> dict:
+    """The fields in which one run differs."""
+    fields = {"seed": seed, **VARIANTS[name][1]}
+    if FLAGS.width != 1:
+        whole = network(fields.get("preset", "paper"))
+        for field in ("conv_features", "fc_features"):
+            numbers = getattr(whole, field)
+            fields[f"model.{field}"] = tuple(round(n * FLAGS.width) for n in numbers)
+    return fields
 
 
-def report(out: Path) -> None:
-    """Writes the table and the picture of the runs in a folder."""
-    found = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
-    found = [run for run in found if run["image_size"] == FLAGS.image_size]
-    rows = [row for name in VARIANTS if (row := _row(name, found))]
-    print(f"{'':28} runs   centre      ten views    training    gap   loss < 2 at epoch")
+def main(_) -> None:
+    """Trains, seed by seed, and writes what there is."""
+    sweep = Sweep(configuration(), local_path(FLAGS.workdir))
+    names = FLAGS.variant or list(VARIANTS)
+    sweep.train([setting(name, seed) for seed in FLAGS.seed for name in names])
+    found = {
+        name: [run for seed in FLAGS.seed if (run := sweep.result(setting(name, seed)))]
+        for name in names
+    }
+    rows = [_row(name, runs) for name, runs in found.items() if runs]
+    if not rows:
+        return
+    print(f"{'':28} runs  centre        ten views     training    gap  loss < 2 at epoch")
     for row in rows:
         print(
-            f"{row['variant']:28} {len(row['seeds']):4} "
-            f"{_text(row['test_center'])}  {_text(row['test_ten'])}  {_text(row['train'])} "
-            f"{100 * row['gap']['mean']:6.1f}   {row['left_the_plateau']}"
+            f"{row['variant']:28} {len(row['seeds']):4}  {shown(row['test_center'])}  "
+            f"{shown(row['test_ten'])}  {shown(row['train'])}  {100 * row['gap']['mean']:4.1f}  "
+            f"{row['left_the_plateau']}"
         )
+    runs = [{"variant": name, **run} for name, of_name in found.items() for run in of_name]
     result = {
+        "claims": "AlexNet §3.1 to §4.2 and §5, one change at a time",
         "data": "imagenette/160px-v2",
         "image_size": FLAGS.image_size,
+        "width": FLAGS.width,
         "epochs": FLAGS.num_epochs,
-        "devices": sorted({run["device"] for run in found}),
-        "precision": sorted({run["precision"] for run in found}),
+        "devices": sorted({run["device"] for run in runs}),
+        "precision": FLAGS.precision,
         "variants": rows,
-        "runs": found,
+        "runs": runs,
     }
-    harness.record(f"ablations_{FLAGS.image_size}", result, draw(rows))
-    for path in sorted(out.glob(f"paper-{FLAGS.image_size}-*.npz"))[:1]:
-        picture = filter_picture(np.load(path)["conv1"], per_filter=True)
-        name = f"ablations_{FLAGS.image_size}_filters.png"
-        Image.fromarray(picture).save(harness.RESULTS / name, optimize=True)
+    name = f"ablations_{FLAGS.image_size}" + (f"_width_{FLAGS.width:g}" if FLAGS.width != 1 else "")
+    harness.record(name, result, draw(rows))
+    if found.get("paper"):
+        kernels = sweep.arrays(setting("paper", FLAGS.seed[0]))["conv1"]
+        picture = Image.fromarray(filter_picture(kernels, per_filter=True))
+        picture.save(harness.results_folder() / f"{name}_filters.png", optimize=True)
 
 
-def _row(name: str, found: list[dict]) -> dict | None:
-    runs = [run for run in found if run["variant"] == name]
-    if not runs:
-        return None
+def _row(name: str, runs: list[dict]) -> dict:
     errors = {
         "test_center": [run["test"]["center"]["top1_error"] for run in runs],
         "test_ten": [run["test"]["ten"]["top1_error"] for run in runs],
@@ -155,20 +145,10 @@ def _row(name: str, found: list[dict]) -> dict | None:
         "variant": name,
         "claim": VARIANTS[name][0],
         "seeds": [run["seed"] for run in runs],
-        **{key: _mean(values) for key, values in errors.items()},
+        **{key: spread(values) for key, values in errors.items()},
         "left_the_plateau": [_left_the_plateau(run) for run in runs],
         "color_shares": [run["color_shares"][-1] for run in runs],
     }
-
-
-def _mean(values: list[float]) -> dict:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return harness.rounded({"mean": float(np.mean(values)), "deviation": spread})
-
-
-def _text(entry: dict) -> str:
-    spread = "" if entry["deviation"] is None else f"± {100 * entry['deviation']:.2f}"
-    return f"{100 * entry['mean']:5.2f} {spread:7}"
 
 
 def _left_the_plateau(run: dict) -> int | None:
@@ -198,7 +178,7 @@ def draw(rows: list[dict]) -> Figure:
     axes.set_yticks(places, [row["variant"] for row in rows])
     axes.set_xlabel("top-1 error (%)")
     axes.set_title(
-        f"Imagenette, one change at a time: {FLAGS.image_size}-pixel crops, "
+        f"Imagenette, one change at a time: {FLAGS.image_size}-pixel crops, width {FLAGS.width:g}, "
         f"{FLAGS.num_epochs} epochs, seeds run: {_seeds(rows)}",
         fontsize=10,
     )
@@ -213,10 +193,5 @@ def _seeds(rows: list[dict]) -> str:
     return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
-def main(_) -> None:
-    """Trains or reports."""
-    (report if FLAGS.report else train)(Path(os.path.expanduser(FLAGS.out)))
-
-
 if __name__ == "__main__":
-    app.run(main)
+    harness.run(main)

@@ -9,21 +9,22 @@ falls to a tenth after 0.85 and 0.95 of it; nothing is chosen on the test images
 results/lrn_cifar.json and .png.
 """
 
-import time
-
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from alexnet_jax.configs import cifar10_18pct, cifar10_conv_local_11pct
+from alexnet_jax.files import local_path
 from experiments import harness
+from experiments.sweep import Sweep
 
 FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", "runs/lrn_cifar", "folder of the runs; finished ones are kept")
 flags.DEFINE_multi_integer("seed", [0, 1, 2], "one run each")
 flags.DEFINE_integer("num_epochs", 100, "passes over the training images")
 flags.DEFINE_integer("images", 50_000, "training images")
 flags.DEFINE_string("precision", "tensorfloat32", "of the products; see AlexNet.precision")
-flags.DEFINE_float("minutes", 1e6, "begin no run after so many")
 flags.DEFINE_multi_string("net", ["conv-local", "18%"], "which pairs")
 NETS = {
     "conv-local": (cifar10_conv_local_11pct, ("center", "ten")),
@@ -31,33 +32,33 @@ NETS = {
 }
 
 
+def configuration(net: str) -> ConfigDict:
+    """What both nets of a pair share."""
+    recipe, views = NETS[net]
+    config = recipe.get_config()
+    config.model.precision = FLAGS.precision
+    config.train_split = f"train[:{FLAGS.images}]"
+    config.validation_split = "test"
+    config.num_epochs = FLAGS.num_epochs
+    config.schedule.drops = (0.85, 0.95)
+    config.final_views = views
+    return config
+
+
 def main(_) -> None:
-    """Trains seed by seed and writes the results after every run."""
-    started, programs, runs = time.perf_counter(), {}, []
+    """Trains seed by seed and writes the results after every seed."""
+    sweeps = {net: Sweep(configuration(net), local_path(FLAGS.workdir)) for net in FLAGS.net}
+    runs = []
     for seed in FLAGS.seed:
-        for net in FLAGS.net:
-            for norm in (True, False):
-                if time.perf_counter() - started > 60 * FLAGS.minutes:
-                    return
-                recipe, views = NETS[net]
-                config = recipe.get_config()
-                config.model.norm = norm
-                config.model.precision = FLAGS.precision
-                config.train_split = f"train[:{FLAGS.images}]"
-                config.validation_split = "test"
-                config.num_epochs = FLAGS.num_epochs
-                config.schedule.drops = (0.85, 0.95)
-                config.seed = seed
-                if (net, norm) not in programs:
-                    programs[net, norm] = harness.Programs(harness.Recipe(config))
-                result, _ = harness.fit(
-                    config,
-                    programs=programs[net, norm],
-                    views=views,
-                    say=lambda line, net=net, norm=norm: print(f"{net} {norm} {line}", flush=True),
-                )
-                runs.append({"net": net, "norm": norm, "views": views[-1], **result})
-                harness.record("lrn_cifar", summary(runs), draw(runs))
+        for net, sweep in sweeps.items():
+            settings = [{"model.norm": norm, "seed": seed} for norm in (True, False)]
+            for setting, result in zip(settings, sweep.train(settings), strict=True):
+                if result:
+                    views = NETS[net][1][-1]
+                    runs.append(
+                        {"net": net, "norm": setting["model.norm"], "views": views, **result}
+                    )
+        harness.record("lrn_cifar", summary(runs), draw(runs))
 
 
 def summary(runs: list[dict]) -> dict:
@@ -107,4 +108,4 @@ def draw(runs: list[dict]) -> Figure:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    harness.run(main)
