@@ -1,0 +1,131 @@
+"""Section 6.1: one tower's kernels turn colour-agnostic, the other's colour-specific, in every run.
+
+    python -m experiments.paper.specialisation
+
+"This kind of specialization occurs during every run and is independent of any particular random
+weight initialization (modulo a renumbering of the GPUs)." Measured as the share of each tower's
+squared conv1 weights that lies off the grey axis, after every epoch: 2/3 at the start, 0 for grey
+kernels, 1 for kernels blind to brightness. The split is the difference of the two shares. The
+paper's exchange (conv3 and the full layers read both towers) against exchange at every layer and
+against one tower, whose two halves stand for towers; each with LRN and without. Flags and runs are
+those of `experiments.paper.ablations`. Writes results/specialisation_SIZE.json, .png and the
+kernels of each net.
+"""
+
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from alexnet_jax.files import local_path
+from alexnet_jax.inspect.filters import color_shares, filter_picture
+from experiments import harness
+from experiments.paper import ablations
+from experiments.sweep import Sweep, spread
+
+FLAGS = flags.FLAGS
+NETS = {
+    "the paper's exchange": ("paper", "no LRN"),
+    "exchange everywhere": ("exchange everywhere", "exchange everywhere, no LRN"),
+    "one tower's halves": ("one tower", "one tower, no LRN"),
+}
+
+
+def main(_) -> None:
+    """Trains what is not there yet, and writes what there is."""
+    sweep = Sweep(ablations.configuration(), local_path(FLAGS.workdir))
+    names = [name for pair in NETS.values() for name in pair]
+    sweep.train([ablations.setting(name, seed) for seed in FLAGS.seed for name in names])
+    curves, kernels = {}, {}
+    for name in names:
+        for seed in FLAGS.seed:
+            if run := sweep.result(ablations.setting(name, seed)):
+                shares = [sorted(shares) for shares in run["color_shares"]]
+                curves.setdefault(name, {})[seed] = shares
+                kernels.setdefault(name, {})[seed] = sweep.arrays(ablations.setting(name, seed))[
+                    "conv1"
+                ]
+    rows = {name: summary(kernels[name], runs) for name, runs in curves.items()}
+    for name, row in rows.items():
+        print(f"{name:28} split {row['split']['mean']:.3f}, by chance {row['by_chance']:.3f}")
+    result = {
+        "claim": "AlexNet §6.1: the towers specialise in every run",
+        "data": "imagenette/160px-v2",
+        "image_size": FLAGS.image_size,
+        "width": FLAGS.width,
+        "epochs": FLAGS.num_epochs,
+        "nets": rows,
+        "shares_by_epoch": curves,
+    }
+    name = f"specialisation_{FLAGS.image_size}"
+    harness.record(name, result, draw(curves))
+    filters = draw_filters({name: of_seed[FLAGS.seed[0]] for name, of_seed in kernels.items()})
+    filters.savefig(harness.results_folder() / f"{name}_filters.png", dpi=110)
+
+
+def summary(kernels: dict[int, np.ndarray], curves: dict[int, list]) -> dict:
+    """The split at the end by seed, and what halves drawn at random among the kernels would have.
+
+    "p" is the share of random halves that are split at least as far, by seed.
+    """
+    splits = [shares[-1][1] - shares[-1][0] for shares in curves.values()]
+    chance = {seed: _splits_by_chance(kernel) for seed, kernel in kernels.items()}
+    return harness.rounded(
+        {
+            "seeds": list(curves),
+            "lower": spread([shares[-1][0] for shares in curves.values()]),
+            "higher": spread([shares[-1][1] for shares in curves.values()]),
+            "split": spread(splits),
+            "by_chance": float(np.mean([splits.mean() for splits in chance.values()])),
+            "p": [
+                float(np.mean(chance[seed] >= split))
+                for seed, split in zip(curves, splits, strict=True)
+            ],
+        }
+    )
+
+
+def _splits_by_chance(kernel: np.ndarray, draws: int = 2000) -> np.ndarray:
+    """The splits [draws] of random halves of the kernels of one net."""
+    rng = np.random.default_rng(0)
+    kernel = kernel.astype(np.float64)
+    splits = []
+    for _ in range(draws):
+        one, other = color_shares(kernel[..., rng.permutation(kernel.shape[-1])])
+        splits.append(abs(one - other))
+    return np.array(splits)
+
+
+def draw(curves: dict[str, dict[int, list]]) -> Figure:
+    """The two shares by epoch, a line a seed: solid with LRN, dashed without."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(NETS), sharey=True)
+    for axes, (title, pair) in zip(panels, NETS.items(), strict=True):
+        for name, style, label in zip(pair, ("-", "--"), ("with LRN", "without"), strict=True):
+            for number, shares in enumerate(curves.get(name, {}).values()):
+                epochs = range(len(shares) + 1)
+                lower, higher = zip((2 / 3, 2 / 3), *shares, strict=True)
+                legend = None if number else label
+                axes.plot(epochs, higher, style, color="#cc5533", lw=1, label=legend)
+                axes.plot(epochs, lower, style, color="#444444", lw=1)
+        axes.set(title=title, xlabel="epochs", ylim=(0, 1))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("share of colour in conv1")
+    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def draw_filters(kernels: dict[str, np.ndarray]) -> Figure:
+    """The first layer of each net, tower above tower, the greyer one first."""
+    figure = Figure(figsize=(11, 1.9 * len(NETS)), layout="constrained")
+    for axes, (name, kernel) in zip(figure.subplots(len(NETS), 2).flat, kernels.items()):  # noqa: B905
+        towers = np.split(kernel.astype(np.float32), 2, axis=-1)
+        ordered = np.concatenate(sorted(towers, key=lambda k: color_shares(k, towers=1)), axis=-1)
+        axes.imshow(filter_picture(ordered, per_filter=True, scale=4))
+        low, high = sorted(color_shares(kernel))
+        axes.set_title(f"{name}: {low:.2f} and {high:.2f}", fontsize=9)
+        axes.axis("off")
+    return figure
+
+
+if __name__ == "__main__":
+    harness.run(main)
