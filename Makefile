@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-beam bench bench-gpu lint format clean
+.PHONY: help train test test-slow test-beam test-ray bench bench-gpu lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,11 @@ test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs
 	$(PYTHON) -m venv $(VENV)-beam
 	$(VENV)-beam/bin/python -m pip install --quiet --disable-pip-version-check -e '.[prepare,dev]'
 	$(VENV)-beam/bin/python -m pytest tests/data/test_beam.py
+
+test-ray: ## Sweeps on Ray Tune, in an environment of its own
+	$(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sweep,dev]'
+	$(VENV)-ray/bin/python -m pytest tests/test_sweep.py -k ray
 
 bench: $(READY) ## Step, operations and start beside PyTorch's, on this machine: half an hour and more
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
@@ -58,5 +63,5 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) $(VENV)-beam runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-ray runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

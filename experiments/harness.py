@@ -264,7 +264,7 @@ def shortened(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.num_epochs = 1.0
     config.train_split, config.validation_split = "train[:256]", "train[256:320]"
-    config.test_split = f"{config.test_split}[:100]"
+    config.test_split = config.test_split.partition("[")[0] + "[:100]"
     if "image_size" in config.model and config.stored_size > 32:
         config.stored_size, config.model.image_size = 72, 64
         config.model.conv_features, config.model.fc_features = (4, 8, 8, 8, 4), (16, 16)

@@ -93,6 +93,18 @@ def test_two_processes_search_one_study(tmp_path, recipe):
     assert all(0.001 <= row["learning_rate"] <= 0.1 for row in rows)
 
 
+def test_two_workers_of_ray_compile_once_each(tmp_path, recipe):
+    pytest.importorskip("ray", reason="Ray is not installed (make test-ray)")
+    command = [sys.executable, "-m", "experiments.ray_tune", f"--workdir={tmp_path}"]
+    ended = subprocess.run(
+        [*command, f"--config={recipe}", "--runs_at_once=2"], text=True, capture_output=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert finish(start(tmp_path, recipe)) == []
+    compiled = [bool(row["compiled"]) for row in table(tmp_path)]
+    assert sorted(compiled) == [False, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -1,0 +1,85 @@
+"""The sweep of a recipe file on a Ray cluster: as `experiments.sweep`, but Ray Tune hands out runs.
+
+    pip install 'alexnet-jax[sweep]'
+    python -m experiments.ray_tune --workdir=/shared/rates --config=experiments/quick_rates.py
+
+Without a cluster it uses this machine, --runs_at_once at a time. The workdir is to be one that all
+machines see; what is finished there is not trained again. Each worker keeps its compiled programs
+from run to run. Then `python -m experiments.sweep` with the same flags writes the table.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from alexnet_jax import main as training  # defines --config, --workdir and --data_dir
+from alexnet_jax.files import local_path
+from experiments import harness
+from experiments.sweep import Sweep, configure, module_of, row
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("runs_at_once", 1, "workers on this machine, where there is no cluster")
+flags.DEFINE_float("cpus", 1.0, "processor cores that a run is given")
+flags.DEFINE_float("gpus", 0.0, "GPUs that a run is given")
+
+
+def trainable(path: str, base: Any, folder: str) -> type:
+    """The class of Ray Tune that trains one setting a step and is reused for the next."""
+    from ray import tune
+
+    class Runs(tune.Trainable):
+        def setup(self, config: dict) -> None:
+            self.sweep = Sweep(base, Path(folder))
+            self.setting = config["setting"]
+
+        def reset_config(self, new_config: dict) -> bool:
+            self.setting = new_config["setting"]
+            return True
+
+        def step(self) -> dict:
+            (result,) = self.sweep.train([self.setting])
+            found = row(self.setting, result) if result else {}
+            return {**found, "done": True}
+
+    return Runs
+
+
+def main(_: Sequence[str]) -> None:
+    """Hands every setting of the sweep to Ray."""
+    import ray
+    from ray import tune
+
+    path = config_flags.get_config_filename(FLAGS["config"])
+    base, folder = FLAGS.config, local_path(FLAGS.workdir).resolve()
+    if FLAGS.data_dir:
+        base.data_dir = FLAGS.data_dir
+    settings = list(module_of(path).sweep())
+    for setting in settings:
+        configure(base, setting)
+    if not ray.is_initialized():
+        ray.init(num_cpus=max(1, round(FLAGS.cpus * FLAGS.runs_at_once)), log_to_driver=False)
+    needs = {"cpu": FLAGS.cpus, "gpu": FLAGS.gpus}
+    tuner = tune.Tuner(
+        tune.with_resources(trainable(path, base, str(folder)), needs),
+        param_space={"setting": tune.grid_search(settings)},
+        tune_config=tune.TuneConfig(metric="validation_error", mode="min", reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "ray"),
+            name="sweep",
+            verbose=1,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    results = tuner.fit()
+    if results.errors:
+        raise ValueError(
+            f"{len(results.errors)} of {len(settings)} runs failed: {results.errors[0]}"
+        )
+    print(f"{len(results)} runs are finished: {folder}")
+
+
+if __name__ == "__main__":
+    harness.run(main, rewrite=training.with_config_paths)

@@ -1,0 +1,59 @@
+"""A run is compared with ours: each of our own passes, one of another recipe does not."""
+
+import json
+
+import pytest
+
+from experiments import check_run, harness
+from tests.tiny_run import write_run
+
+REFERENCES = sorted(harness.RESULTS.glob("reference_*.json"))
+
+
+def runs_of(path):
+    return json.loads(path.read_text())["result"]["runs"]
+
+
+@pytest.mark.parametrize("path", REFERENCES, ids=lambda path: path.stem)
+def test_each_of_our_runs_passes_against_the_others(path):
+    runs = runs_of(path)
+    assert len(runs) >= 4
+    for run in runs:
+        others = [other["log"] for other in runs if other is not run]
+        assert check_run.compare(run["log"], others).ours, run["seed"]
+
+
+@pytest.mark.parametrize("path", REFERENCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("split", "shift"), [("test", 0.05), ("validation", 0.2), ("train", 0.5)])
+def test_a_run_that_learned_less_is_told(path, split, shift):
+    run, *others = (one["log"] for one in runs_of(path))
+    worse = {name: value + shift * name.startswith(split) for name, value in run.items()}
+    assert not check_run.compare(worse, others).ours
+
+
+def test_a_run_of_other_logged_updates_is_refused():
+    with pytest.raises(ValueError, match="no logged update in common"):
+        check_run.compare({"train loss 7": 1.0}, [{"train loss 8": 1.0}] * 3)
+
+
+def test_fields_that_differ_are_named_and_seeds_are_free(tmp_path):
+    mine = check_run.settings(write_run(tmp_path / "a"))
+    assert "seed" not in mine
+    other = mine | {"learning_rate": 0.5}
+    assert list(check_run.differences(other, mine)) == ["learning_rate 0.5, ours 0.01"]
+    assert not list(check_run.differences(mine, mine))
+
+
+def test_runs_of_two_recipes_make_no_reference(tmp_path, monkeypatch):
+    workdirs = [write_run(tmp_path / name) for name in "ab"]
+    config = json.loads((workdirs[1] / "config.json").read_text())
+    config["momentum"] = 0.5
+    (workdirs[1] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"of another recipe.*momentum 0\.5"):
+        check_run.record(workdirs, "mine")
+
+
+def test_the_log_of_a_run_is_named_by_split_metric_and_step(tmp_path):
+    found = check_run.curves(write_run(tmp_path / "a"))
+    assert found["validation loss 42"] == 0.9
+    assert found["test loss"] == 0.8
