@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-beam test-ray bench bench-gpu lint format clean
+.PHONY: help train test test-slow test-faults test-beam test-ray bench bench-gpu lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +22,9 @@ test: lint ## Lint, type check and run the tests (under 10 minutes on 2 cores)
 
 test-slow: $(READY) ## The tests that are too large for every commit: full widths, long runs
 	$(BIN)/python -m pytest -m slow
+
+test-faults: $(READY) ## Faults made and counted, an hour: docs/faults.md; FAULTS=quick in minutes
+	$(BIN)/python -m tests.faults $(if $(filter quick,$(FAULTS)),--part=0.03)
 
 test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs protobuf below 7
 	$(PYTHON) -m venv $(VENV)-beam

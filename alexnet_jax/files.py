@@ -1,12 +1,16 @@
 """Files as every command writes and names them: whole or not at all, and with `~` expanded."""
 
 import contextlib
+import glob
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -70,7 +74,12 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any
       OSError: it cannot be written; the error names `path`, and nothing is left behind.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    host = socket.gethostname()
+    part = path.with_name(f"{path.name}.{host}.{os.getpid()}.part")
+    for left in path.parent.glob(f"{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
+        writer = left.name.split(".")[-2]
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):  # it was killed
+            left.unlink(missing_ok=True)
     encoding = None if "b" in mode else "utf-8"
     try:
         with part.open(mode, encoding=encoding) as file:

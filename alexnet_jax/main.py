@@ -23,6 +23,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "Name of a shipped config (digits, imagenette, …) or path to a file with get_config(). "
     "Any field is overridden by --config.FIELD=VALUE.",
 )
+_STRICT = flags.DEFINE_bool(
+    "strict", False, "Stop where the last checkpoint is damaged; else an older whole one is used."
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared tfds data sets; then ALEXNET_DATA_DIR, then tfds's own."
 )
@@ -104,7 +107,7 @@ def main(argv: Sequence[str]) -> None:
         # no sooner: memory twice. Several hosts need it: else a lost one crashes the others.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     with parallel.leaving_lost_hosts():
-        train(config, local_path(_WORKDIR.value))
+        train(config, local_path(_WORKDIR.value), strict=_STRICT.value)
 
 
 if __name__ == "__main__":

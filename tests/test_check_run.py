@@ -48,6 +48,7 @@ def test_runs_of_two_recipes_make_no_reference(tmp_path, monkeypatch):
     workdirs = [write_run(tmp_path / name) for name in "ab"]
     config = json.loads((workdirs[1] / "config.json").read_text())
     config["momentum"] = 0.5
+    del config["digest"]
     (workdirs[1] / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"of another recipe.*momentum 0\.5"):
         check_run.record(workdirs, "mine")

@@ -1,11 +1,13 @@
 """Files to be written: refused before the work where they cannot be."""
 
 import os
+import socket
+import subprocess
 
 import pytest
 
 from alexnet_jax import files
-from alexnet_jax.files import local_path, output_file
+from alexnet_jax.files import local_path, output_file, whole_file
 
 
 def test_a_file_in_a_folder_that_takes_it_is_given_back_and_nothing_written(tmp_path, monkeypatch):
@@ -46,3 +48,18 @@ def test_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
 def test_a_home_that_is_not_known_is_told():
     with pytest.raises(ValueError, match=r"~nobody_at_all/x: no such home folder is known"):
         local_path("~nobody_at_all/x")
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_kept(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = socket.gethostname()
+    left, live, other = (
+        tmp_path / f"page.html.{name}.part"
+        for name in (f"{host}.{dead.pid}", f"{host}.{os.getppid()}", f"elsewhere.{dead.pid}")
+    )
+    for path in (left, live, other):
+        path.touch()
+    with whole_file(tmp_path / "page.html") as file:
+        file.write("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "page.html", live, other])

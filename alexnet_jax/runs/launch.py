@@ -22,12 +22,15 @@ from alexnet_jax.runs.training import Training
 from alexnet_jax.runs.workdir import members, save_config
 
 
-def train(config: ConfigDict, workdir: str | Path) -> dict[str, dict[str, float]]:
+def train(
+    config: ConfigDict, workdir: str | Path, *, strict: bool = False
+) -> dict[str, dict[str, float]]:
     """Trains the run that `config` describes, or resumes it, and evaluates its best checkpoint.
 
     Args:
       config: see `configs/default.py`.
       workdir: where the logs and checkpoints of this run are or will be.
+      strict: stop where the last checkpoint is damaged, instead of using an older whole one.
 
     Returns:
       split -> metrics of the best checkpoint on the test split: "test" (centre crop) and
@@ -43,7 +46,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, dict[str, float]
     workdir = local_path(workdir)
     check(config)
     if config.ensemble > 1:
-        return _train_ensemble(config, workdir)
+        return _train_ensemble(config, workdir, strict)
     first = jax.process_index() == 0
 
     def say(message: str) -> None:  # above the progress bar, on the first process
@@ -54,7 +57,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, dict[str, float]
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.model)
     say(_describe_devices(mesh))
     _check(recipe, mesh)
-    training = Training(recipe, workdir, mesh, say)
+    training = Training(recipe, workdir, mesh, say, strict=strict)
     with (
         _alone_in(workdir, first),
         StopSignal() as stop,
@@ -75,7 +78,7 @@ def _alone_in(workdir: Path, first: bool) -> Generator[None]:
         yield
 
 
-def _train_ensemble(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
+def _train_ensemble(config: ConfigDict, workdir: Path, strict: bool) -> dict[str, dict[str, float]]:
     """Trains the networks of an ensemble one after the other, each a run of its own.
 
     The vmapped step trains them at once but is slower on CPU: five of the digits recipe's nets on
@@ -94,7 +97,8 @@ def _train_ensemble(config: ConfigDict, workdir: Path) -> dict[str, dict[str, fl
             folder = f"seed_{seed}"
             if first:
                 print(f"Network {number} of {config.ensemble}: {workdir / folder}", flush=True)
-            results |= {f"{folder}/{k}": v for k, v in train(member, workdir / folder).items()}
+            found = train(member, workdir / folder, strict=strict)
+            results |= {f"{folder}/{k}": v for k, v in found.items()}
     return results
 
 

@@ -65,9 +65,12 @@ class Progress(NamedTuple):
 class Training:
     """One run: what it is made of, where it stands, and what happens at each step."""
 
-    def __init__(self, recipe: Recipe, workdir: Path, mesh: Mesh, say: Say):
+    def __init__(
+        self, recipe: Recipe, workdir: Path, mesh: Mesh, say: Say, *, strict: bool = False
+    ):
+        """`strict` takes the last checkpoint or none."""
         self.recipe, self.config, self.workdir = recipe, recipe.config, workdir
-        self.mesh, self.say = mesh, say
+        self.mesh, self.say, self.strict = mesh, say, strict
         self.first = jax.process_index() == 0
         self.model, self.schedule = recipe.model, recipe.schedule
         self.num_steps = recipe.num_steps
@@ -136,7 +139,11 @@ class Training:
     def _resume(self) -> dict[str, np.ndarray]:
         """Restores the last whole checkpoint; gives the augmentation's constants."""
         template = state_template(self.model, self.mesh)
-        restored, problems = self.checkpoints.restore_newest(template)
+        problems: list[str] = []
+        if self.strict:
+            restored = self.checkpoints.restore(template)
+        else:
+            restored, problems = self.checkpoints.restore_newest(template)
         for problem in problems:
             self.say(f"warning: {problem}; going on from checkpoint {restored.step}")
         stored = self.recipe.training

@@ -28,6 +28,7 @@ from alexnet_jax.data.images import square
 from alexnet_jax.files import local_path, whole_file
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
+from alexnet_jax.runs.digest import crc
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.step import TrainState, make_predict_step, state_template
 
@@ -45,6 +46,7 @@ MAY_CHANGE = (
     "test_split",
     "final_views",
 )
+_DIGEST = "digest"  # the name of what config.json holds beside the fields
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,7 +182,7 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
     text = _as_text(config)
     changes = []
     if resumes and path.exists():
-        saved, given = (_flat(json.loads(t)) for t in (_as_text(load_config(workdir)), text))
+        saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
         for field in sorted(saved.keys() | given.keys()):
             was, now = saved.get(field), given.get(field)
             if was == now:
@@ -197,7 +199,13 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
 
 
 def _as_text(config: ConfigDict) -> str:
-    return json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True) + "\n"
+    fields = json.loads(config.to_json())
+    return json.dumps({**fields, _DIGEST: _digest(fields)}, indent=2, sort_keys=True) + "\n"
+
+
+def _digest(fields: dict[str, Any]) -> int:
+    """Of a configuration, so that a damaged or edited file is told."""
+    return crc(json.dumps(fields, sort_keys=True).encode())
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +222,12 @@ def load_config(workdir: str | Path) -> ConfigDict:
     path = workdir / "config.json"
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
+        digest = saved.pop(_DIGEST, None)
+        if digest is not None and digest != _digest(saved):  # files of earlier versions have none
+            raise ValueError(
+                f"its fields are not those that were saved; if you changed them, take out the line "
+                f'"{_DIGEST}"'
+            )
         config = default.get_config()
         with config.unlocked():
             config.update(saved)

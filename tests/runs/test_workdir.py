@@ -78,7 +78,7 @@ def test_an_ensemble_names_its_members(workdir, tmp_path):
 
 def test_a_configuration_of_an_earlier_version_has_the_new_fields(workdir, tmp_path):
     saved = json.loads((workdir / "config.json").read_text())
-    del saved["augmentation"]["scale_with_color"], saved["read_workers"]
+    del saved["augmentation"]["scale_with_color"], saved["read_workers"], saved["digest"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     config = load_config(tmp_path)
     assert config.read_workers == 0 and config.augmentation.scale_with_color is False
@@ -91,6 +91,14 @@ def test_a_damaged_configuration_is_one_line(tmp_path, content):
     with pytest.raises(ValueError, match=r"config\.json is damaged") as error:
         load_config(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_configuration_with_one_digit_changed_is_damaged(workdir, tmp_path):
+    text = (workdir / "config.json").read_text()
+    assert '"momentum": 0.9' in text
+    (tmp_path / "config.json").write_text(text.replace('"momentum": 0.9', '"momentum": 0.8'))
+    with pytest.raises(ValueError, match=r"damaged \(its fields are not those that were saved"):
+        load_config(tmp_path)
 
 
 def two_checkpoints(folder, run):
