@@ -11,7 +11,10 @@ import math
 import os
 import re
 import shutil
+import sys
 import time
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -52,9 +55,15 @@ class Checkpointer:
     """
 
     def __init__(self, directory: str | Path, *, read_only: bool = False):
+        _hush_orbax()
         for name in ("absl", "asyncio"):
             python_logging.getLogger(name).addFilter(_without_orbax)
         self.directory = Path(directory).absolute()
+        if magic := sorted(set("*?[") & set(str(self.directory))):
+            raise CheckpointError(  # it looks for its parts with such patterns, and finds none
+                f"{self.directory} has {' and '.join(magic)} in its name, which Orbax takes for a "
+                "pattern; give a --workdir without"
+            )
         if not read_only:
             self._remove_leftovers()
             self._settle()
@@ -169,6 +178,7 @@ class Checkpointer:
         if best_metric is not None:
             metrics = {"value": float(best_metric), "step": step}
         self._saving = step
+        self._bytes = sum(leaf.nbytes for leaf in (*leaves.values(), *arrays.values()))
         try:
             if step in self._manager.all_steps():
                 self._set_aside(step)
@@ -338,6 +348,7 @@ class Checkpointer:
 
     def _failure(self, error: Exception) -> CheckpointError:
         """Puts the directory in order after a failed save. Returns the error to raise."""
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         self._remove_leftovers()
         self._settle()
         self._manager.reload()  # Orbax has already struck out the steps this save was to replace
@@ -345,7 +356,9 @@ class Checkpointer:
         intact = "" if latest is None else f"; checkpoint {latest} is intact"
         return CheckpointError(
             f"checkpoint {self._saving} could not be written in {self.directory}: "
-            f"{_reason(error)}; make room there or use another --workdir{intact}"
+            f"{_reason(error)}; make room there (a checkpoint takes {_readable(self._bytes)}, "
+            f"{_readable(shutil.disk_usage(self.directory).free)} are free) or use another "
+            f"--workdir{intact}"
         )
 
     def _set_aside(self, step: int) -> None:
@@ -392,6 +405,27 @@ def _without_orbax(record: python_logging.LogRecord) -> bool:
     """Drops Orbax's own log, many tracebacks for one error, unless --verbosity=1 asks for it."""
     source = record.getMessage() if record.name == "asyncio" else record.pathname
     return logging.level_debug() or f"{os.sep}orbax{os.sep}" not in source
+
+
+@cache
+def _hush_orbax() -> None:
+    """Hides what its threads still say of a save or restore that failed and was told."""
+
+    usual = sys.unraisablehook
+
+    def quiet(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        of_orbax = f"{os.sep}orbax{os.sep}" in getattr(code, "co_filename", "")
+        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    if not logging.level_debug():
+        sys.unraisablehook = quiet
+
+
+def _readable(size: int) -> str:
+    """A number of bytes in words."""
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def _rank(metrics: dict[str, float]) -> Any:
