@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
-from experiments.traps import TRAPS
 
 from alexnet_jax.files import whole_file
 from experiments import harness
 from experiments.sweep import spread
+from experiments.traps import TRAPS
 
 ROOT = Path(__file__).parents[1]
 REPRODUCED, PARTLY, NOT, SPREAD, UNTESTED = (
