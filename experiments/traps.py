@@ -169,7 +169,7 @@ TRAPS = (
         "tests/test_augment.py::test_ten_views_are_the_authors_in_their_order",
     ),
     Trap(
-        "Equal scores: counting the label as right, or as wrong, flatters a dead net or slights it.",
+        "Equal scores: to count the label right, or wrong, flatters or slights a dead net.",
         "Tied classes share the places, as in the authors' code",
         "alexnet_jax/step.py:image_scores",
         "tests/test_step.py::test_equal_scores_share_the_slots",
