@@ -54,6 +54,7 @@ class Records:
         self._records = builder.as_data_source(split, deserialize_method=raw).data_source
         allow_open_files()  # ArrayRecord keeps every shard open, and tfds writes up to 1,024
         self._name = f"{builder.info.full_name} {split}"
+        self._files = builder.info.splits[split].file_instructions
         self._raw_shape = None if isinstance(image, tfds.features.Image) else tuple(image.shape)
         self._num_classes = label.num_classes
         self._image_size = image_size
@@ -100,9 +101,18 @@ class Records:
                 ) from error
             raise ValueError(
                 f"record {index} of {self._name} cannot be read ({error}); "
-                "its shard is damaged: delete it and prepare the data set again"
+                f"{self._shard(index)} is damaged: delete it and prepare the data set again"
             ) from error
         return tf_example_pb2.Example.FromString(record).features.feature
+
+    def _shard(self, index: int) -> str:
+        """The file that holds a record."""
+        for file in self._files:
+            taken = file.take if file.take >= 0 else file.examples_in_shard - file.skip
+            if index < taken:
+                return str(file.filename)
+            index -= taken
+        return "its shard"
 
     def _image(self, data: bytes, name: str) -> np.ndarray:
         if self._raw_shape is None:

@@ -297,7 +297,10 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
     features = dict(info.features.items())
     image, label = features.get("image"), features.get("label")
     if not isinstance(label, tfds.features.ClassLabel):
-        raise ValueError(f"{info.full_name} has no class label; it is not a classification set")
+        raise ValueError(
+            f"{info.full_name} in {builder.data_path} has no class label; it is not a "
+            "classification set"
+        )
     names, count = label.names, label.num_classes or 0
     file = Path(builder.data_path) / NAMES
     prepared = (file.parent / MANIFEST).exists()  # not by tfds, which may do without names

@@ -86,6 +86,13 @@ def test_what_cannot_be_started_from_is_one_line(old, tmp_path):
     with pytest.raises(ValueError, match=r"torn\.npz is not an \.npz file") as error:
         transfer.load_weights(tmp_path / "torn.npz")
     assert "\n" not in str(error.value)
+    np.savez_compressed(tmp_path / "flipped.npz", kernel=np.arange(1000.0))
+    content = bytearray((tmp_path / "flipped.npz").read_bytes())
+    content[60:90] = bytes(30)  # within the compressed array: zlib's own error
+    (tmp_path / "flipped.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.npz is not an \.npz file"):
+        transfer.load_weights(tmp_path / "flipped.npz")
+    assert "\n" not in str(error.value)
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match=r"holds no run"):
         transfer.load_weights(tmp_path / "folder")
