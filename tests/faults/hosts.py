@@ -23,8 +23,7 @@ def faults(scale: Scale) -> Iterator[Row]:
         assert status == 0, errors
     whole = time.monotonic() - began
     for name, number in (("killed", signal.SIGKILL), ("frozen", signal.SIGSTOP)):
-        for victim in (0, 1):
-            yield _lost(scale, name, number, victim, undisturbed, whole)
+        yield _lost(scale, name, number, undisturbed, whole)
 
 
 def _two(workdir: Path) -> list[Popen]:
@@ -35,14 +34,12 @@ def _two(workdir: Path) -> list[Popen]:
     return [train(workdir, *flags, f"--process_id={number}") for number in (0, 1)]
 
 
-def _lost(
-    scale: Scale, name: str, number: int, victim: int, undisturbed: Path, whole: float
-) -> Row:
-    row, rng = Row(f"process {victim} of two {name}"), scale.rng(f"{name} {victim}")
-    other = 1 - victim
-    wanted = rf"error: process {other} stops, process {victim} \(.+\) was lost \(.*\); start .*"
+def _lost(scale: Scale, name: str, number: int, undisturbed: Path, whole: float) -> Row:
+    row, rng = Row(f"one of two processes {name}"), scale.rng(name)
     while row.tried < scale.times(20):
-        workdir = scale.new("run")
+        workdir, victim = scale.new("run"), row.tried % 2
+        other = 1 - victim
+        wanted = rf"error: process {other} stops, process {victim} \(.+\) was lost \(.*\); start .*"
         processes = _two(workdir)
         time.sleep(rng.uniform(0.3, 1) * whole)  # before, they have not met
         if any(process.poll() is not None for process in processes):
