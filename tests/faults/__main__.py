@@ -19,7 +19,7 @@ from experiments import harness
 from tests.faults.base import Row, Scale
 
 KINDS = ("kills", "checkpoints", "disk", "workdirs", "data", "files", "config", "numbers", "hosts")
-KINDS += ("long",)
+KINDS += ("determinism", "long")
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
 
