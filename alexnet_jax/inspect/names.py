@@ -16,6 +16,11 @@ def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(words.get(name, name) for name in class_names)
 
 
+def synsets() -> tuple[str, ...]:
+    """ILSVRC-2012's 1,000 synset numbers in their usual order, which is Caffe's, too."""
+    return tuple(_words())
+
+
 @functools.cache
 def _words() -> dict[str, str]:
     lines = (resources.files(__package__) / "synsets.txt").read_text().splitlines()

@@ -1,0 +1,145 @@
+"""What a reader of another format gives, and how it becomes a run of this library."""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from alexnet_jax.augment import Augmentation
+from alexnet_jax.configs import imagenet2012_caffe
+from alexnet_jax.files import local_path
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.presets import alexnet
+from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.recipe import split_augmentation
+from alexnet_jax.runs.workdir import save_config
+from alexnet_jax.step import create_train_state, run_key
+from alexnet_jax.wording import align
+
+Params = Mapping[str, Mapping[str, np.ndarray]]
+
+
+class Imported(NamedTuple):
+    """Weights of another program in this one's layout.
+
+    Fields:
+      source: the file they came from.
+      preset: the named net that computes what theirs does.
+      fields: those of the net that differ from the preset's.
+      params: layer -> {"kernel", "bias"}, float32.
+      mean: float32 [3] or [S, S, 3], RGB, pixels 0-255.
+      done: layer -> what was done to its weights, in words.
+    """
+
+    source: Path
+    preset: str
+    fields: dict[str, Any]
+    params: Params
+    mean: np.ndarray
+    done: dict[str, str]
+
+    def table(self) -> str:
+        """Layer, shape, and what was done to the weights, to print."""
+        lines: list[tuple[str, ...]] = [("layer", "kernel", "bias", "what was done")]
+        for layer, leaves in self.params.items():
+            kernel, bias = ("x".join(map(str, leaves[n].shape)) for n in ("kernel", "bias"))
+            lines.append((layer, kernel, bias, self.done[layer]))
+        return align(lines)
+
+
+def checked(imported: Imported) -> AlexNet:
+    """The net of imported weights, all of which fit it.
+
+    Raises:
+      ValueError: one is missing, of another shape, or not finite, or one is left over; the message
+        names the first.
+    """
+    net = alexnet(imported.preset, **imported.fields)
+    wanted = jax.eval_shape(lambda: create_train_state(net, run_key(0))).params
+    for layer, leaves in wanted.items():
+        for name, leaf in leaves.items():
+            found = imported.params.get(layer, {}).get(name)
+            if found is None:
+                raise ValueError(f"{imported.source} has no {name} of {layer}")
+            if found.shape != leaf.shape:
+                raise ValueError(
+                    f"{imported.source}: the {name} of {layer} has the shape {found.shape} where "
+                    f"the net {imported.preset!r} has {leaf.shape}; give another --preset"
+                )
+            if not np.isfinite(found).all():
+                raise ValueError(
+                    f"{imported.source}: the {name} of {layer} holds values that are not finite"
+                )
+    for layer in imported.params:
+        if layer not in wanted:
+            raise ValueError(
+                f"{imported.source} has a layer {layer!r}, which the net {imported.preset!r} has "
+                "not; give another --preset"
+            )
+    return net
+
+
+def write_run(
+    imported: Imported, workdir: str | Path, class_names: tuple[str, ...], dataset: str
+) -> None:
+    """Writes imported weights as a run, whole or not at all: evaluate, predict, features, report
+    and `init_from` take it as one that was trained here.
+
+    Args:
+      imported: what a reader gave.
+      workdir: a folder that is not there yet.
+      class_names: what the outputs stand for, in order.
+      dataset: the prepared data set that `evaluate` is to take by default.
+
+    Raises:
+      ValueError: the weights do not fit, the folder is there, or the classes are too few or many.
+    """
+    workdir = local_path(workdir)
+    if workdir.exists():
+        raise ValueError(f"{workdir} is there already; give another --workdir")
+    net = checked(imported)
+    if len(class_names) != net.num_classes:
+        raise ValueError(
+            f"{len(class_names)} class names for {net.num_classes} outputs; give --classes=FILE, "
+            "one name a line"
+        )
+    config = _config(imported, dataset)
+    augmentation = dataclasses.replace(
+        Augmentation(color="none", mean=imported.mean), image_size=net.image_size
+    )
+    settings, arrays = split_augmentation(dataclasses.replace(augmentation, image_size=None))
+    state = create_train_state(net, run_key(0))
+    state = state.replace(params=jax.tree.map(jax.numpy.asarray, dict(imported.params)))
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{workdir.name}.", dir=workdir.parent))
+    try:
+        save_config(config, part, resumes=False)
+        metadata = {
+            "progress": {"schedule": {}, "validated": 0, "sums": {}, "lines": None},
+            "class_names": list(class_names),
+            "dataset": dataset,
+            "augmentation": settings,
+        }
+        with Checkpointer(part / "checkpoints") as checkpoints:
+            checkpoints.save(0, state, arrays=arrays, metadata=metadata, best_metric=None)
+        part.chmod(0o755)
+        part.rename(workdir)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _config(imported: Imported, dataset: str) -> ConfigDict:
+    """Caffe's recipe with the net as imported."""
+    config = imagenet2012_caffe.get_config()
+    config.preset, config.dataset = imported.preset, dataset
+    for field, value in imported.fields.items():
+        if field != "num_classes":
+            config.model[field] = value
+    return config
