@@ -14,7 +14,7 @@ COMMANDS = {
     "features": ("features", "a layer's output for your images, or for a split"),
     "report": ("report", "one HTML page about a run"),
     "prepare": ("prepare", "store a data set at 256x256, once"),
-    "convert": ("convert", "make a run of Caffe's weights"),
+    "convert": ("convert", "make a run of Caffe's or torchvision's weights"),
     "summary": ("summary", "the layer table, and what the towers exchange"),
 }
 

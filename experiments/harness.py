@@ -37,11 +37,13 @@ from alexnet_jax import (
     make_train_steps,
 )
 from alexnet_jax.compilation import compiled
+from alexnet_jax.configs import digits
 from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import whole_file
 from alexnet_jax.inspect.filters import color_shares
+from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.step import METRICS, make_predict_step
 
@@ -69,8 +71,20 @@ def quick() -> bool:
     return flags.FLAGS.is_parsed() and _QUICK.value
 
 
+def defaults(*, cpu: Mapping[str, Any], gpu: Mapping[str, Any]) -> None:
+    """Gives the flags that were not given the values that suit the device."""
+    for name, value in (cpu if jax.default_backend() == "cpu" else gpu).items():
+        flags.FLAGS.set_default(name, value)
+
+
+def shorten(**values: Any) -> None:
+    """With --quick, sets flags, given or not."""
+    for name, value in values.items() if quick() else ():
+        flags.FLAGS[name].value = value
+
+
 def environment() -> dict[str, Any]:
-    """The machine, the versions, the commit and the command line."""
+    """The machine, the versions, the commit, the command line and the experiment's flags."""
     device = jax.devices()[0]
     return {
         "device": device.device_kind,
@@ -80,6 +94,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": _commit(),
         "command": shlex.join(["python", *_short(sys.argv)]),
+        "flags": _settings(),
         "seconds": round(time.perf_counter() - _STARTED, 1),
     }
 
@@ -271,6 +286,14 @@ def shortened(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def tiny_run(folder: Path) -> Path:
+    """A run on digits that took seconds: for --quick of what looks into finished runs."""
+    config = shortened(digits.get_config())
+    config.final_views = ()
+    train(config, folder)
+    return folder
+
+
 def rounded(value: Any, digits: int = 5) -> Any:
     """JSON with every number to `digits` places; NaN and infinity as None."""
     if isinstance(value, dict):
@@ -373,10 +396,24 @@ def _commit() -> str | None:
 
 
 def _short(argv: list[str]) -> list[str]:
-    """The command line with the script's path as seen from the repository."""
+    """The command line: the module by its name, a script by its path from the repository."""
+    if spec := getattr(sys.modules["__main__"], "__spec__", None):
+        return ["-m", spec.name, *argv[1:]]
     script = Path(argv[0]).resolve()
     root = Path(__file__).resolve().parent.parent
     return [
         str(script.relative_to(root)) if script.is_relative_to(root) else script.name,
         *argv[1:],
     ]
+
+
+def _settings() -> dict[str, Any]:
+    """The values of the flags that the experiment's modules define."""
+    plain = (str, int, float, list, type(None))
+    return {
+        flag.name: flag.value
+        for module, ones in flags.FLAGS.flags_by_module_dict().items()
+        if module == sys.argv[0] or module.startswith("experiments.")
+        for flag in ones
+        if isinstance(flag.value, plain) and flag is not flags.FLAGS["quick"]
+    }

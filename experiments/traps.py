@@ -113,7 +113,7 @@ TRAPS = (
     ),
     Trap(
         "Where dropout stands: after fc6 and fc7; torchvision drops before them.",
-        "After",
+        "After; `dropout_at`, before in the preset torchvision",
         "alexnet_jax/models/alexnet.py:AlexNet",
         "tests/models/test_alexnet.py::test_dropout_falls_on_both_hidden_layers_independently",
     ),

@@ -2,5 +2,13 @@
 
 from alexnet_jax.interop.caffe import read_caffe
 from alexnet_jax.interop.imported import Imported, checked, write_run
+from alexnet_jax.interop.pytorch import read_torchvision, write_torchvision
 
-__all__ = ["Imported", "checked", "read_caffe", "write_run"]
+__all__ = [
+    "Imported",
+    "checked",
+    "read_caffe",
+    "read_torchvision",
+    "write_run",
+    "write_torchvision",
+]

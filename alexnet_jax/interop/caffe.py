@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from alexnet_jax.files import local_path
-from alexnet_jax.interop.imported import Imported
+from alexnet_jax.interop.imported import Imported, square_side
 from alexnet_jax.models.alexnet import GEOMETRIES
 
 Blobs = Mapping[str, list[np.ndarray]]  # layer -> kernel and bias, as Caffe has them
@@ -95,11 +95,9 @@ def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray
 def _fc6_rows(kernel: np.ndarray, channels: int, order: str, path: Path, towers: int = 2) -> Any:
     """[inputs, units] with the inputs tower by tower, each [H, W, C / towers]."""
     inputs, units = kernel.shape
-    side = round((inputs / max(channels, 1)) ** 0.5)
-    if side * side * channels != inputs or channels % towers:
-        raise ValueError(
-            f"{path}: fc6 reads {inputs} values, no square maps of conv5's {channels} channels"
-        )
+    side = square_side(inputs, channels, path)
+    if channels % towers:
+        raise ValueError(f"{path}: conv5 has {channels} kernels, which make no two towers")
     each = channels // towers
     if order == "CHW":
         split = kernel.reshape(towers, each, side, side, units).transpose(0, 2, 3, 1, 4)

@@ -85,6 +85,20 @@ def checked(imported: Imported) -> AlexNet:
     return net
 
 
+def square_side(inputs: int, channels: int, source: Path) -> int:
+    """The side of the square maps whose `inputs` values a full connection reads.
+
+    Raises:
+      ValueError: there are no such maps.
+    """
+    side = round((inputs / max(channels, 1)) ** 0.5)
+    if side * side * channels != inputs:
+        raise ValueError(
+            f"{source}: fc6 reads {inputs} values, no square maps of conv5's {channels} channels"
+        )
+    return side
+
+
 def write_run(
     imported: Imported, workdir: str | Path, class_names: tuple[str, ...], dataset: str
 ) -> None:

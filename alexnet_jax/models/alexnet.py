@@ -22,8 +22,15 @@ from alexnet_jax.wording import suggestion
 LAYER_NAMES = (*(f"conv{i}" for i in range(1, 7)), "fc6", "fc7", "fc8")
 
 # The rule that sizes conv1's output, and the input size it is meant for. "ceil" is the authors':
-# the last window may reach past the image and reads zeros there.
-GEOMETRIES = {"ceil224": ("ceil", 224), "valid224": ("valid", 224), "caffe227": ("valid", 227)}
+# the last window may reach past the image and reads zeros there. "padded" has two rows of zeros on
+# every side.
+GEOMETRIES = {
+    "ceil224": ("ceil", 224),
+    "valid224": ("valid", 224),
+    "caffe227": ("valid", 227),
+    "torchvision224": ("padded", 224),
+}
+_PADDED = 2
 
 # Standard deviation of the initial weights (section 5 has 0.01 for all; the authors' layer files
 # and Caffe's solver differ in the layers named).
@@ -44,7 +51,8 @@ class AlexNet(LayeredNetwork):
     Fields:
       num_classes: outputs of fc8.
       image_size: S in pixels; 0 is the geometry's own, 224 or 227.
-      geometry: "ceil224" (the authors': 55-27-13-6), "valid224" (54-26-12-5), "caffe227".
+      geometry: "ceil224" (the authors': 55-27-13-6), "valid224" (54-26-12-5), "caffe227",
+        "torchvision224".
       towers: 2, or 1 for the one-GPU net.
       conv_features: kernels of conv1 to conv5, both towers together.
       conv6_features: kernels of a sixth convolution after the last pooling; 0 for none.
@@ -61,6 +69,7 @@ class AlexNet(LayeredNetwork):
       pool_window, pool_stride: z and s of section 3.4.
       dropout_rate: share of units of fc6 and fc7 dropped.
       dropout_style: "paper" (x 0.5 at test) or "inverted".
+      dropout_at: layers whose output is dropped, of conv5, fc6 and fc7.
       initialization: standard deviations of the weights, a key of `INITIAL_STDDEV`.
       hidden_bias: initial bias where the paper has 1 (conv2, conv4, conv5, fc6, fc7).
       precision: "float32", "tensorfloat32" or "bfloat16" products. LRN is float32 always.
@@ -93,6 +102,7 @@ class AlexNet(LayeredNetwork):
     pool_stride: int = 2
     dropout_rate: float = 0.5
     dropout_style: str = "paper"
+    dropout_at: tuple[str, ...] = ("fc6", "fc7")
     initialization: str = "paper"
     hidden_bias: float = 1.0
     precision: str = "float32"
@@ -114,7 +124,6 @@ class AlexNet(LayeredNetwork):
         after1, after2 = self._operations(self.conv1_order), self._operations(self.conv2_order)
         relu = self._operations(("activation",))
         pool = self._operations(("activation", "pool"))
-        drop = self._operations(("activation", "dropout"))
         # fmt: off
         rows = [
             Layer("conv1", c1, 11, 4, self._conv1_padding, after1),             # [B, 27, 27, 96]
@@ -123,13 +132,21 @@ class AlexNet(LayeredNetwork):
             Layer("conv4", c4, 3, 1, (1, 1), relu, one),                        # [B, 13, 13, 384]
             Layer("conv5", c5, 3, 1, (1, 1), pool, one),                        # [B, 6, 6, 256]
             Layer("conv6", self.conv6_features, 3, 1, (1, 1), relu, one),       # [B, 6, 6, 256]
-            Layer("fc6", f6, operations=drop, bias=one),                        # [B, 4096]
-            Layer("fc7", f7, operations=drop, bias=one),                        # [B, 4096]
+            Layer("fc6", f6, operations=relu, bias=one),                        # [B, 4096]
+            Layer("fc7", f7, operations=relu, bias=one),                        # [B, 4096]
             Layer("fc8", self.num_classes, join="sum"),                         # [B, 1000]
         ]
         # fmt: on
         if not self.conv6_features:
             rows = [row for row in rows if row.name != "conv6"]
+        if self.dropout_rate:
+            drop = Dropout(self.dropout_rate, self.dropout_style)
+            rows = [
+                dataclasses.replace(row, operations=(*row.operations, drop))
+                if row.name in self.dropout_at
+                else row
+                for row in rows
+            ]
         exchange = set(self.exchange)
         for name in self.remove:
             rows = _without(rows, name, exchange)
@@ -154,13 +171,13 @@ class AlexNet(LayeredNetwork):
                 self.lrn_size, self.lrn_k, alpha, self.lrn_beta, across
             )
             known["map_norm"] = WithinMapNorm()
-        if self.dropout_rate:
-            known["dropout"] = Dropout(self.dropout_rate, self.dropout_style)
         return tuple(known[name] for name in names if name in known)
 
     @property
     def _conv1_padding(self) -> tuple[int, int]:
         rule = GEOMETRIES[self.geometry][0]
+        if rule == "padded":
+            return (_PADDED, _PADDED)
         reach = -(-(self.image_size - 11) // 4) * 4 + 11  # end of the last window, rounded up
         return (0, reach - self.image_size) if rule == "ceil" else (0, 0)
 
@@ -226,11 +243,12 @@ def _check(net: AlexNet) -> None:
     choice("precision", PRECISIONS)
     choice("lrn_scope", ("tower", "all"))
     choice("dropout_style", ("paper", "inverted"))
+    choice("dropout_at", ("conv5", "fc6", "fc7"))
     choice("remove", ("conv3", "conv4", "conv5"))
     choice("conv1_order", after_conv)
     choice("conv2_order", after_conv)
     choice("exchange", LAYER_NAMES[1:])
-    for field in ("remove", "conv1_order", "conv2_order"):
+    for field in ("remove", "conv1_order", "conv2_order", "dropout_at"):
         once(field)
     if "fc8" not in net.exchange:
         raise ValueError(f"exchange={net.exchange!r}; the logits need both towers, add 'fc8'")
@@ -264,7 +282,8 @@ def _check(net: AlexNet) -> None:
         for operation in layer.operations:
             if operation.window:
                 size = (size - 1) * net.pool_stride + net.pool_window
-    smallest = (size - 1) * 4 + 11 - (3 if GEOMETRIES[net.geometry][0] == "ceil" else 0)
+    beyond = {"ceil": 3, "padded": 2 * _PADDED}  # pixels of the last window that may be missing
+    smallest = (size - 1) * 4 + 11 - beyond.get(GEOMETRIES[net.geometry][0], 0)
     if net.image_size < smallest:
         raise ValueError(
             f"image_size={net.image_size} leaves no pixel after the poolings "

@@ -38,6 +38,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "conv2_order": _POOL_FIRST,
         "hidden_bias": 1.0,
     },
+    # torchvision.models.alexnet: the one-column net of 2014, without norms.
+    "torchvision": {
+        "geometry": "torchvision224",
+        "towers": 1,
+        "conv_features": (64, 192, 384, 256, 256),
+        "lrn": False,
+        "dropout_style": "inverted",
+        "dropout_at": ("conv5", "fc6"),  # before fc6 and fc7
+    },
     # Section 3.2: half the kernels in conv1 to conv4, as many parameters in all.
     "one_gpu": {"towers": 1, "conv_features": (48, 128, 192, 192, 256)},
     # Section 6.1's net for pre-training.

@@ -256,6 +256,7 @@ def parameter_count(params):
 MAPS = {  # after the pools, conv1 to conv5: section 1.1 of the sizes the authors' code gives
     "ceil": ((27, 27, 96), (13, 13, 256), (13, 13, 384), (13, 13, 384), (6, 6, 256)),
     "valid": ((26, 26, 96), (12, 12, 256), (12, 12, 384), (12, 12, 384), (5, 5, 256)),
+    "torchvision": ((27, 27, 64), (13, 13, 192), (13, 13, 384), (13, 13, 256), (6, 6, 256)),
     "half": ((27, 27, 48), (13, 13, 128), (13, 13, 192), (13, 13, 192), (6, 6, 256)),
     "six": ((27, 27, 96), (13, 13, 256), (13, 13, 384), (13, 13, 384), (6, 6, 256), (6, 6, 256)),
 }
@@ -269,6 +270,7 @@ MAPS = {  # after the pools, conv1 to conv5: section 1.1 of the sizes the author
         ("caffe", {}, 60_965_224, "ceil"),
         ("caffenet", {}, 60_965_224, "ceil"),
         ("valid224", {}, 49_430_888, "valid"),
+        ("torchvision", {}, 61_100_840, "torchvision"),
         ("one_gpu", {}, 59_798_312, "half"),
         ("six_conv", {}, 61_555_304, "six"),
         ("paper", {"num_classes": 10}, 56_909_194, "ceil"),

@@ -306,6 +306,7 @@ MODEL_VALUES = {
     "pool_stride": 1,
     "dropout_rate": 0.2,
     "dropout_style": "inverted",
+    "dropout_at": ("conv5", "fc6"),
     "initialization": "caffe",
     "hidden_bias": 0.5,
     "precision": "bfloat16",
