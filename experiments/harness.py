@@ -43,7 +43,7 @@ from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import whole_file
 from alexnet_jax.inspect.filters import color_shares
-from alexnet_jax.runs.launch import train
+from alexnet_jax.runs import launch
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.step import METRICS, make_predict_step
 
@@ -290,7 +290,7 @@ def tiny_run(folder: Path) -> Path:
     """A run on digits that took seconds: for --quick of what looks into finished runs."""
     config = shortened(digits.get_config())
     config.final_views = ()
-    train(config, folder)
+    launch.train(config, folder)
     return folder
 
 

@@ -116,6 +116,15 @@ def test_figures_of_the_step_are_those_of_the_result():
     assert seconds in _row("from the start of a process")
 
 
+def test_figures_of_the_digits_are_those_of_the_reference():
+    runs = json.loads((RESULTS / "reference_digits.json").read_text())["result"]["runs"]
+    errors = [run["log"]["test top1_error"] for run in runs]
+    wrong = [round(219 * error) for error in errors]
+    row = _row("the digits recipe, eight seeds")
+    assert len(runs) == 8
+    assert f"{min(wrong)} to {max(wrong)} ({_percent(np.mean(errors))}%)" in row
+
+
 def test_figures_of_reading_are_those_of_the_result():
     claims = json.loads((RESULTS / "read_speed.json").read_text())["claims"]
 

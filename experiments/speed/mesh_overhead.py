@@ -1,90 +1,79 @@
-"""What a mesh of one device costs against no mesh: the whole training step, interleaved.
+"""A mesh of one device costs nothing against no mesh: the whole training step, in turns.
 
-    python experiments/mesh_overhead.py [--preset=paper --image_size=224 --batch_size=128]
+    python -m experiments.speed.mesh_overhead
 
-The two compiled steps take turns of a few steps each; the first step of a turn is not counted.
-Prints the ratio of the median times, and the median of the ratios of neighbours, which a busy
-machine disturbs less; writes results/mesh_overhead_PLATFORM.json.
+A turn is one step, after one that is not counted. Flags that are not given suit the device: a GPU
+runs the paper's size and batch, a CPU small ones (`DEFAULTS`). The median of the ratios of
+neighbours is what a busy machine disturbs least. Writes results/mesh_overhead_PLATFORM.json.
 """
 
 import json
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
+from jax.sharding import Mesh
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_mesh, make_train_step
+from experiments import harness
 
-_PRESET = flags.DEFINE_string("preset", "paper", "Named net.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the crops in pixels.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.")
-_TURNS = flags.DEFINE_integer("turns", 40, "Turns of each step.")
-_STEPS = flags.DEFINE_integer("steps", 1, "Timed steps a turn.")
-RESULTS = Path(__file__).parent / "results"
+DEFAULTS = {
+    "cpu": {"image_size": 64, "batch_size": 16, "turns": 40},
+    "gpu": {"image_size": 224, "batch_size": 128, "turns": 15},
+}
+FLAGS = flags.FLAGS
+flags.DEFINE_string("preset", "paper", "named net")
+flags.DEFINE_integer("image_size", None, "side of the crops in pixels")
+flags.DEFINE_integer("batch_size", None, "images a step")
+flags.DEFINE_integer("turns", None, "counted turns of each")
 
 
-class Contender:
-    """A training step with its state."""
+def contender(batch: dict[str, jax.Array], mesh: Mesh | None) -> Callable[[], float]:
+    """A turn of the step; its seconds."""
+    model = alexnet(FLAGS.preset, image_size=FLAGS.image_size)
+    step = make_train_step(model, mesh=mesh)
+    state = create_train_state(model, jax.random.key(0), mesh=mesh)
 
-    def __init__(self, model, batch, mesh):
-        self.step = make_train_step(model, mesh=mesh)
-        self.state = create_train_state(model, jax.random.key(0), mesh=mesh)
-        self.batch = batch
-        self.seconds: list[float] = []
-
-    def run(self, steps: int) -> None:
-        """One turn."""
-        for turn in range(steps + 1):
+    def turn() -> float:
+        nonlocal state
+        for _ in range(2):
             started = time.perf_counter()
-            self.state, metrics = self.step(self.state, self.batch, Hyperparameters())
-            jax.block_until_ready((self.state, metrics))
-            if turn:
-                self.seconds.append(time.perf_counter() - started)
+            state, metrics = step(state, batch, Hyperparameters())
+            jax.block_until_ready((state, metrics))
+        return time.perf_counter() - started
+
+    return turn
 
 
 def main(_) -> None:
     """Measures and writes the result."""
-    model = alexnet(_PRESET.value, image_size=_IMAGE_SIZE.value)
+    harness.defaults(**DEFAULTS)
+    harness.shorten(image_size=64, batch_size=4, turns=2)
     rng = np.random.default_rng(0)
-    side = max(model.image_size + 8, 72)
+    images, side = FLAGS.batch_size, max(FLAGS.image_size + 8, 72)
     batch = {
-        "image": rng.integers(0, 256, (_BATCH_SIZE.value, side, side, 3), np.uint8),
-        "label": rng.integers(0, model.num_classes, _BATCH_SIZE.value).astype(np.int32),
+        "image": rng.integers(0, 256, (images, side, side, 3), np.uint8),
+        "label": rng.integers(0, 1000, images).astype(np.int32),
     }
     batch = jax.device_put(batch, jax.devices()[0])
-    contenders = {"no mesh": Contender(model, batch, None)}
-    contenders["1x1 mesh"] = Contender(model, batch, make_mesh(1, 1))
-    for contender in contenders.values():
-        contender.run(1)
-        contender.seconds.clear()
-    for turn in range(_TURNS.value):
-        order = list(contenders.values())
-        for contender in order if turn % 2 else reversed(order):
-            contender.run(_STEPS.value)
-    medians = {name: statistics.median(one.seconds) for name, one in contenders.items()}
-    device = jax.devices()[0]
-    result = {
-        "device": device.device_kind,
-        "jax": jax.__version__,
-        "preset": _PRESET.value,
-        "image_size": model.image_size,
-        "batch_size": _BATCH_SIZE.value,
-        "timed_steps_each": _TURNS.value * _STEPS.value,
+    meshes = {"no mesh": None, "1x1 mesh": make_mesh(1, 1)}
+    turns = {name: contender(batch, mesh) for name, mesh in meshes.items()}
+    seconds = harness.interleaved(turns, turns=FLAGS.turns)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    result: dict[str, Any] = {
         "median_seconds": medians,
-        "fastest_seconds": {name: min(one.seconds) for name, one in contenders.items()},
+        "fastest_seconds": {name: min(times) for name, times in seconds.items()},
         "ratio_of_medians": medians["1x1 mesh"] / medians["no mesh"],
-        "median_of_ratios": statistics.median(
-            b / a for a, b in zip(*(one.seconds for one in contenders.values()), strict=True)
-        ),
+        "median_of_ratios": statistics.median(ratios),
     }
-    print(json.dumps(result, indent=2))
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"mesh_overhead_{device.platform}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=1))
+    harness.record(f"mesh_overhead_{jax.default_backend()}", result)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    harness.run(main)
