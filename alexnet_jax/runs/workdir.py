@@ -229,6 +229,8 @@ def load_config(workdir: str | Path) -> ConfigDict:
                 f'"{_DIGEST}"'
             )
         config = default.get_config()
+        if digest is None and (unknown := saved.keys() - config.keys()):
+            raise ValueError(f"unknown field {min(unknown)!r}")
         with config.unlocked():
             config.update(saved)
         return config
