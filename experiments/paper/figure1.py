@@ -126,6 +126,9 @@ def summary(runs: list[dict], best: dict[str, float]) -> dict:
         "claim": "AlexNet §3.1, figure 1: 25% training error six times sooner with ReLUs",
         "data": f"cifar10, {FLAGS.images} training images",
         "best_rates": best,
+        "rates_tried": {
+            name: sorted({one["rate"] for one in runs_of(runs, name)}) for name in best
+        },
         "epochs_to_25_percent": epochs,
         "tanh_over_relu": {
             "by_seed": [round(ratio, 2) for ratio in ratios],
