@@ -33,10 +33,10 @@ def get_config() -> ConfigDict:
     config.cache = "none"  # or "host", "device": keep the decoded images there
     # With cache="device", updates made in one compiled call. Pays where a step is short against
     # its launch: digits on an H200 1.9 times as fast, on CPU 11 times slower
-    # (experiments/steps_per_call.py, on CPU with --updates=3 --turns=3).
+    # (experiments/speed/steps_per_call.py).
     config.steps_per_call = 1
     # Processes that read and decode; 0: threads of this one, which were faster on two cores (raw
-    # 7,501 against 4,901 images/s, JPEG 4,166 against 2,973: experiments/read_speed.py).
+    # 7,501 against 4,901 images/s, JPEG 4,166 against 2,973: experiments/speed/reading.py).
     config.read_workers = 0
     config.verify_data = False  # compare every shard with its digest first
     config.augment = "device"  # or "host": the paper's way, on the CPU while the GPU trains

@@ -349,7 +349,7 @@ class Checkpointer:
     def _failure(self, error: Exception) -> CheckpointError:
         """Puts the directory in order after a failed save. Returns the error to raise."""
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        self._remove_leftovers()
+        self._remove_leftovers(looks=5)
         self._settle()
         self._manager.reload()  # Orbax has already struck out the steps this save was to replace
         latest = self.latest_step
@@ -385,10 +385,13 @@ class Checkpointer:
             else:
                 old.rename(replacement)
 
-    def _remove_leftovers(self) -> None:
-        for _ in range(50):  # the other writers of a failed save may still be at work for a moment
+    def _remove_leftovers(self, looks: int = 1) -> None:
+        """Until none was found so many times in a row, or for a few seconds."""
+        clean = 0
+        for _ in range(100):  # the other writers of a failed save may still be at work for a moment
             leftovers = list(self.directory.glob(f"*{_TEMPORARY}*"))
-            if not leftovers or jax.process_index() != 0:
+            clean = 0 if leftovers else clean + 1
+            if clean == looks or jax.process_index() != 0:
                 return
             for path in leftovers:
                 shutil.rmtree(path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import socket
@@ -333,9 +334,11 @@ def test_a_failed_write_is_one_clear_line_and_harms_nothing(tmp_path, capfd):
             save(checkpointer, 3, metric=0.25, arrays=large)
             with pytest.raises(CheckpointError) as error:
                 checkpointer.wait()
-        assert str(error.value) == (
-            f"checkpoint 3 could not be written in {tmp_path}: File too large; make room there "
-            "or use another --workdir; checkpoint 2 is intact"
+        assert re.fullmatch(
+            rf"checkpoint 3 could not be written in {tmp_path}: File too large; make room there "
+            r"\(a checkpoint takes 1\.6 MB, [\d.,]+ [MG]B are free\) or use another --workdir; "
+            "checkpoint 2 is intact",
+            str(error.value),
         )
         assert steps(tmp_path) == [1, 2]  # no leftovers
         assert (checkpointer.latest_step, checkpointer.best_step) == (2, 1)
@@ -347,6 +350,13 @@ def test_a_failed_write_is_one_clear_line_and_harms_nothing(tmp_path, capfd):
             with pytest.raises(CheckpointError, match="checkpoint 5 could not be written"):
                 save(checkpointer, 6)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["[a]", "a*", "b?"])
+def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(CheckpointError, match="in its name, which Orbax takes for a pattern"):
+        Checkpointer(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_close_reports_a_failed_save_and_never_hides_another_error(tmp_path):

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +80,21 @@ def test_killed_interrupted_and_terminated_it_ends_as_the_undisturbed_run(tmp_pa
 
     finish(start(tmp_path))
     assert metrics(tmp_path) == undisturbed[1]
+
+
+def test_a_damaged_last_checkpoint_is_passed_over_or_with_strict_refused(tmp_path, undisturbed):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed[0], workdir)
+    last = max((p for p in (workdir / "checkpoints").iterdir()), key=lambda p: int(p.name))
+    (last / "manifest" / "metadata").write_bytes(b"")
+    older = min(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    process = start(workdir, "--strict")
+    _, error = process.communicate(timeout=400)
+    assert process.returncode == 1
+    assert re.fullmatch(rf"error: checkpoint {last} is damaged: .*; delete .*\n", error)
+    output = finish(start(workdir))
+    assert f"{last} is damaged" in output and f"going on from checkpoint {older}" in output
+    assert metrics(workdir) == undisturbed[1]
 
 
 def test_a_finished_run_stays_as_it_is(undisturbed):
