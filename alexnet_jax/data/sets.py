@@ -317,10 +317,13 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
     if isinstance(image, tfds.features.Image):
         return
     if not isinstance(image, tfds.features.Tensor) or image.np_dtype != np.uint8:
-        raise ValueError(f"{info.full_name} has no image; it is not an image-classification set")
+        raise ValueError(
+            f"{info.full_name} in {builder.data_path} has no image; it is not an "
+            "image-classification set"
+        )
     if tuple(image.shape)[2:] != (3,):
         raise ValueError(
-            f"{info.full_name} has images of shape {tuple(image.shape)}, not three channels; "
+            f"{info.full_name} in {builder.data_path} has images of shape {tuple(image.shape)}, not three channels; "
             "convert them to RGB and prepare the data set again"
         )
 
