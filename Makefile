@@ -44,12 +44,12 @@ bench: $(READY) ## Step, operations and start beside PyTorch's, on this machine:
 
 bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this package
 	-$(PYTHON) -m experiments.speed.step --batch_size=128 --batch_size=512 --updates=20 --forms
-	-$(PYTHON) experiments/mesh_overhead.py
-	-$(PYTHON) experiments/steps_per_call.py
-	-$(PYTHON) experiments/read_speed.py --suffix=_gpu
-	-$(PYTHON) experiments/retrieval_speed.py --gallery=1281167
-	-$(PYTHON) experiments/ensemble.py --full
-	-$(PYTHON) experiments/fine_tune.py --full
+	-$(PYTHON) -m experiments.speed.mesh_overhead
+	-$(PYTHON) -m experiments.speed.steps_per_call
+	-$(PYTHON) -m experiments.speed.reading --suffix=_gpu
+	-$(PYTHON) -m experiments.speed.retrieval --gallery=1281167
+	-$(PYTHON) -m experiments.paper.ensemble --num_epochs=30
+	-$(PYTHON) -m experiments.paper.fine_tune --full
 	-$(PYTHON) -m experiments.paper.figure1
 	-$(PYTHON) -m experiments.paper.lrn_cifar
 	-$(PYTHON) -m experiments.paper.ablations

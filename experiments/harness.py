@@ -49,6 +49,8 @@ from alexnet_jax.step import METRICS, make_predict_step
 
 RESULTS = Path(__file__).parent / "results"
 _QUICK = flags.DEFINE_bool("quick", False, "run in seconds, to see that it runs")
+# Fields of a net that is compiled and trained in seconds.
+TINY = {"image_size": 64, "conv_features": (4, 8, 8, 8, 4), "fc_features": (16, 16)}
 _STARTED = time.perf_counter()
 # Features of the processor that decide how fast products are.
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
@@ -63,7 +65,13 @@ def run(main: Callable[..., Any], **how: Any) -> None:
     """
     # On CPU a step dispatched while another runs holds its temporary arrays and runs no sooner.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    command.run(main, **how)
+
+    def prepared(argv: list[str]) -> None:
+        if quick():
+            jax.config.update("jax_disable_most_optimizations", True)  # compiles sooner
+        main(argv)
+
+    command.run(prepared, **how)
 
 
 def quick() -> bool:
@@ -281,8 +289,8 @@ def shortened(config: ConfigDict) -> ConfigDict:
     config.train_split, config.validation_split = "train[:256]", "train[256:320]"
     config.test_split = config.test_split.partition("[")[0] + "[:100]"
     if "image_size" in config.model and config.stored_size > 32:
-        config.stored_size, config.model.image_size = 72, 64
-        config.model.conv_features, config.model.fc_features = (4, 8, 8, 8, 4), (16, 16)
+        config.stored_size = 72
+        config.model.update(TINY)
     return config
 
 

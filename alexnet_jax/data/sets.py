@@ -323,8 +323,8 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
         )
     if tuple(image.shape)[2:] != (3,):
         raise ValueError(
-            f"{info.full_name} in {builder.data_path} has images of shape {tuple(image.shape)}, not three channels; "
-            "convert them to RGB and prepare the data set again"
+            f"{info.full_name} in {builder.data_path} has images of shape {tuple(image.shape)}, "
+            "not three channels; convert them to RGB and prepare the data set again"
         )
 
 

@@ -1,14 +1,13 @@
-"""Why the digits recipe is what it is: initial weights and length, three seeds each.
+"""Why is the digits recipe what it is? Initial weights and length against the test error.
 
-    python experiments/digits_recipes.py
+    python -m experiments.paper.digits_recipes
 
-Each run is the shipped command with a few fields changed, alone on the machine. Writes
-results/digits_recipes.json: test and validation error of the best checkpoint, and seconds of the
-whole command, compilation and final test included.
+First every recipe, as a sweep: errors after the last epoch. Then, alone on the machine, the shipped
+command with each seed: test and validation error of its best checkpoint, and the seconds of the
+whole command, compilation and final test included. Writes results/digits_recipes.json.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -16,45 +15,68 @@ import tempfile
 import time
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
-RECIPES = {  # name -> fields, seeds
-    "original, 30 epochs (shipped)": ({}, (0, 1, 2)),
-    "original, 60 epochs": ({"num_epochs": 60}, (0, 1, 2)),
-    "paper, 60 epochs": ({"num_epochs": 60, "model.initialization": "paper"}, (0,)),
+from absl import flags
+
+from alexnet_jax.configs import digits
+from alexnet_jax.files import local_path
+from alexnet_jax.runs.metrics_log import read_metrics
+from experiments import harness
+from experiments.sweep import Sweep
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", "runs/digits_recipes", "folder of the runs; finished ones are kept")
+flags.DEFINE_multi_integer("seed", [0, 1, 2], "one run each")
+RECIPES = {  # name -> fields, most seeds
+    "original, 30 epochs (shipped)": ({}, 3),
+    "original, 60 epochs": ({"num_epochs": 60.0}, 3),
+    "paper, 60 epochs": ({"num_epochs": 60.0, "model.initialization": "paper"}, 1),
 }
 
 
-def run(fields: dict, seed: int) -> dict:
-    """Trains one network; its errors (shares) and seconds."""
+def main(_) -> None:
+    """Trains what is not there yet, times the command and writes the results."""
+    sweep = Sweep(digits.get_config(), local_path(FLAGS.workdir))
+    recipes = []
+    for name, (fields, most) in RECIPES.items():
+        if harness.quick():
+            fields = {field: value for field, value in fields.items() if field != "num_epochs"}
+        found = sweep.train([{**fields, "seed": seed} for seed in FLAGS.seed[:most]])
+        runs = [described(result) for result in found if result]
+        mean = statistics.mean(one["test"] for one in runs) if runs else None
+        recipes.append({"recipe": name, "mean_test_error": mean, "runs": runs})
+        print(json.dumps(recipes[-1]), flush=True)
+    commands = []
+    for seed in FLAGS.seed[: 1 if harness.quick() else None]:
+        commands.append(command(seed))
+        print(json.dumps(commands[-1]), flush=True)
+    harness.record("digits_recipes", {"recipes": recipes, "shipped_command": commands})
+
+
+def described(result: dict) -> dict:
+    """A run of the sweep as the result file has it."""
+    test = {view: errors["top1_error"] for view, errors in result["test"].items()}
+    return {
+        "seed": result["seed"],
+        "validation": result["epochs"][-1]["validation"]["top1_error"],
+        "test": test["center"],
+        "test_ten_views": test["ten"],
+        "seconds": result["seconds"],
+    }
+
+
+def command(seed: int) -> dict:
+    """The shipped command's errors (shares) and seconds."""
     with tempfile.TemporaryDirectory() as workdir:
-        flags = [f"--config.{name}={value}" for name, value in (fields | {"seed": seed}).items()]
-        command = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *flags]
+        words = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}"]
+        words += [f"--config.seed={seed}"] + ["--config.num_epochs=0.05"] * harness.quick()
         started = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
-        rows = [json.loads(x) for x in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+        rows = read_metrics(Path(workdir))
     test = {row["split"]: row["top1_error"] for row in rows if row["split"].startswith("test")}
-    validated = [row for row in rows if row["split"] == "validation"]
-    best = min(validated, key=lambda row: row["loss"])
+    best = min((row for row in rows if row["split"] == "validation"), key=lambda row: row["loss"])
     return {"seed": seed, "validation": best["top1_error"], **test, "seconds": round(seconds, 1)}
 
 
-def main() -> None:
-    """Runs all and writes the results."""
-    results = []
-    for name, (fields, seeds) in RECIPES.items():
-        runs = [run(fields, seed) for seed in seeds]
-        results.append(
-            {
-                "recipe": name,
-                "mean_test_error": statistics.mean(one["test"] for one in runs),
-                "runs": runs,
-                "cores": len(os.sched_getaffinity(0)),
-            }
-        )
-        print(json.dumps(results[-1]), flush=True)
-        (RESULTS / "digits_recipes.json").write_text(json.dumps(results, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    harness.run(main)

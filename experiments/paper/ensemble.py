@@ -1,67 +1,91 @@
-"""An ensemble of five seeds against its members (section 6's "5 CNNs"), on handwritten digits.
+"""Table 2: the mean of five nets is better than one (40.7 to 38.1%); here on handwritten digits.
 
-    python experiments/ensemble.py [--full]
+    python -m experiments.paper.ensemble
+    python -m experiments.paper.ensemble --num_epochs=30   # as long as the recipe
 
-By default the digits recipe (half width, 64 pixels), cut to 8 epochs so that five networks fit
-into a few minutes of CPU and still err, far from trained; --full trains as long as the recipe.
-Five of the ten views are mirrored and digits are trained without: they are worse here. Writes
-results/ensemble.json and results/ensemble.png.
+The digits recipe (half width, 64 pixels), cut short so that five networks fit into a few minutes of
+CPU and still err, far from trained. Five of the ten views are mirrored and digits are trained
+without: they are worse here. Writes results/ensemble.json and .png.
 """
 
-import json
-import sys
-import tempfile
-from pathlib import Path
-
+import numpy as np
+from absl import flags
 from matplotlib.figure import Figure
 
 from alexnet_jax.configs import digits
-from alexnet_jax.evaluate import evaluate_runs
+from alexnet_jax.data.sets import open_dataset
+from alexnet_jax.files import local_path
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
-from alexnet_jax.runs.launch import train
+from experiments import harness
+from experiments.sweep import Sweep
 
-SEEDS = 5
-RESULTS = Path(__file__).parent / "results"
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", "runs/ensemble", "folder of the runs; finished ones are kept")
+flags.DEFINE_multi_integer("seed", [0, 1, 2, 3, 4], "one network each")
+flags.DEFINE_integer("num_epochs", 8, "passes over the training images")
+VIEWS = {"center": "centre crop", "ten": "ten views"}
 
 
-def main() -> None:
+def main(_) -> None:
     """Trains the networks, evaluates them alone and averaged, writes the results."""
     config = digits.get_config()
-    config.ensemble = SEEDS
-    config.final_views = ()
-    if "--full" not in sys.argv:
-        config.num_epochs = 8
-        config.validate_every_epochs = 4
-    with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder))
-        report = evaluate_runs([folder])
+    config.num_epochs = FLAGS.num_epochs
+    config.test_split = "validation+test"  # nothing is chosen on either
+    sweep = Sweep(config, local_path(FLAGS.workdir))
+    settings = [{"seed": seed} for seed in FLAGS.seed]
+    if not all(sweep.train(settings)):
+        raise ValueError(f"{FLAGS.workdir}: another process trains these runs; come again later")
+    tested = open_dataset("digits", sweep.base.test_split, stored_size=72)
+    labels = tested.source.read(np.arange(len(tested)))["label"]
+    splits = {"validation": slice(226), "test": slice(226, None)}
+    views = {}
+    for view in VIEWS:
+        nets = [sweep.arrays(setting)[f"log_probs_{view}"] for setting in settings]
+        probs = np.exp(np.stack(nets).astype(np.float64))
+        named = [("1 CNN", one) for one in probs] + [(f"{len(nets)} CNNs", probs.mean(0))]
+        views[view] = [
+            {"row": row} | {name: errors(one[rows], labels[rows]) for name, rows in splits.items()}
+            for row, one in named
+        ]
     result = {
         "dataset": "digits: 1,352 training, 226 validation and 219 test images",
         "network": "half width, 64 pixels",
-        "epochs": config.num_epochs,
-        "seeds": list(range(SEEDS)),
-        "views": {view: table["rows"] for view, table in report["views"].items()},
+        "epochs": FLAGS.num_epochs,
+        "seeds": FLAGS.seed,
+        "views": views,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "ensemble.json").write_text(json.dumps(result, indent=1) + "\n")
     with style():
-        draw(result).savefig(RESULTS / "ensemble.png", dpi=120)
+        harness.record("ensemble", harness.rounded(result), draw(views))
 
 
-def draw(result: dict) -> Figure:
+def errors(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Means over images."""
+    right = np.take_along_axis(probs, labels[:, None], axis=-1)
+    rank = (probs > right).sum(-1)
+    return {
+        "images": len(labels),
+        "loss": float(-np.log(right).mean()),
+        "top1_error": float((rank > 0).mean()),
+        "top5_error": float((rank > 4).mean()),
+    }
+
+
+def draw(views: dict[str, list[dict]]) -> Figure:
     """Error and loss on validation and test images together: members as dots, their mean a line."""
-    with style():
-        figure = new_figure(6.5, 2.8)
-        panels = figure.subplots(1, 2)
-    for axes, metric, label in zip(
-        panels, ("top1_error", "loss"), ("top-1 error (%)", "loss (nats)"), strict=True
+    figure = new_figure(6.5, 2.8)
+    panels = figure.subplots(1, 2)
+    for axes, metric, label, factor in zip(
+        panels,
+        ("top1_error", "loss"),
+        ("top-1 error (%)", "loss (nats)"),
+        (100, 1),
+        strict=True,
     ):
-        factor = 100 if metric == "top1_error" else 1
-        for x, rows in enumerate(result["views"].values()):
-            values = [factor * pooled(row, metric) for row in rows]
-            axes.scatter([x] * SEEDS, values[:-1], color=COLORS["blue"], label="one network")
-            axes.plot([x - 0.2, x + 0.2], [values[-1]] * 2, color=COLORS["red"], label="their mean")
-        axes.set_xticks(range(len(result["views"])), ["centre crop", "ten views"])
+        for x, rows in enumerate(views.values()):
+            *alone, mean = (factor * pooled(row, metric) for row in rows)
+            axes.scatter([x] * len(alone), alone, color=COLORS["blue"], label="one network")
+            axes.plot([x - 0.2, x + 0.2], [mean, mean], color=COLORS["red"], label="their mean")
+        axes.set_xticks(range(len(views)), VIEWS.values())
         axes.set(xlim=(-0.5, 1.5), ylim=(0, None), ylabel=label)
     handles, labels = panels[0].get_legend_handles_labels()
     panels[0].legend(handles[:2], labels[:2], loc="lower left")
@@ -75,4 +99,4 @@ def pooled(row: dict, metric: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -1,75 +1,52 @@
-"""A small sweep over learning rates and seeds on digits: one compiled step, many runs.
+"""Which learning rate suits the digits recipe? Five rates and three seeds with one compiled step.
 
-    python experiments/learning_rates.py
+    python -m experiments.paper.learning_rates
 
-The rate is an argument of the step, so all runs share one program. Each is a short run (15 epochs,
-constant rate) of the digits recipe. Writes results/learning_rates.jsonl, a line a run, and
-results/learning_rates.png.
+The rate is an argument of the step, so all runs share one program. Each is a short run at a
+constant rate. Writes results/learning_rates.json and .png.
 """
 
-import json
-import time
-from pathlib import Path
+import itertools
 
-import jax
 import numpy as np
+from absl import flags
 from matplotlib.figure import Figure
 
-from alexnet_jax import Hyperparameters, create_train_state, make_eval_step, make_train_step
 from alexnet_jax.configs import digits
-from alexnet_jax.data.batches import train_batches
-from alexnet_jax.runs.evaluation import evaluate
-from alexnet_jax.runs.recipe import Recipe
+from alexnet_jax.files import local_path
+from experiments import harness
+from experiments.sweep import Sweep
 
-RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
-SEEDS = (0, 1, 2)
-EPOCHS = 15
-RESULTS = Path(__file__).parent / "results"
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", "runs/learning_rates", "folder of the runs; finished ones are kept")
+flags.DEFINE_multi_float("rate", [0.002, 0.005, 0.01, 0.02, 0.05], "learning rates")
+flags.DEFINE_multi_integer("seed", [0, 1, 2], "one run of each rate")
+flags.DEFINE_integer("num_epochs", 15, "passes over the training images")
 
 
-def main() -> None:
-    """Runs the sweep and writes its results."""
+def main(_) -> None:
+    """Trains what is not there yet and writes the results."""
     config = digits.get_config()
-    recipe = Recipe(config)
-    training, validation = recipe.cached_training(), recipe.validation
-    model, augmentation = recipe.model, recipe.augmentation
-    train_step = make_train_step(model, augmentation, max_traces=1)
-    eval_step = make_eval_step(model, augmentation)
-    num_steps = EPOCHS * recipe.epoch_steps
-
-    lines = []
-    for seed in SEEDS:
-        for rate in RATES:
-            started = time.perf_counter()
-            state = create_train_state(model, jax.random.key(seed))
-            batches = train_batches(training, batch_size=config.batch_size, seed=seed)
-            losses = []
-            for _, batch in zip(range(num_steps), batches, strict=False):
-                state, metrics = train_step(state, batch, Hyperparameters(learning_rate=rate))
-                losses.append(metrics["loss"])
-            line = {
-                "learning_rate": rate,
-                "seed": seed,
-                "epochs": EPOCHS,
-                "train_loss_last_epoch": _number(np.mean(jax.device_get(losses[-21:]))),
-                "validation": {
-                    name: _number(value)
-                    for name, value in evaluate(
-                        eval_step, state, validation, config.eval_batch_size
-                    ).means.items()
-                },
-                "seconds": round(time.perf_counter() - started, 1),
-            }
-            lines.append(line)
-            print(json.dumps(line), flush=True)
-            path = RESULTS / "learning_rates.jsonl"
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            draw(lines).savefig(RESULTS / "learning_rates.png", dpi=120)
-
-
-def _number(value: float) -> float | None:
-    """For JSON: None where a run diverged."""
-    return float(value) if np.isfinite(value) else None
+    config.num_epochs = FLAGS.num_epochs
+    config.schedule.name = "constant"
+    config.final_views = ("center",)
+    sweep = Sweep(config, local_path(FLAGS.workdir))
+    settings = [
+        {"learning_rate": rate, "seed": seed}
+        for seed, rate in itertools.product(FLAGS.seed, FLAGS.rate)
+    ]
+    lines = [
+        {
+            **setting,
+            "epochs": len(result["epochs"]),
+            "train_loss_last_epoch": result["epochs"][-1]["train"]["loss"],
+            "validation": result["epochs"][-1]["validation"],
+            "seconds": result["seconds"],
+        }
+        for setting, result in zip(settings, sweep.train(settings), strict=True)
+        if result
+    ]
+    harness.record("learning_rates", lines, draw(lines))
 
 
 def draw(lines: list[dict]) -> Figure:
@@ -85,11 +62,11 @@ def draw(lines: list[dict]) -> Figure:
     axes.set(xscale="log", ylim=(0, 100), xlabel="learning rate", ylabel="validation error (%)")
     axes.set_xticks(tried, [f"{rate:g}" for rate in tried])
     axes.set_xticks([], minor=True)
-    axes.set_title(f"Digits, {EPOCHS} epochs at a constant rate", fontsize=10)
+    axes.set_title(f"Digits, {FLAGS.num_epochs} epochs at a constant rate", fontsize=10)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -1,6 +1,7 @@
 """Section 6.1 as numbers, of any trained runs: towers' colour, retrieval, off-centre objects.
 
-    python experiments/look_inside.py --workdir=runs/a --workdir=runs/b
+    python -m experiments.paper.look_inside --workdir=runs/imagenette
+    python -m experiments.paper.look_inside --workdir=runs/a --workdir=runs/b
 
 For each run: the share of colour in each tower's first kernels (the paper: one tower is
 colour-agnostic, the other colour-specific, in every run); how many of the six nearest training
@@ -10,10 +11,11 @@ recognised). Writes results/look_inside_DATASET.json and the kernels of the firs
 """
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from alexnet_jax.data.cache import cached
@@ -25,14 +27,13 @@ from alexnet_jax.inspect.retrieval import nearest, retrieval_precision
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.inspect.sections import center_crops
 from alexnet_jax.runs.workdir import Run, load_run
-
-RESULTS = Path(__file__).parent / "results"
-NEIGHBORS = 6
+from experiments import harness
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string("workdir", None, "folder of a trained run; repeat for more")
+flags.DEFINE_multi_string("workdir", ["runs/imagenette"], "folder of a trained run; more by more")
 flags.DEFINE_integer("images", 1000, "most test images")
 flags.DEFINE_integer("gallery", 10_000, "most training images")
+flags.DEFINE_integer("neighbors", 6, "nearest training images that are looked at")
 
 
 def look_inside(run: Run) -> dict:
@@ -52,7 +53,7 @@ def look_inside(run: Run) -> dict:
     _, gallery, gallery_labels = images(config.train_split, FLAGS.gallery)
 
     def precision(describe) -> float:
-        found = nearest(describe(queries), describe(gallery), NEIGHBORS).indices
+        found = nearest(describe(queries), describe(gallery), FLAGS.neighbors).indices
         return round(retrieval_precision(gallery_labels[found], labels), 4)
 
     kernel = np.asarray(run.state.params["conv1"]["kernel"])
@@ -74,25 +75,29 @@ def look_inside(run: Run) -> dict:
 
 def main(_) -> None:
     """Looks into every run and writes the results."""
-    runs = [load_run(workdir) for workdir in FLAGS.workdir]
-    config = runs[0].config
+    harness.shorten(images=20, gallery=50)
+    if harness.quick():
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [load_run(harness.tiny_run(Path(folder)))]
+    else:
+        runs = [load_run(workdir) for workdir in FLAGS.workdir]
+    model, dataset = runs[0].model, runs[0].config.dataset
     result = {
-        "dataset": config.dataset,
-        "image_size": runs[0].model.image_size,
-        "conv_features": list(runs[0].model.conv_features),
+        "dataset": dataset,
+        "image_size": model.image_size,
+        "conv_features": list(model.conv_features),
         "test_images": FLAGS.images,
         "gallery": FLAGS.gallery,
-        "neighbors": NEIGHBORS,
+        "neighbors": FLAGS.neighbors,
         "runs": [look_inside(run) for run in runs],
     }
-    name = f"look_inside_{config.dataset.partition('/')[0]}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=1))
+    name = f"look_inside_{dataset.partition('/')[0]}"
+    harness.record(name, result)
     kernel = np.asarray(runs[0].state.params["conv1"]["kernel"])
-    picture = filter_picture(kernel, towers=runs[0].model.towers, per_filter=True)
-    Image.fromarray(picture).save(RESULTS / f"{name}_filters.png", optimize=True)
-    print(json.dumps(result, indent=2))
+    picture = Image.fromarray(filter_picture(kernel, towers=model.towers, per_filter=True))
+    picture.save(harness.results_folder() / f"{name}_filters.png", optimize=True)
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
-    app.run(main)
+    harness.run(main)

@@ -34,7 +34,8 @@ flags.DEFINE_integer("turns", None, "counted turns of each")
 
 def contender(batch: dict[str, jax.Array], mesh: Mesh | None) -> Callable[[], float]:
     """A turn of the step; its seconds."""
-    model = alexnet(FLAGS.preset, image_size=FLAGS.image_size)
+    fields = {"image_size": FLAGS.image_size, **(harness.TINY if harness.quick() else {})}
+    model = alexnet(FLAGS.preset, **fields)
     step = make_train_step(model, mesh=mesh)
     state = create_train_state(model, jax.random.key(0), mesh=mesh)
 

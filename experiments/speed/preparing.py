@@ -1,14 +1,14 @@
 """Preparing runs at the speed of decoding and resizing, in memory that does not grow (section 2).
 
-    python experiments/prepare_speed.py [--photographs=DIR]
+    python -m experiments.speed.preparing
 
-One core; in each round the contenders take turns on the same 50 photographs, and the next 50, and
-so on, so that what else the machine does touches all alike. The contenders: decode
-and resize alone (and encode, for JPEG), and the whole preparation of a shard (read, decode, resize,
-encode, serialise, write, digest). Then all cores: a whole preparation (index, plan, processes,
-shards, metadata) of many photographs against as many processes that only decode and resize them.
-Then the command itself on archives of more and more images, for its peak memory. Writes
-results/prepare_speed.json and .png beside this file.
+One core: on the same 50 photographs the contenders take turns, then on the next 50, and so on, so
+that what else the machine does touches all alike. They are decoding and resizing alone (and
+encoding, for JPEG), and the whole preparation of a shard (read, decode, resize, encode, serialise,
+write, digest). Then all cores: a whole preparation (index, plan, processes, shards, metadata) of
+many photographs against as many processes that only decode and resize them. Then the command itself
+on archives of more and more images, for its peak memory. Writes results/prepare_speed.json and
+.png.
 """
 
 import contextlib
@@ -18,104 +18,123 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from alexnet_jax.data.archives import Member, read_member
 from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
 from alexnet_jax.data.images import decode_image
 from alexnet_jax.data.writing import IMAGE_SIZE, ShardTask, WriteShard, encode_image
+from experiments.speed import photographs
 
-RESULTS = Path(__file__).parent / "results"
+# The processes import this module; so jax, and the harness, are not imported up here.
 TARGET = 0.85
 TURN = 50  # photographs
 
+PAIRS = {"raw": "decode + resize", "jpeg": "decode + resize + encode"}
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "photographs", None, "folder of JPEG files (default: imagenet_samples beside ALEXNET_DATA_DIR)"
-)
-flags.DEFINE_integer("rounds", 11, "timed rounds")
-flags.DEFINE_integer("all_core_rounds", 3, "timed rounds on all cores")
-flags.DEFINE_integer("copies", 30, "of each photograph, on all cores")
+flags.DEFINE_integer("turns", 11, "counted turns of each contender on one core")
+flags.DEFINE_integer("all_core_turns", 3, "counted turns on all cores")
+flags.DEFINE_integer("copies", 60, "of each photograph, on all cores")
 flags.DEFINE_list("images", ["500", "5000", "50000"], "archive sizes for the peak memory")
 
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+def time_one_core(members: list[Member], folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Seconds of each turn over all photographs: clock -> contender -> [turns]."""
+    from experiments import harness
 
-
-def time_contenders(members: list[Member], folder: Path, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of every contender on one core, `[rounds, clocks]`."""
     plan, shard = folder / "plan.jsonl", folder / "a.array_record"
+    seconds = {clock: dict.fromkeys(CONTENDERS, 0.0) for clock in ("wall", "cpu")}
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    for first in range(0, len(members), TURN):
+        some = members[first : first + TURN]
+        plan.write_text("".join(json.dumps(member) + "\n" for member in some))
+        cpu: dict[str, list[float]] = {name: [] for name in CONTENDERS}
 
-    def prepare(members: list[Member], encoding: str) -> None:
-        WriteShard(encoding, skip=False, read=read_member)(ShardTask(str(plan), str(shard)))
+        def turn(name: str) -> float:
+            shard.unlink(missing_ok=True)  # a preparation overwrites nothing
+            run, encoding = CONTENDERS[name]
+            started, of_processor = time.perf_counter(), time.process_time()
+            run(some, encoding, plan, shard)  # noqa: B023
+            cpu[name].append(time.process_time() - of_processor)  # noqa: B023
+            return time.perf_counter() - started
 
-    contenders = {
-        "decode + resize": (alone, "raw"),
-        "prepare raw": (prepare, "raw"),
-        "decode + resize + encode": (alone, "jpeg"),
-        "prepare jpeg": (prepare, "jpeg"),
-    }
-    seconds = {name: np.zeros((rounds + 1, len(CLOCKS))) for name in contenders}
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    for number in range(rounds + 1):
-        for first in range(0, len(members), TURN):
-            turn = members[first : first + TURN]
-            plan.write_text("".join(json.dumps(member) + "\n" for member in turn))
-            for name, (run, encoding) in contenders.items():
-                shard.unlink(missing_ok=True)  # a preparation overwrites nothing
-                start = [clock() for clock in CLOCKS.values()]
-                run(turn, encoding)
-                stop = [clock() for clock in CLOCKS.values()]
-                seconds[name][number] += np.subtract(stop, start)
-    return {name: rounds[1:] for name, rounds in seconds.items()}  # the first round warms up
+        turns = {name: functools.partial(turn, name) for name in CONTENDERS}
+        for name, times in harness.interleaved(turns, turns=FLAGS.turns).items():
+            seconds["wall"][name] += np.array(times)
+            seconds["cpu"][name] += np.array(cpu[name][1:])  # the first is not counted
+    os.sched_setaffinity(0, cores)
+    return seconds
 
 
-def alone(members: list[Member], encoding: str) -> None:
+def prepare(members: list[Member], encoding: str, plan: Path, shard: Path) -> None:
+    """A shard of the members that the plan lists."""
+    WriteShard(encoding, skip=False, read=read_member)(ShardTask(str(plan), str(shard)))
+
+
+def alone(members: list[Member], encoding: str, *_: Path) -> None:
     """The work that no preparation can do without."""
     for member in members:
         encode_image(decode_image(read_member(member), IMAGE_SIZE), encoding)
 
 
-def time_all_cores(paths: list[Path], copies: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round, processes started anew each time."""
-    cores = len(os.sched_getaffinity(0))
-    seconds: dict[str, list[float]] = {}
+CONTENDERS = {
+    "decode + resize": (alone, "raw"),
+    "prepare raw": (prepare, "raw"),
+    "decode + resize + encode": (alone, "jpeg"),
+    "prepare jpeg": (prepare, "jpeg"),
+}
+
+
+def time_all_cores(paths: list[Path]) -> dict[str, list[float]]:
+    """Seconds of each turn, processes started anew each time."""
+    from experiments import harness
+
     with tempfile.TemporaryDirectory() as scratch:
         originals = Path(scratch) / "originals"
-        for path, copy in itertools.product(paths, range(copies)):
+        for path, copy in itertools.product(paths, range(FLAGS.copies)):
             link = originals / path.parent.name / f"{copy}_{path.name}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.absolute())
         members = [Member(path.name, 0, str(path), 0, -1) for path in originals.glob("*/*")]
         chunks = [members[i::128] for i in range(128)]
-        for number, encoding in itertools.product(range(rounds), ("raw", "jpeg")):
+
+        def work(encoding: str) -> None:
             context = multiprocessing.get_context("spawn")
-            start = time.perf_counter()
+            cores = len(os.sched_getaffinity(0))
             with ProcessPoolExecutor(cores, mp_context=context) as pool:
                 list(pool.map(functools.partial(alone, encoding=encoding), chunks))
-            seconds.setdefault(f"alone {encoding}", []).append(time.perf_counter() - start)
-            start = time.perf_counter()
+
+        def whole(encoding: str) -> float:
+            started = time.perf_counter()
             builder = image_folder.Builder(
-                folder=originals, name=f"set_{number}", data_dir=scratch, config=encoding
+                folder=originals, name="whole", data_dir=scratch, config=encoding
             )
             builder.download_and_prepare()
-            seconds.setdefault(f"prepare {encoding}", []).append(time.perf_counter() - start)
-            shutil.rmtree(Path(scratch) / f"set_{number}")
-    return seconds
+            seconds = time.perf_counter() - started
+            shutil.rmtree(Path(scratch) / "whole")
+            return seconds
+
+        turns: dict[str, Callable[[], Any]] = {}
+        for encoding in PAIRS:
+            turns[f"alone {encoding}"] = functools.partial(work, encoding)
+            turns[f"prepare {encoding}"] = functools.partial(whole, encoding)
+        return harness.interleaved(turns, turns=FLAGS.all_core_turns, dropped=0)
 
 
 def peak_memory(images: int, folder: Path) -> dict[str, int]:
@@ -151,9 +170,12 @@ def high_water(pid: int) -> int:
     return int(found[1]) // 1024 if found else 0
 
 
-def draw(result: dict, path: Path) -> None:
+def draw(result: dict[str, Any]) -> Any:
     """Bars of the speeds, a line of the memory."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[3, 2])
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     names, rates = zip(*result["images_per_second"].items(), strict=True)
     bars = left.barh(names, rates, color=["#bbbbbb", "#c44e52"] * 2)
     left.bar_label(bars, [f"{rate:.0f}" for rate in rates], padding=3)
@@ -169,75 +191,66 @@ def draw(result: dict, path: Path) -> None:
     right.set(xscale="log", xlabel="images in the set", ylabel="peak memory, MB")
     right.set_ylim(0, 1.25 * max(row["main"] for row in result["peak_memory_mb"]))
     right.legend(loc="lower right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    return figure
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    folder = FLAGS.photographs
-    if folder is None and "ALEXNET_DATA_DIR" in os.environ:
-        folder = Path(os.environ["ALEXNET_DATA_DIR"]).parent / "imagenet_samples"
-    paths = sorted(Path(folder).rglob("*.JPEG")) if folder else []
-    if not paths:
-        sys.exit("no photographs: give --photographs=DIR or set ALEXNET_DATA_DIR")
-    members = [Member(path.name, 0, str(path), 0, path.stat().st_size) for path in paths]
-    memory = []
-    for images in map(int, FLAGS.images):
-        with tempfile.TemporaryDirectory() as scratch:
-            memory.append(peak_memory(images, Path(scratch)))
-    whole = time_all_cores(paths, FLAGS.copies, FLAGS.all_core_rounds)
+def main(_) -> None:
+    """Measures, prints and writes."""
+    from experiments import harness
+
+    harness.shorten(turns=1, all_core_turns=1, copies=1, images=["20", "40"])
     with tempfile.TemporaryDirectory() as scratch:
-        seconds = time_contenders(members, Path(scratch), FLAGS.rounds)
-    pairs = {"raw": "decode + resize", "jpeg": "decode + resize + encode"}
-    ratio = {
-        encoding: np.median(seconds[alone] / seconds[f"prepare {encoding}"], axis=0)
-        for encoding, alone in pairs.items()
-    }
+        folder = Path(scratch)
+        paths = photographs.draw(folder, 20) if harness.quick() else photographs.find()
+        members = [Member(path.name, 0, str(path), 0, path.stat().st_size) for path in paths]
+        memory = []
+        for images in map(int, FLAGS.images):
+            with tempfile.TemporaryDirectory() as archives:
+                memory.append(peak_memory(images, Path(archives)))
+        whole = time_all_cores(paths)
+        seconds = time_one_core(members, folder)
     result = {
         "photographs": len(paths),
-        "rounds": FLAGS.rounds,
         "images_per_second": {
-            name: round(len(paths) / np.median(each[:, 0]), 1) for name, each in seconds.items()
+            name: round(len(paths) / float(np.median(times)), 1)
+            for name, times in seconds["wall"].items()
         },
         "ratio": {
-            encoding: dict(zip(CLOCKS, np.round(each, 3).tolist(), strict=True))
-            for encoding, each in ratio.items()
+            encoding: {
+                clock: round(float(np.median(of[work] / of[f"prepare {encoding}"])), 3)
+                for clock, of in seconds.items()
+            }
+            for encoding, work in PAIRS.items()
         },
         "all_cores": {
             "images": len(paths) * FLAGS.copies,
-            "seconds": {name: np.round(each, 2).tolist() for name, each in whole.items()},
-            "ratio": {
-                encoding: round(
-                    float(
-                        np.median(
-                            np.divide(whole[f"alone {encoding}"], whole[f"prepare {encoding}"])
-                        )
-                    ),
-                    3,
-                )
-                for encoding in pairs
-            },
+            "seconds": harness.rounded(whole, 2),
+            "ratio": {encoding: round(_ratio(whole, encoding), 3) for encoding in PAIRS},
         },
         "target": TARGET,
         "peak_memory_mb": memory,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, Pillow {Image.__version__}",
+        "pillow": Image.__version__,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "prepare_speed.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(result, RESULTS / "prepare_speed.png")
-    print(json.dumps(result, indent=1))
-    for encoding, (wall, cpu) in ratio.items():
-        verdict = "met" if wall >= TARGET else "missed"
+    harness.record("prepare_speed", result, draw(result))
+    for encoding, work in PAIRS.items():
+        wall, cpu = result["ratio"][encoding].values()
+        every = result["all_cores"]["ratio"][encoding]
         print(
-            f"prepare {encoding}: {wall:.0%} of {pairs[encoding]} alone "
-            f"({cpu:.0%} by processor time); target {TARGET:.0%} {verdict}"
+            f"prepare {encoding}: {wall:.0%} of {work} alone ({cpu:.0%} by processor time), "
+            f"{_verdict(wall)}; on all cores {every:.0%}, {_verdict(every)}"
         )
-    for encoding, value in result["all_cores"]["ratio"].items():
-        verdict = "met" if value >= TARGET else "missed"
-        print(f"prepare {encoding} on all cores: {value:.0%} of that work alone; {verdict}")
+
+
+def _ratio(seconds: dict[str, list[float]], encoding: str) -> float:
+    pairs = zip(seconds[f"alone {encoding}"], seconds[f"prepare {encoding}"], strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def _verdict(share: float) -> str:
+    return f"target {TARGET:.0%} {'met' if share >= TARGET else 'missed'}"
 
 
 if __name__ == "__main__":
-    app.run(main)
+    from experiments import harness
+
+    harness.run(main)

@@ -1,6 +1,6 @@
 """Reading a prepared set is many times faster than decoding originals each epoch (section 4.1).
 
-    python experiments/read_speed.py [--photographs=DIR]
+    python -m experiments.speed.reading
 
 Batches of 128 from the same ImageNet photographs: as a prepared set (raw and JPEG), from the
 original files by a PyTorch DataLoader (PIL decode + RandomResizedCrop + flip, to uint8) and by
@@ -8,7 +8,7 @@ tf.data (the same work in TensorFlow), from the same prepared raw set by a PyTor
 samples by tfds's own random access), and as bare ArrayRecord reads. Each contender lives in a
 process of its own, bound to the same core or cores; they take turns, and what they had prefetched
 is dropped before each turn is timed. Then the train step alone against the step fed by the
-pipeline. Writes results/read_speed.json and .png beside this file. PyTorch and TensorFlow come with
+pipeline. Writes results/read_speed.json and .png. PyTorch and TensorFlow come with
 `pip install .[bench]`; a contender that is not installed is left out and said so.
 """
 
@@ -17,10 +17,8 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-RESULTS = Path(__file__).parent / "results"
+from experiments.speed import photographs
+
+# The contenders' processes import this module; so jax, and the harness, are not imported up here.
 BATCH = 128
 CROP = 224
 COPIES = 4  # of each photograph in the prepared set, for batches without repetition
@@ -40,11 +40,8 @@ ARRAY_RECORD_TARGET = 0.9  # of ArrayRecord's own read
 STEP_TARGET = 1.05  # fed against alone
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "photographs", None, "folder of class/image.JPEG (default: imagenet_samples, ALEXNET_DATA_DIR)"
-)
-flags.DEFINE_integer("rounds", 5, "timed rounds")
-flags.DEFINE_float("turn", 1.5, "timed seconds a turn, after half as many untimed")
+flags.DEFINE_integer("turns", 5, "counted turns of each contender")
+flags.DEFINE_float("seconds", 1.5, "of a turn, after half as many that are not counted")
 flags.DEFINE_list("parts", ["read", "step"], "what to measure; of one, the other's is kept")
 flags.DEFINE_string("suffix", "", "of the result files, for another machine: _h200")
 
@@ -223,29 +220,30 @@ def contenders(cores: int) -> dict[str, Contender]:
 
 
 def take_turns(pipe, make: Callable[[], Iterator[Any]], cores: list[int], seconds: float) -> None:
-    """A contender's process: at each word from `pipe`, reads for `seconds`; sends images/s."""
+    """A contender's process: at each word from `pipe`, reads for `seconds`; sends s an image."""
     os.sched_setaffinity(0, cores)
     stream = make()
     next(stream)
     pipe.send("ready")
     while pipe.recv():
-        until = (
-            time.perf_counter() + seconds / 2
-        )  # what was fetched while the others had their turn
+        # What was fetched while the others had their turn.
+        until = time.perf_counter() + seconds / 2
         while time.perf_counter() < until:
             next(stream)
         batches, start = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - start) < seconds or batches < 2:
             next(stream)
             batches += 1
-        pipe.send(batches * BATCH / elapsed)
+        pipe.send(elapsed / (batches * BATCH))
     if hasattr(stream, "close"):
         stream.close()  # ends worker processes
     os._exit(0)  # without waiting for prefetch threads
 
 
-def race(files: list[str], folder: str, cores: list[int], rounds: int) -> dict[str, list[float]]:
-    """Images/s of every contender in each round."""
+def race(files: list[str], folder: str, cores: list[int]) -> dict[str, list[float]]:
+    """Images/s of every contender in each turn."""
+    from experiments import harness
+
     context = multiprocessing.get_context("spawn")
     running = {}
     try:
@@ -254,27 +252,30 @@ def race(files: list[str], folder: str, cores: list[int], rounds: int) -> dict[s
                 print(f"{name}: left out, {module} is not installed", flush=True)
                 continue
             here, there = context.Pipe()
-            arguments = (there, partial(make, files, folder), cores, FLAGS.turn)
+            arguments = (there, partial(make, files, folder), cores, FLAGS.seconds)
             process = context.Process(target=take_turns, args=arguments)
             process.start()
             there.close()
             running[name] = (process, here)
         for _, pipe in running.values():
             pipe.recv()
-        rates: dict[str, list[float]] = {name: [] for name in running}
-        for _, (name, (_, pipe)) in itertools.product(range(rounds), running.items()):
+
+        def turn(pipe: Any) -> float:
             pipe.send(True)
-            rates[name].append(pipe.recv())
+            return pipe.recv()
+
+        turns = {name: partial(turn, pipe) for name, (_, pipe) in running.items()}
+        seconds = harness.interleaved(turns, turns=FLAGS.turns, dropped=0)
         for process, pipe in running.values():
             pipe.send(False)
             process.join()
-        return rates
+        return {name: [1 / time for time in times] for name, times in seconds.items()}
     finally:
         for process, _ in running.values():
             process.kill()
 
 
-def race_step(folder: str, rounds: int) -> dict[str, list[float]]:
+def race_step(folder: str) -> dict[str, list[float]]:
     """Seconds a step of the full net, on a batch at hand and fed by the pipeline, in turns."""
     import jax
 
@@ -282,10 +283,11 @@ def race_step(folder: str, rounds: int) -> dict[str, list[float]]:
     from alexnet_jax.data.batches import train_batches
     from alexnet_jax.data.sets import open_dataset
     from alexnet_jax.parallel import place_batch
+    from experiments import harness
 
     on_cpu = jax.default_backend() == "cpu"
     batch_size, steps = (32, 4) if on_cpu else (128, 50)
-    model = alexnet("paper", num_classes=1000)
+    model = alexnet("paper", **(harness.TINY if harness.quick() else {}))
     state = create_train_state(model, jax.random.key(0))
     train_step, hparams = make_train_step(model), Hyperparameters(learning_rate=0.0)
     dataset = open_dataset("photographs/raw", "train", data_dir=folder)
@@ -293,29 +295,29 @@ def race_step(folder: str, rounds: int) -> dict[str, list[float]]:
         dataset, batch_size=batch_size, seed=0, place=lambda batch: place_batch(batch, None)
     )
     at_hand = next(stream)
-    seconds: dict[str, list[float]] = {"alone": [], "fed": []}
-    for turn in range(2 * (rounds + 1)):  # the first of each kind compiles and warms up
-        name = ("alone", "fed")[turn % 2]
+
+    def turn(batches: Iterator[Any]) -> float:
+        nonlocal state
         for number in range(steps + 1):
             if number == 1:  # the first step of a turn finds a full buffer and cold caches
                 start = time.perf_counter()
-            state, metrics = train_step(
-                state, at_hand if name == "alone" else next(stream), hparams
-            )
+            state, metrics = train_step(state, next(batches), hparams)
             jax.block_until_ready(metrics)
-        if turn >= 2:
-            seconds[name].append((time.perf_counter() - start) / steps)
-    return seconds
+        return (time.perf_counter() - start) / steps
+
+    contenders = {"alone": itertools.repeat(at_hand), "fed": stream}
+    turns = {name: partial(turn, batches) for name, batches in contenders.items()}
+    return harness.interleaved(turns, turns=FLAGS.turns)
 
 
-def prepare_sets(photographs: list[Path], folder: str) -> None:
+def prepare_sets(paths: list[Path], folder: str) -> None:
     """The photographs, `COPIES` times, as the sets photographs/raw and photographs/jpeg."""
     import tensorflow_datasets as tfds
 
     from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
 
     originals = Path(folder) / "originals"
-    for photograph, copy in itertools.product(photographs, range(COPIES)):
+    for photograph, copy in itertools.product(paths, range(COPIES)):
         to = originals / photograph.parent.name / f"{copy}_{photograph.name}"
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photograph, to)
@@ -330,12 +332,12 @@ def prepare_sets(photographs: list[Path], folder: str) -> None:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig())
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(panels: dict[str, dict[str, float]]) -> Any:
     """Bars of the speeds, a panel for each number of cores."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    panels = result["images_per_second"]
-    figure, axes = plt.subplots(1, len(panels), figsize=(6.2 * len(panels), 4), squeeze=False)
+    figure = Figure(figsize=(6.2 * len(panels), 4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, (cores, rates) in zip(axes[0], panels.items(), strict=True):
         base = rates.get("PyTorch DataLoader, originals")
         colours = {"P": "#bbbbbb", "t": "#bbbbbb", "A": "#8c8cc8"}
@@ -350,8 +352,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.set_xlim(0, 1.55 * max(rates.values()))
         axis.set_xlabel("images/s, batches of 128")
         axis.set_title(cores)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def verdicts(parts: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
@@ -389,65 +390,65 @@ def verdicts(parts: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     return claims
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    photographs = FLAGS.photographs
-    if photographs is None and "ALEXNET_DATA_DIR" in os.environ:
-        photographs = Path(os.environ["ALEXNET_DATA_DIR"]).parent / "imagenet_samples"
-    paths = sorted(Path(photographs).glob("*/*.JPEG")) if photographs else []
-    if not paths:
-        sys.exit("no photographs: give --photographs=DIR or set ALEXNET_DATA_DIR")
-    files = list(map(str, paths))
+def main(_) -> None:
+    """Prepares the sets, measures and writes."""
+    from experiments import harness
+
+    harness.shorten(turns=1, seconds=0.2)
     cores = sorted(os.sched_getaffinity(0))
-    file = RESULTS / f"read_speed{FLAGS.suffix}.json"
-    measured = {}
+    name = f"read_speed{FLAGS.suffix}"
+    file = harness.results_folder() / f"{name}.json"
+    measured: dict[str, dict[str, list[float]]] = {}
     if file.exists() and len(FLAGS.parts) == 1:  # the other part is kept
-        measured = json.loads(file.read_text())["all_rounds"]
-        measured = {k: v for k, v in measured.items() if (k == "step") != ("step" in FLAGS.parts)}
+        content = json.loads(file.read_text())
+        kept = content.get("result", content)["all_rounds"]
+        measured = {k: v for k, v in kept.items() if (k == "step") != ("step" in FLAGS.parts)}
     with tempfile.TemporaryDirectory() as folder:
+        tiny = Path(folder) / "tiny"
+        paths = photographs.draw(tiny, 40) if harness.quick() else photographs.find()
+        files = list(map(str, paths))
         prepare_sets(paths, folder)
         if "read" in FLAGS.parts:
-            measured["one core"] = race(files, folder, cores[:1], FLAGS.rounds)
-            if len(cores) > 1:
-                measured[f"{len(cores)} cores"] = race(files, folder, cores, FLAGS.rounds)
-            write(measured, len(paths), file)
+            measured["one core"] = race(files, folder, cores[:1])
+            if len(cores) > 1 and not harness.quick():
+                measured[f"{len(cores)} cores"] = race(files, folder, cores)
+            write(measured, len(paths), name)
         if "step" in FLAGS.parts:
-            measured["step"] = race_step(folder, FLAGS.rounds)
-            write(measured, len(paths), file)
+            measured["step"] = race_step(folder)
+            write(measured, len(paths), name)
 
 
-def write(measured: dict[str, dict[str, list[float]]], photographs: int, file: Path) -> None:
+def write(measured: dict[str, dict[str, list[float]]], images: int, name: str) -> None:
     """Writes and prints what was measured so far."""
+    from experiments import harness
+
     medians = {
         title: {name: statistics.median(values) for name, values in rates.items()}
         for title, rates in measured.items()
     }
     step_seconds = medians.pop("step", None)
-    cores = len(os.sched_getaffinity(0))
     result = {
-        "photographs": photographs,
+        "photographs": images,
         "images_per_second": medians,
         "step_seconds": step_seconds,
         "claims": verdicts(measured),
-        "machine": f"{platform.machine()}, {cores} cores, Python {platform.python_version()}",
         "all_rounds": measured,
     }
-    RESULTS.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    if medians:
-        draw(result, file.with_suffix(".png"))
-    for title, rates in result["images_per_second"].items():
-        for name, rate in rates.items():
-            print(f"{title:10} {name:36} {rate:10,.0f} img/s")
-    for name, claim in result["claims"].items():
+    harness.record(name, result, draw(medians) if medians else None)
+    for title, rates in medians.items():
+        for contender, rate in rates.items():
+            print(f"{title:10} {contender:36} {rate:10,.0f} img/s")
+    for title, claim in result["claims"].items():
         verdict = "met" if claim["met"] else "missed"
         least, most = claim["rounds"]
         print(
-            f"{name}: {claim['ratio']:.3g} ({least:.3g} to {most:.3g}), target {claim['target']}: "
+            f"{title}: {claim['ratio']:.3g} ({least:.3g} to {most:.3g}), target {claim['target']}: "
             f"{verdict}",
             flush=True,
         )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    from experiments import harness
+
+    harness.run(main)

@@ -1,6 +1,6 @@
 """What splitting kernels, the batch, or both costs in bytes on N devices, and where each wins.
 
-    python experiments/scaling.py
+    python -m experiments.speed.scaling
 
 The bytes are those of the compiled step of the paper's net; who wins follows from them, a link's
 bandwidth and a device's speed. Then the step is timed on simulated devices, which share the
@@ -8,14 +8,13 @@ machine's cores: what that shows is the overhead of the partition, not a speed-u
 results/scaling.json and prints it as the tables of docs/parallel.md.
 """
 
-import json
-import os
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from absl import flags
 
 from alexnet_jax import (
     Hyperparameters,
@@ -28,7 +27,12 @@ from alexnet_jax import (
 from alexnet_jax.communication import collectives, compile_train_step
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.wording import align
+from experiments import harness
 
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("batch_size", 128, "images a device, where bytes are counted")
+flags.DEFINE_integer("images", 8, "images a data shard, where steps are timed")
+flags.DEFINE_integer("turns", 5, "counted turns of each mesh, two steps each")
 # Bytes a second that one device can send while it receives as many.
 LINKS = {
     "NVLink 4 (450 GB/s)": 450e9,
@@ -37,16 +41,21 @@ LINKS = {
 }
 # Useful FLOP/s of one device in a training step.
 DEVICES = {"1 TFLOP/s": 1e12, "100 TFLOP/s": 100e12}
+NARROW = {
+    "image_size": 64,
+    "conv_features": (48, 128, 192, 192, 128),
+    "fc_features": (1024, 1024),
+}
 MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1)]
-RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> None:
+def main(_) -> None:
     """Counts, computes, times, writes."""
+    harness.shorten(batch_size=4, images=1, turns=1)
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_platforms", "cpu")
-    model = alexnet("paper")
-    batch = 128
+    model = alexnet("paper", **(harness.TINY if harness.quick() else {}))
+    batch = FLAGS.batch_size
     mesh = make_mesh(2, 2)
     found = collectives(compile_train_step(model, mesh, batch), mesh, model)
     exchanged = sum(one.sent for one in found if one.axis == "model") * mesh.shape["data"] // batch
@@ -65,8 +74,7 @@ def main() -> None:
         ],
         "weak_scaling": weak_scaling(),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scaling.json").write_text(json.dumps(result, indent=2) + "\n")
+    harness.record("scaling", result)
     for name in ("bytes_a_step", "wins_over_one_device", "weak_scaling"):
         lines = result[name]
         cells = [[str(cell) for cell in line.values()] for line in lines]
@@ -110,47 +118,48 @@ def wins(link: str, device: str, exchanged: int, gradients: int, flop: int) -> d
     }
 
 
-def weak_scaling(images: int = 8, turns: int = 5) -> list[dict[str, object]]:
-    """Times the step of a narrow net, `images` a data shard, on simulated devices in turn."""
-    model = alexnet(
-        "paper",
-        image_size=64,
-        conv_features=(48, 128, 192, 192, 128),
-        fc_features=(1024, 1024),
-        num_classes=10,
-    )
-    runs = {}
-    for shape in MESHES:
-        mesh = make_mesh(*shape)
-        batch = {
-            "image": np.zeros((images * shape[0], 72, 72, 3), np.uint8),
-            "label": np.zeros(images * shape[0], np.int32),
-        }
-        state = create_train_state(model, jax.random.key(0), mesh=mesh)
-        runs[shape] = [make_train_step(model, mesh=mesh), state, parallel.place_batch(batch, mesh)]
-    seconds: dict[tuple[int, int], list[float]] = {shape: [] for shape in MESHES}
-    for turn in range(turns + 1):
-        for shape, run in runs.items():
-            for step in range(3):
-                started = time.perf_counter()
-                run[1], metrics = run[0](run[1], run[2], Hyperparameters())
-                jax.block_until_ready((run[1], metrics))
-                if turn and step:
-                    seconds[shape].append(time.perf_counter() - started)
+def weak_scaling() -> list[dict[str, object]]:
+    """Times the step of a narrow net on simulated devices, the meshes in turn."""
+    meshes = MESHES[:3] if harness.quick() else MESHES
+    seconds = harness.interleaved({shape: contender(shape) for shape in meshes}, turns=FLAGS.turns)
     medians = {shape: statistics.median(times) for shape, times in seconds.items()}
-    alone = images / medians[1, 1]
+    alone = FLAGS.images / medians[1, 1]
     return [
         {
-            "data x model": f"{shape[0]}x{shape[1]}",
-            "images": images * shape[0],
+            "data x model": f"{data}x{towers}",
+            "images": FLAGS.images * data,
             "ms a step": round(1e3 * median, 1),
-            "images/s": round(images * shape[0] / median, 1),
-            "images/s against 1x1": round(images * shape[0] / median / alone, 2),
-            "cores": os.cpu_count(),
+            "images/s": round(FLAGS.images * data / median, 1),
+            "images/s against 1x1": round(FLAGS.images * data / median / alone, 2),
         }
-        for shape, median in medians.items()
+        for (data, towers), median in medians.items()
     ]
 
 
+def contender(shape: tuple[int, int]) -> Callable[[], float]:
+    """A turn on a mesh: seconds a step of two, after one that is not counted."""
+    model = alexnet("paper", num_classes=10, **(harness.TINY if harness.quick() else NARROW))
+    mesh = make_mesh(*shape)
+    images = FLAGS.images * shape[0]
+    batch = {
+        "image": np.zeros((images, 72, 72, 3), np.uint8),
+        "label": np.zeros(images, np.int32),
+    }
+    batch = parallel.place_batch(batch, mesh)
+    step = make_train_step(model, mesh=mesh)
+    state = create_train_state(model, jax.random.key(0), mesh=mesh)
+
+    def turn() -> float:
+        nonlocal state
+        for number in range(3):
+            if number == 1:
+                started = time.perf_counter()
+            state, metrics = step(state, batch, Hyperparameters())
+            jax.block_until_ready((state, metrics))
+        return (time.perf_counter() - started) / 2
+
+    return turn
+
+
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -64,12 +64,17 @@ def gflop(measure: str) -> float:
 # --- contenders -----------------------------------------------------------------------------------
 
 
+def side() -> int:
+    """Of the stored images."""
+    return 72 if harness.quick() else 256
+
+
 def batch_of(size: int) -> dict[str, jax.Array]:
     """Random stored images and labels, on the device."""
     rng = np.random.default_rng(0)
     return jax.device_put(
         {
-            "image": rng.integers(0, 256, (size, 256, 256, 3), np.uint8),
+            "image": rng.integers(0, 256, (size, side(), side(), 3), np.uint8),
             "label": rng.integers(0, 1000, size).astype(np.int32),
         }
     )
@@ -79,11 +84,11 @@ class Ours:
     """Our step in one form; lowered at once, compiled by `compile`, called for a turn."""
 
     def __init__(self, measure: str, precision: str, size: int, form: str):
-        self.model = alexnet(precision=precision)
+        self.model = alexnet(precision=precision, **(harness.TINY if harness.quick() else {}))
         self.measure, self.size = measure, size
         state = jax.eval_shape(lambda: create_train_state(self.model, jax.random.key(0)))
         batch = {
-            "image": jax.ShapeDtypeStruct((size, 256, 256, 3), jnp.uint8),
+            "image": jax.ShapeDtypeStruct((size, side(), side(), 3), jnp.uint8),
             "label": jax.ShapeDtypeStruct((size,), jnp.int32),
         }
         with replaced(FORMS[form]):
@@ -118,6 +123,8 @@ class Ours:
 
 def precisions() -> tuple[str, ...]:
     """Those that differ on this backend."""
+    if harness.quick():
+        return ("float32",)
     cpu = jax.default_backend() == "cpu"
     return ("float32", "bfloat16") if cpu else ("float32", "tensorfloat32", "bfloat16")
 
@@ -171,7 +178,7 @@ class Process:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as this
         command = [sys.executable, "-m", "experiments.speed.step", f"--updates={FLAGS.updates}"]
         self._process = subprocess.Popen(
-            [*command, f"--serve={json.dumps(contender)}"],
+            [*command, f"--serve={json.dumps(contender)}", *["--quick"] * harness.quick()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -375,6 +382,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(_) -> None:
     """Measures, prints and writes."""
+    harness.shorten(batch_size=[8], turns=1, updates=1, torch=False, forms=False)
     if FLAGS.serve:
         serve(json.loads(FLAGS.serve))
         return
@@ -429,7 +437,7 @@ def write(rows: list[dict], failed: list[str], more: dict[str, Any]) -> None:
     }
     name = f"step_{jax.default_backend()}"
     harness.record(name, harness.rounded(result, 3), draw(rows))
-    (harness.RESULTS / f"{name}.txt").write_text(
+    (harness.results_folder() / f"{name}.txt").write_text(
         f"{harness.machine()}\n\n{table(rows, compared)}\n"
     )
 
