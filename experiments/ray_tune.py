@@ -5,7 +5,7 @@
 
 Without a cluster it uses this machine, --runs_at_once at a time. The workdir is to be one that all
 machines see; what is finished there is not trained again. Each worker keeps its compiled programs
-from run to run. Then `python -m experiments.sweep` with the same flags writes the table.
+from run to run. Then `experiments.sweep` with the same flags writes the table.
 """
 
 from collections.abc import Sequence

@@ -69,29 +69,30 @@ def split(command: str) -> tuple[str, list[str]]:
     return first.removesuffix(".py").replace("/", "."), rest
 
 
-def when_imported(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that run when a module is the program."""
+def executed(body: list[ast.stmt], program: bool) -> Iterator[ast.stmt]:
+    """The statements that run when a module is imported, or is the program."""
     for statement in body:
         if isinstance(statement, ast.If):
-            yield from when_imported(statement.body)
+            if program or "__main__" not in ast.unparse(statement.test):
+                yield from executed(statement.body, program)
         elif not isinstance(statement, ast.FunctionDef | ast.ClassDef):
             yield statement
 
 
 @cache
-def flags_of(module: str) -> dict[str, str]:
+def flags_of(module: str, program: bool = True) -> dict[str, str]:
     """Flag -> how it is defined, by the module and by what it imports."""
     path, found = source(module), {}
     if path is None:
         return found
-    for statement in when_imported(ast.parse(path.read_text()).body):
+    for statement in executed(ast.parse(path.read_text()).body, program):
         if isinstance(statement, ast.ImportFrom) and statement.module:
             for name in (
                 statement.module,
                 *(f"{statement.module}.{a.name}" for a in statement.names),
             ):
                 if name.startswith(("experiments", "alexnet_jax.main", "alexnet_jax.command")):
-                    found |= flags_of(name)
+                    found |= flags_of(name, program=False)
         for node in ast.walk(statement):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
                 called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
