@@ -1,16 +1,22 @@
 """A run of others' weights: `python -m alexnet_jax.convert --weights=FILE --workdir=DIR`."""
 
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
 from alexnet_jax import command
 from alexnet_jax.files import local_path
 
+if TYPE_CHECKING:
+    from alexnet_jax.interop import Imported
+
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "Of Caffe: .caffemodel or bvlc_alexnet.npy. Of torchvision: .safetensors, .pt or .pth.",
+    "Of Caffe: .caffemodel or bvlc_alexnet.npy. Of torchvision: .safetensors, .pt or .pth. Of the "
+    "authors' code: a folder ConvNet__… or a checkpoint in it.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made.")
 _PRESET = flags.DEFINE_enum(
@@ -32,14 +38,9 @@ def main(argv: Sequence[str]) -> None:
     if not (_WEIGHTS.value and _WORKDIR.value):
         raise app.UsageError("--weights and --workdir are wanted: what is read, and what is made")
     from alexnet_jax.inspect.names import synsets  # noqa: PLC0415
-    from alexnet_jax.interop import read_caffe, read_torchvision, write_run  # noqa: PLC0415
+    from alexnet_jax.interop import write_run  # noqa: PLC0415
 
-    if _WEIGHTS.value.endswith((".safetensors", ".pt", ".pth")):
-        if _PRESET.value or _MEAN.value:
-            raise app.UsageError("--preset and --mean are for Caffe's weights alone")
-        imported = read_torchvision(_WEIGHTS.value)
-    else:
-        imported = read_caffe(_WEIGHTS.value, preset=_PRESET.value, mean=_MEAN.value)
+    imported = _read(_WEIGHTS.value)
     print(f"{imported.source}: the net {imported.preset!r}\n{imported.table()}")
     if _CLASSES.value:
         names = tuple(local_path(_CLASSES.value).read_text(encoding="utf-8").splitlines())
@@ -47,6 +48,27 @@ def main(argv: Sequence[str]) -> None:
         names = synsets()
     write_run(imported, _WORKDIR.value, names, _DATASET.value)
     print(f"{_WORKDIR.value}: a run; predict, features, evaluate and report take it")
+
+
+def _read(weights: str) -> "Imported":
+    """By the form of the name."""
+    from alexnet_jax import interop  # noqa: PLC0415
+
+    path = local_path(weights)
+    if path.suffix in (".caffemodel", ".npy"):
+        return interop.read_caffe(path, preset=_PRESET.value, mean=_MEAN.value)
+    if _PRESET.value:
+        raise app.UsageError("--preset is for Caffe's weights alone")
+    if path.is_dir() or re.fullmatch(r"\d+\.\d+", path.name):
+        return interop.read_authors(path, mean=_MEAN.value)
+    if _MEAN.value:
+        raise app.UsageError("--mean is for Caffe's and the authors' weights alone")
+    if path.suffix in (".safetensors", ".pt", ".pth"):
+        return interop.read_torchvision(path)
+    raise ValueError(
+        f"{path}: the weights of another program are .caffemodel, .npy, .safetensors, .pt, .pth, "
+        "or the authors' checkpoints (a folder ConvNet__…)"
+    )
 
 
 if __name__ == "__main__":

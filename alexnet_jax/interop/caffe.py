@@ -6,7 +6,6 @@ Source: Caffe's `caffe.proto`, `bvlc_alexnet` and `bvlc_reference_caffenet`.
 """
 
 import io
-import pickle
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from alexnet_jax.files import local_path
 from alexnet_jax.interop.imported import Imported, square_side
+from alexnet_jax.interop.pickled import load_arrays
 from alexnet_jax.models.alexnet import GEOMETRIES
 
 Blobs = Mapping[str, list[np.ndarray]]  # layer -> kernel and bias, as Caffe has them
@@ -228,25 +228,6 @@ def _schema() -> dict[str, Any]:
     }
 
 
-class _Arrays(pickle.Unpickler):
-    """Reads arrays and plain containers; whatever else a pickle asks for is refused."""
-
-    _ALLOWED = frozenset(
-        [("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")]
-        + [
-            (f"numpy.{core}.multiarray", name)
-            for core in ("core", "_core")
-            for name in ("_reconstruct", "scalar")
-        ]
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Raises UnpicklingError for what is neither an array nor a part of one."""
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
-        return super().find_class(module, name)
-
-
 def _read_dictionary(path: Path) -> dict[str, list[np.ndarray]]:
     """The dictionary in a `.npy` file: layer -> [kernel [h, w, in, out] or [in, out], bias]."""
     try:
@@ -259,7 +240,7 @@ def _read_dictionary(path: Path) -> dict[str, list[np.ndarray]]:
         shape, _, dtype = read_header(file)
         if shape or not dtype.hasobject:
             raise ValueError(f"an array of {dtype}, no dictionary")
-        content = _Arrays(file, encoding="latin1").load()
+        content = load_arrays(file)
         found = content.item() if isinstance(content, np.ndarray) else content
         return {
             str(layer): [np.asarray(array, np.float32) for array in arrays]

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.configs import imagenet2012_caffe
+from alexnet_jax.configs import imagenet2012_caffe, imagenet2012_original
 from alexnet_jax.files import local_path
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.presets import alexnet
@@ -125,7 +125,8 @@ def write_run(
         )
     config = _config(imported, dataset)
     augmentation = dataclasses.replace(
-        Augmentation(color="none", mean=imported.mean), image_size=net.image_size
+        Augmentation(color="none", mean=imported.mean, mean_at=config.augmentation.mean_at),
+        image_size=net.image_size,
     )
     settings, arrays = split_augmentation(dataclasses.replace(augmentation, image_size=None))
     state = create_train_state(net, run_key(0))
@@ -150,8 +151,9 @@ def write_run(
 
 
 def _config(imported: Imported, dataset: str) -> ConfigDict:
-    """Caffe's recipe with the net as imported."""
-    config = imagenet2012_caffe.get_config()
+    """The recipe of those who trained it, with the net as imported."""
+    theirs = imagenet2012_original if imported.preset == "original" else imagenet2012_caffe
+    config = theirs.get_config()
     config.preset, config.dataset = imported.preset, dataset
     for field, value in imported.fields.items():
         if field != "num_classes":
