@@ -1,4 +1,4 @@
-"""A layer's output for images, saved: `python -m alexnet_jax.features --workdir runs/ photos/`."""
+"""Layers' outputs for images, saved: `python -m alexnet_jax.features --workdir runs/ photos/`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 
 from alexnet_jax import command
-from alexnet_jax.files import output_file, whole_file
+from alexnet_jax.files import output_file
 from alexnet_jax.wording import printable
 
 if TYPE_CHECKING:  # loading it takes seconds, and --help should not
     from alexnet_jax.data.images import ImageError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
-_OUTPUT = flags.DEFINE_string("output", "features.npz", "File to write.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "features.npz", "File to write: .npz, or .h5 for what does not fit memory."
+)
 _LAYERS = flags.DEFINE_list(
     "layer",
     [],
-    "Layers whose output is saved, flattened [H, W, C]: conv1 to fc8, pool1 …, by commas; by "
-    "default the last before the head, fc7.",
+    "Layers whose output is saved, by commas, or all: conv1 to fc8 as the next layer reads them, "
+    "conv1.linear, conv1.relu, conv1.lrn, pool1 …; by default the last before the head, fc7.",
+)
+_MAPS = flags.DEFINE_enum(
+    "maps",
+    "whole",
+    ["whole", "mean", "max"],
+    "Of convolutions: whole maps, or their mean or max over places.",
 )
 _SPLIT = flags.DEFINE_string(
     "split", "", "Instead of files: this split of the run's data set, such as train or test."
@@ -35,42 +43,47 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError("name either images and folders of images, or --split")
     import numpy as np  # noqa: PLC0415
 
+    from alexnet_jax.activations import layers_named  # noqa: PLC0415
     from alexnet_jax.data.sets import open_dataset  # noqa: PLC0415
-    from alexnet_jax.inspect.features import (  # noqa: PLC0415
-        file_features,
-        layer_named,
-        split_features,
-    )
+    from alexnet_jax.inspect import features  # noqa: PLC0415
     from alexnet_jax.inspect.files import image_files  # noqa: PLC0415
     from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     output = output_file(_OUTPUT.value)  # told before the work, not after
+    if output.suffix in features.HDF5:
+        features.hdf5()
+    elif output.suffix != ".npz":
+        raise ValueError(f"{output}: features are written as .npz, .h5 or .hdf5; change --output")
     files = image_files(argv[1:]) if argv[1:] else []
     run = load_run(_WORKDIR.value)
-    layers = _LAYERS.value or [layer_named(run.model, "")]
-    for layer in layers:
-        layer_named(run.model, layer)
+    layers = layers_named(run.model, _LAYERS.value)
     problems: list[ImageError] = []
-    arrays: dict[str, np.ndarray] = {}
-    for layer in layers:
-        if files:
-            found, problems = file_features(run, files, layer)
-        else:
-            dataset = open_dataset(
-                run.config.dataset,
-                _SPLIT.value,
-                data_dir=_DATA_DIR.value or run.config.data_dir,
-                stored_size=run.config.stored_size,
-                labels=False,
-            )
-            found = split_features(run, dataset, layer)
-        rows, width = found["features"].shape
-        print(f"{output}: {layer} of {rows:,} images, {width:,} values each", flush=True)
-        if len(layers) > 1:  # of one layer they stay "features"
-            found[layer] = found.pop("features")
-        arrays |= found
-    with whole_file(output, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    if files:
+        paths: list[str] = []
+        batches = features.file_batches(files, run.config.stored_size, paths, problems)
+
+        def names() -> features.Names:
+            return {"files": np.array(paths)}
+    else:
+        dataset = open_dataset(
+            run.config.dataset,
+            _SPLIT.value,
+            data_dir=_DATA_DIR.value or run.config.data_dir,
+            stored_size=run.config.stored_size,
+            labels=False,
+        )
+        labels: list[np.ndarray] = []
+        batches = features.split_batches(dataset, labels)
+
+        def names() -> features.Names:
+            classes = np.array(dataset.class_names)
+            return {"labels": np.concatenate(labels), "class_names": classes}
+
+    parts = run.features_of_batches(batches, layers, maps=_MAPS.value)
+    shapes = features.write_features(output, run, parts, names)
+    for layer, (rows, *shape) in shapes.items():
+        size = f"{np.prod(shape):,} values" + f" ({'x'.join(map(str, shape))})" * (len(shape) > 1)
+        print(f"{output}: {layer} of {rows:,} images, {size} each")
     for problem in problems:
         print(printable(f"warning: {problem}", sys.stderr), file=sys.stderr)
     if problems:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 from PIL import Image
 
@@ -36,22 +37,55 @@ def test_features_of_a_folder_are_saved_with_their_files_names(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "photos", "run"]
 
 
+def extract(*argv):
+    return subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.features", *argv],
+        env=dict(os.environ, XLA_FLAGS=""),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 def test_several_layers_are_saved_under_their_names(tmp_path):
     workdir, output = write_run(tmp_path / "run"), tmp_path / "out.npz"
     Image.new("RGB", (72, 72), "white").save(tmp_path / "a.png")
     argv = ["--workdir", workdir, "--output", output, tmp_path / "a.png"]
-
-    def run(layers):
-        return subprocess.run(
-            [sys.executable, "-m", "alexnet_jax.features", f"--layer={layers}", *argv],
-            env=dict(os.environ, XLA_FLAGS=""),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    assert "did you mean 'pool5'" in run("fc7,pool55").stderr
-    assert run("conv5,pool5,fc6").returncode == 0
+    assert "did you mean 'pool5'" in extract("--layer=fc7,pool55", *argv).stderr
+    assert extract("--layer=conv5,pool5,fc6", *argv).returncode == 0
     with np.load(output) as saved:
-        assert sorted(saved) == ["conv5", "fc6", "files", "pool5"]
+        layers = ["conv5", "fc6", "pool5"]
+        shapes = [f"{layer}.shape" for layer in layers]
+        assert sorted(saved) == sorted([*layers, *shapes, "files", "weights"])
         np.testing.assert_array_equal(saved["conv5"], saved["pool5"])
+        assert saved["weights"] == load_run(workdir).weights_digest
+        assert saved["conv5"].shape[1] == np.prod(saved["conv5.shape"])
+
+
+def test_all_layers_of_many_images_go_to_hdf5(tmp_path):
+    workdir, output = write_run(tmp_path / "run"), tmp_path / "out.h5"
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (70, 72, 72, 3)).astype(np.uint8)
+    for number, image in enumerate(images):  # more than a batch
+        Image.fromarray(image).save(photos / f"{number:02d}.png")
+    (photos / "07.png").write_bytes(b"no image")
+    done = extract("--layer=all", "--workdir", workdir, "--output", output, photos)
+    assert done.returncode == 1 and "1 of 70 images could not be read" in done.stderr
+    run = load_run(workdir)
+    kept = np.delete(images, 7, 0)
+    expected = run.features(kept, ["all"])
+    with h5py.File(output) as saved:
+        assert set(saved) == {*(row.name for row in run.model.layers), "files"}
+        assert saved.attrs["weights"] == run.weights_digest
+        assert saved["files"].asstr()[7] == str(photos / "08.png")
+        for layer, features in expected.items():
+            assert saved[layer].shape == features.shape
+            np.testing.assert_allclose(saved[layer][:], features, atol=1e-5)
+        assert saved["conv1"].ndim == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5", "photos", "run"]
+
+
+def test_a_name_that_is_no_such_file_is_told_before_the_work(tmp_path):
+    done = extract("--workdir", tmp_path, "--output", tmp_path / "out.csv", tmp_path)
+    assert done.returncode == 1 and "written as .npz, .h5 or .hdf5" in done.stderr

@@ -5,7 +5,7 @@ then are the records of a batch read, so no number of processes, threads or work
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -128,3 +128,18 @@ def _read(
             stream.map(place), prefetch_buffer_size=2
         )
     return iter(stream)
+
+
+def padded_batches(images: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    """{"image": uint8 [B, S, S, 3], "mask": bool [B]} of images [N, S, S, 3], in order.
+
+    The last batch repeats an image where `mask` is False. B is smaller where N is, by powers of
+    two, so that few programs are compiled.
+    """
+    size = min(batch_size, 1 << (len(images) - 1).bit_length())
+    for start in range(0, len(images), size):
+        rows = np.arange(start, start + size)
+        yield {
+            "image": images[np.minimum(rows, len(images) - 1)],
+            "mask": rows < len(images),
+        }

@@ -1,35 +1,27 @@
-"""What a layer says of an image: features of a split or of a user's files (section 6.1)."""
+"""What layers say of images: features of a split or of a user's files, kept (section 6.1)."""
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from alexnet_jax import augment
-from alexnet_jax.augment import Augmentation
-from alexnet_jax.data.batches import eval_batches
+from alexnet_jax.activations import Outputs
+from alexnet_jax.data.batches import eval_batches, padded_batches
 from alexnet_jax.data.images import ImageError
 from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset
+from alexnet_jax.files import whole_file
 from alexnet_jax.inspect.files import read_images
-from alexnet_jax.inspect.samples import map_batches, padded_batches
-from alexnet_jax.models.layers import Network
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.step import compiled
-from alexnet_jax.wording import suggestion
 
 BATCH_SIZE = 64
+HDF5 = (".h5", ".hdf5")
+Names = Mapping[str, np.ndarray]
 
 
 def extract_features(
-    run: Run,
-    images: np.ndarray | Iterable[Batch],
-    *,
-    layer: str = "",
-    batch_size: int = 64,
+    run: Run, images: np.ndarray | Iterable[Batch], *, layer: str = "", batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
     """A layer's output for the centre crop of every image, float32 [N, D], in order.
 
@@ -39,9 +31,7 @@ def extract_features(
     Args:
       run: from `load_run`.
       images: uint8 [N, S, S, 3], or batches with a "mask", such as `eval_batches` gives.
-      layer: "conv1" to "fc8", or "pool1", "pool2", "pool5"; "" is the last before the head, fc7. A
-        convolution's output is what the next layer reads, so that of conv5, which is pooled, and
-        that of pool5 are the same.
+      layer: a name in `activations.known_outputs`; "" is the last before the head, fc7.
       batch_size: images at a time, where `images` is an array.
 
     Raises:
@@ -49,81 +39,125 @@ def extract_features(
 
     Source: AlexNet §6.1 (fc7).
     """
-    step = _feature_step(run.model, run.augmentation, layer_named(run.model, layer))
     batches = padded_batches(images, batch_size) if isinstance(images, np.ndarray) else images
-    return map_batches(lambda image: step(run.state.params, image), batches)
+    parts = run.features_of_batches(batches, [layer] if layer else [])
+    return np.concatenate([_flat(output) for part in parts for output in part.values()])
 
 
-def layer_named(model: Network, name: str) -> str:
-    """The row whose output `name` is: a layer's, or that of the pooling after it.
-
-    "" is the last row before the head (fc7).
-
-    Raises:
-      ValueError: the network has no such layer.
-    """
-    rows = {row.name: row.name for row in model.layers}
-    rows[""] = model.layers[-2:][0].name
-    for row in model.layers:
-        if any(operation.window for operation in row.operations):
-            rows[f"pool{row.number}"] = row.name
-    if name not in rows:
-        raise ValueError(
-            f"the network has no layer {name!r}; {suggestion(name, filter(None, rows))}"
-        )
-    return rows[name]
-
-
-@functools.lru_cache(maxsize=8)
-def _feature_step(model: Network, augmentation: Augmentation, layer: str):
-    def features(params, images):
-        crops = augment.center_view(images, augmentation, model.image_size)[0]
-        _, sown = model.apply({"params": params}, crops, mutable=["intermediates"])
-        output = sown["intermediates"][f"{layer}_output"][0]
-        return output.reshape(len(output), -1).astype(jnp.float32)
-
-    return compiled(features)
-
-
-def file_features(
-    run: Run, files: Sequence[Path], layer: str = ""
-) -> tuple[dict[str, np.ndarray], list[ImageError]]:
-    """{"features": float32 [N, D], "files": str [N]} of what can be read, and what is wrong else.
+def file_batches(
+    files: Sequence[Path], size: int, names: list[str], problems: list[ImageError]
+) -> Iterator[Batch]:
+    """Batches of what can be read, in order; `names` and `problems` grow with them.
 
     Raises:
-      ValueError: the network has no such layer, or no file can be read.
+      ValueError: no file can be read.
     """
-    rows, names, problems = [], [], []
-    size = run.config.stored_size
     bar = tqdm(total=len(files), unit=" images", disable=None)
     for batch in read_images(files, size, batch_size=BATCH_SIZE):
         good = [(file, image) for file, image in batch if not isinstance(image, ImageError)]
         problems += [image for _, image in batch if isinstance(image, ImageError)]
+        names += [str(file) for file, _ in good]
         if good:
-            names += [str(file) for file, _ in good]
-            rows.append(extract_features(run, np.stack([x for _, x in good]), layer=layer))
+            yield from padded_batches(np.stack([image for _, image in good]), BATCH_SIZE)
         bar.update(len(batch))
     bar.close()
-    if not rows:
+    if not names:
         raise ValueError(f"none of {len(files)} images could be read, the first: {problems[0]}")
-    return {"features": np.concatenate(rows), "files": np.array(names)}, problems
 
 
-def split_features(run: Run, dataset: Dataset, layer: str = "") -> dict[str, np.ndarray]:
-    """{"features": float32 [N, D], "labels": int32 [N], "class_names": str [K]} of a split.
+def split_batches(dataset: Dataset, labels: list[np.ndarray]) -> Iterator[Batch]:
+    """The batches of a split, in order; `labels` grows with them."""
+    total = -(-len(dataset) // BATCH_SIZE)
+    batches = eval_batches(dataset, batch_size=BATCH_SIZE)
+    for batch in tqdm(batches, total=total, unit=" batches", disable=None):
+        labels.append(batch["label"][batch["mask"] > 0])
+        yield batch
+
+
+def write_features(
+    path: Path, run: Run, parts: Iterator[Outputs], names: Callable[[], Names]
+) -> dict[str, tuple[int, ...]]:
+    """Writes layers' outputs as they come, whole or not at all; with the weights' digest.
+
+    An HDF5 file holds a data set [N, H, W, C] or [N, D] a layer, written batch by batch. An `.npz`
+    is gathered in memory: [N, HWC] a layer (one alone is called "features"), and its shape.
+
+    Args:
+      path: ends in one of `HDF5`, or is an `.npz`.
+      run: whose features they are.
+      parts: layer -> rows, batch by batch; at least one.
+      names: called at the end: what the rows are, by name.
+
+    Returns:
+      Layer -> its shape in the end, rows first.
 
     Raises:
-      ValueError: the network has no such layer.
+      ValueError: HDF5 is wanted and h5py is not installed.
     """
-    labels = []
+    write = _write_hdf5 if path.suffix in HDF5 else _write_npz
+    return write(path, run, parts, names)
 
-    def batches():
-        for batch in eval_batches(dataset, batch_size=BATCH_SIZE):
-            labels.append(batch["label"][batch["mask"] > 0])
-            yield batch
 
-    total = -(-len(dataset) // BATCH_SIZE)
-    bar = tqdm(batches(), total=total, unit=" batches", disable=None)
-    features = extract_features(run, bar, layer=layer)
-    names = np.array(dataset.class_names)
-    return {"features": features, "labels": np.concatenate(labels), "class_names": names}
+def _write_npz(
+    path: Path, run: Run, parts: Iterator[Outputs], names: Callable[[], Names]
+) -> dict[str, tuple[int, ...]]:
+    gathered: dict[str, list[np.ndarray]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part in parts:
+        for layer, rows in part.items():
+            gathered.setdefault(layer, []).append(_flat(rows))
+            shapes[layer] = (shapes.get(layer, (0,))[0] + len(rows), *rows.shape[1:])
+    arrays: dict[str, np.ndarray] = {}
+    for layer, flat in gathered.items():
+        name = layer if len(gathered) > 1 else "features"
+        arrays |= {name: np.concatenate(flat), f"{name}.shape": np.array(shapes[layer][1:])}
+    with whole_file(path, "wb") as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            **arrays,  # type: ignore[arg-type]
+            **names(),  # type: ignore[arg-type]
+            weights=np.array(run.weights_digest),
+        )
+    return shapes
+
+
+def _write_hdf5(
+    path: Path, run: Run, parts: Iterator[Outputs], names: Callable[[], Names]
+) -> dict[str, tuple[int, ...]]:
+    h5py = hdf5()
+    with whole_file(path, "w+b") as raw, h5py.File(raw, "w") as file:
+        for part in parts:
+            for layer, rows in part.items():
+                if layer not in file:
+                    empty = (0, *rows.shape[1:])
+                    file.create_dataset(
+                        layer, empty, rows.dtype, maxshape=(None, *empty[1:]), chunks=rows.shape
+                    )
+                start = len(file[layer])
+                file[layer].resize(start + len(rows), 0)
+                file[layer][start:] = rows
+        shapes = {layer: dataset.shape for layer, dataset in file.items()}
+        for name, values in names().items():
+            text = values.dtype.kind == "U"
+            file[name] = values.astype(h5py.string_dtype()) if text else values
+        file.attrs["weights"] = run.weights_digest
+        file.attrs["preset"] = run.config.preset
+        file.attrs["workdir"] = str(run.workdir)
+    return shapes
+
+
+def hdf5():
+    """The package h5py. Raises ValueError where it is not installed."""
+    try:
+        import h5py  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError(
+            "writing HDF5 wants the package h5py: pip install 'alexnet-jax[interop]', or let "
+            "--output end in .npz"
+        ) from error
+    return h5py
+
+
+def _flat(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(len(rows), -1)

@@ -11,13 +11,14 @@ import numpy as np
 from markupsafe import Markup
 from ml_collections import ConfigDict
 
+from alexnet_jax.activations import layers_named
 from alexnet_jax.augment import view_offsets
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect import html, paper
 from alexnet_jax.inspect.confusion import confusion_figure, confusion_matrix, worst_confusions
 from alexnet_jax.inspect.curves import curves_figure
-from alexnet_jax.inspect.features import extract_features, layer_named
+from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.inspect.filters import color_shares, filter_picture
 from alexnet_jax.inspect.predictions import (
     prediction_figure,
@@ -177,7 +178,7 @@ def retrieval(run, images, crops, labels, chosen, gallery, names, kind: str) -> 
     queries = _of_different_classes(labels, chosen)[:QUERIES]
     figures = []
     for title, found in (
-        (f"{layer_named(run.model, '')} features", by_features),
+        (f"{layers_named(run.model, ())[0]} features", by_features),
         ("raw pixels", by_pixels),
     ):
         precision = retrieval_precision(gallery_labels[found], labels)

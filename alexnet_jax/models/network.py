@@ -3,6 +3,7 @@
 A network is a `LayeredNetwork` with fields of its own and a list of rows.
 """
 
+import re
 from collections.abc import Iterable
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from alexnet_jax.models.layers import Dropout, Layer, Network, Product, Towers
+from alexnet_jax.models.layers import Dropout, Layer, Network, Operation, Product, Towers
 
 PRECISIONS = {
     "float32": lax.Precision.HIGHEST,  # on GPU anything less is TF32
@@ -74,7 +75,8 @@ class LayeredNetwork(nn.Module):
     ) -> jax.Array:
         """Logits [B, num_classes] in float32 of float32 images [B, S, S, 3].
 
-        Every layer's output is sown under "intermediates", as `conv1_output` and so on.
+        Every layer's output is sown under "intermediates", as `conv1_output` and so on, and what
+        leads to it as `conv1_linear`, `conv1_relu`, … (`sown_name`).
 
         Args:
           images: RGB, 0-255 scale, mean subtracted.
@@ -96,10 +98,12 @@ class LayeredNetwork(nn.Module):
         x = images.astype(jnp.bfloat16) if self.precision == "bfloat16" else images
         for row in self.layers:
             x = Product(row, towers, PRECISIONS[self.precision], name=row.name)(x)
+            self.sow("intermediates", f"{row.name}_linear", x)
             with jax.named_scope(row.name):
                 keys = _fold_in(dropout_keys, row.number)
                 for operation in row.operations:
                     x = operation(x, towers, keys)
+                    self.sow("intermediates", f"{row.name}_{sown_name(operation)}", x)
             self.sow("intermediates", f"{row.name}_output", x)
         return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
@@ -115,6 +119,11 @@ class LayeredNetwork(nn.Module):
                 f"images are {images.dtype} where float32 without the mean is wanted; let an "
                 "Augmentation prepare them"
             )
+
+
+def sown_name(operation: Operation) -> str:
+    """What an operation's output is sown as, after its layer's name: "relu", "lrn", "pool", …"""
+    return re.sub(r"\W+", "_", operation.name.lower())
 
 
 def _fold_in(keys: jax.Array | None, number: int) -> jax.Array | None:

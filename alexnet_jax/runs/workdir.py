@@ -9,8 +9,9 @@ seed_0/ …        of an ensemble: a run each
 
 import dataclasses
 import functools
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import parallel
+from alexnet_jax.activations import outputs_of_batches
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.configs import default
+from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.images import square
+from alexnet_jax.data.records import Batch
 from alexnet_jax.files import local_path, whole_file
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
@@ -117,6 +121,62 @@ class Run:
             batch = {"image": np.stack([pixels[n] for n in chosen])}
             parts.append(np.exp(step(self.state, batch))[: len(pixels) - start])
         return np.concatenate(parts)
+
+    def features(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        layers: Sequence[str] = (),
+        *,
+        maps: str = "whole",
+        batch_size: int = 32,
+    ) -> dict[str, np.ndarray]:
+        """Layer -> float32 [N, H, W, C] or [N, D] of images' centre crops, in order.
+
+        Args:
+          images: as of `predict`.
+          layers: "conv1" to "fc8" (what the next layer reads), "conv1.linear", "conv1.relu",
+            "conv1.lrn", "pool1", … (`activations.known_outputs`), or "all"; none is fc7.
+          maps: of convolutions the "whole" maps, or their "mean" or "max" over places, [N, C].
+          batch_size: images at a time.
+
+        Raises:
+          ValueError: an image is not uint8 RGB, there is none, or no such layer or `maps`.
+
+        Source: AlexNet §6.1 (fc7).
+        """
+        if not len(images):
+            raise ValueError("there is no image; give at least one")
+        pixels = np.stack([_stored(image, self.config.stored_size) for image in images])
+        parts = list(
+            self.features_of_batches(padded_batches(pixels, batch_size), layers, maps=maps)
+        )
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def features_of_batches(
+        self, batches: Iterable[Batch], layers: Sequence[str] = (), *, maps: str = "whole"
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """`features` of batch after batch, for images that do not fit memory.
+
+        Args:
+          batches: {"image": uint8 [B, S, S, 3], "mask": [B]}, such as `eval_batches` gives.
+          layers: as of `features`.
+          maps: as of `features`.
+
+        Raises:
+          ValueError: there is no such layer, or no such `maps`.
+        """
+        return outputs_of_batches(
+            self.model, self.augmentation, self.params, batches, layers, maps=maps
+        )
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the parameters: names, shapes and bits."""
+        digest = hashlib.sha256()
+        for name, leaf in sorted(flatten_dict(self.params, sep="/").items()):
+            digest.update(f"{name} {leaf.shape} {leaf.dtype}\n".encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()
 
     def with_classes(self, class_names: Sequence[str]) -> "Run":
         """This run with its outputs in the order of `class_names`.

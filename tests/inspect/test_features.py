@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.augment import center_view
-from alexnet_jax.inspect.features import extract_features, file_features, split_features
+from alexnet_jax.inspect.features import extract_features, file_batches, split_batches
 
 
 def test_fc7_is_what_fc8_multiplies(run, digits):
@@ -21,12 +21,12 @@ def test_fc7_is_what_fc8_multiplies(run, digits):
 
 
 def test_a_split_keeps_its_order_and_leaves_out_the_padding(run, digits):
-    arrays = split_features(run, digits)  # 60 images: one padded batch
+    labels = []
+    features = extract_features(run, split_batches(digits, labels))  # 60 images: one padded batch
     everything = digits.source.read(np.arange(60))
-    np.testing.assert_array_equal(arrays["labels"], everything["label"])
+    np.testing.assert_array_equal(np.concatenate(labels), everything["label"])
     expected = extract_features(run, everything["image"])
-    np.testing.assert_allclose(arrays["features"], expected, atol=1e-5)
-    assert arrays["class_names"].tolist() == list(map(str, range(10)))
+    np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
 def test_files_that_cannot_be_read_are_named_and_the_rest_kept(run, digits, tmp_path):
@@ -35,10 +35,11 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_kept(run, digits, tmp_
     for file, image in zip(files, images, strict=True):
         Image.fromarray(image).save(file)
     files[1].write_bytes(b"no image")
-    arrays, problems = file_features(run, files)
-    assert arrays["files"].tolist() == [str(files[0]), str(files[2])]
+    names, problems = [], []
+    features = extract_features(run, file_batches(files, 72, names, problems))
+    assert names == [str(files[0]), str(files[2])]
     expected = extract_features(run, images[[0, 2]])
-    np.testing.assert_allclose(arrays["features"], expected, atol=1e-5)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
     (problem,) = problems
     assert "1.png" in str(problem)
 

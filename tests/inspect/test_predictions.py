@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from alexnet_jax.data.batches import eval_batches
+from alexnet_jax.data.batches import eval_batches, padded_batches
 from alexnet_jax.data.images import ImageError
 from alexnet_jax.inspect.drawing import COLORS
 from alexnet_jax.inspect.predictions import (
@@ -14,7 +14,6 @@ from alexnet_jax.inspect.predictions import (
     prediction_figure,
     shift_errors,
 )
-from alexnet_jax.inspect.samples import padded_batches
 from alexnet_jax.runs import workdir
 from alexnet_jax.step import make_eval_step
 
