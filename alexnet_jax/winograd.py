@@ -90,8 +90,9 @@ def convolution(
         values.reshape(inputs**2, -1, channels), weights.reshape(inputs**2, channels, features)
     )
     y = multiply(of_outputs, products.reshape(inputs**2, -1))
-    y = y.reshape(tile, tile, len(x), *tiles, features).transpose(2, 3, 0, 4, 1, 5)
-    y = y.reshape(len(x), tiles[0] * tile, tiles[1] * tile, features)
+    batch = x.shape[0]  # no number where a program for any batch is exported
+    y = y.reshape(tile, tile, batch, *tiles, features).transpose(2, 3, 0, 4, 1, 5)
+    y = y.reshape(batch, tiles[0] * tile, tiles[1] * tile, features)
     return y[:, : outputs[0], : outputs[1]].astype(dtype)
 
 

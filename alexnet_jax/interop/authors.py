@@ -307,12 +307,14 @@ class _Graph:
             elif reading.source and self.kind(reading.source) == "conv":
                 channels = self._array(reading.source, self.layers[reading.source]["biases"]).size
                 side = square_side(len(matrix), channels, self.path)
-                maps = matrix.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
-                parts[tower] = maps.reshape(matrix.shape)
+                parts[tower] = matrix.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
             else:
                 parts[tower] = matrix
-        axis = 2 if self.kind(name) == "conv" else 0
-        return np.concatenate([parts[tower] for tower in sorted(parts)], axis)
+        joined = [parts[tower] for tower in sorted(parts)]
+        if joined[0].ndim == 2:
+            return np.concatenate(joined, 0)
+        maps = np.concatenate(joined, 2)  # both towers' channels of a pixel, side by side
+        return maps if self.kind(name) == "conv" else maps.reshape(-1, maps.shape[-1])
 
     def _array(self, name: str, value: Any) -> np.ndarray:
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":

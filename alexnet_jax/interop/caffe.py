@@ -1,7 +1,7 @@
 """Caffe's weights: `.caffemodel` (both kinds of layers) and the `bvlc_alexnet.npy` dictionary.
 
 Caffe sees BGR and keeps kernels as [outputs, inputs, height, width], the inputs of one group. Its
-first full connection reads channel by channel; ours row by row, one tower after the other.
+first full connection reads channel by channel; ours pixel by pixel.
 Source: Caffe's `caffe.proto`, `bvlc_alexnet` and `bvlc_reference_caffenet`.
 """
 
@@ -84,7 +84,7 @@ def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray
     done["conv1"] += ", BGR made RGB"
     channels = params["conv5"]["bias"].size
     params["fc6"]["kernel"] = _fc6_rows(params["fc6"]["kernel"], channels, rows, path)
-    done["fc6"] += f", rows put from {rows} into ours"
+    done["fc6"] += ", rows put from CHW into HWC" * (rows == "CHW")
     params = {
         layer: {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
         for layer, leaves in params.items()
@@ -92,18 +92,12 @@ def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray
     return Imported(path, preset, _fields(params), params, mean, done)
 
 
-def _fc6_rows(kernel: np.ndarray, channels: int, order: str, path: Path, towers: int = 2) -> Any:
-    """[inputs, units] with the inputs tower by tower, each [H, W, C / towers]."""
-    inputs, units = kernel.shape
-    side = square_side(inputs, channels, path)
-    if channels % towers:
-        raise ValueError(f"{path}: conv5 has {channels} kernels, which make no two towers")
-    each = channels // towers
-    if order == "CHW":
-        split = kernel.reshape(towers, each, side, side, units).transpose(0, 2, 3, 1, 4)
-    else:
-        split = kernel.reshape(side, side, towers, each, units).transpose(2, 0, 1, 3, 4)
-    return split.reshape(inputs, units)
+def _fc6_rows(kernel: np.ndarray, channels: int, order: str, path: Path) -> np.ndarray:
+    """[inputs, units] with the inputs in the order of maps [H, W, C]."""
+    side = square_side(len(kernel), channels, path)
+    if order == "HWC":
+        return kernel
+    return kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
 
 
 def _fields(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:

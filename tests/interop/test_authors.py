@@ -17,7 +17,7 @@ from alexnet_jax.interop import checked, read_authors, read_recipe, write_run
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.runs.recipe import build_model
 
-SIDE = 64
+SIDE = 96  # leaves more than a pixel for fc6: 96 -> 23 -> 11 -> 5 -> 2
 WIDTHS = (4, 6, 6, 6, 4)
 UNITS = (10, 6, 5)
 
