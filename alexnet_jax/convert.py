@@ -1,4 +1,4 @@
-"""A run of others' weights: `python -m alexnet_jax.convert --weights=FILE --workdir=DIR`."""
+"""Weights in and out: `python -m alexnet_jax.convert --weights=FILE --workdir=DIR`, or --output."""
 
 import re
 from collections.abc import Sequence
@@ -10,65 +10,169 @@ from alexnet_jax import command
 from alexnet_jax.files import local_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from alexnet_jax.interop import Imported
+    from alexnet_jax.runs.workdir import Run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made of --weights, or written.")
 
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "Of Caffe: .caffemodel or bvlc_alexnet.npy. Of torchvision: .safetensors, .pt or .pth. Of the "
-    "authors' code: a folder ConvNet__… or a checkpoint in it.",
+    "In: .safetensors of this library; Caffe's .caffemodel or bvlc_alexnet.npy; PyTorch's "
+    ".safetensors, .pt or .pth, grouped or torchvision's; the authors' folder ConvNet__… or a "
+    "checkpoint in it.",
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made.")
-_PRESET = flags.DEFINE_enum(
-    "preset", None, ["caffe", "caffenet"], "The net, where the file does not say it."
+_PRESET = flags.DEFINE_string(
+    "preset", None, "The net, where the file does not say it: caffe or caffenet; paper, …"
 )
-_MEAN = flags.DEFINE_string("mean", None, "Mean of the images: .binaryproto or .npy, BGR.")
+_MEAN = flags.DEFINE_string(
+    "mean",
+    None,
+    "Mean of the images: .binaryproto or .npy, BGR; the authors' batches.meta, or .npy, RGB.",
+)
 _CLASSES = flags.DEFINE_string(
     "classes", None, "File of class names, one a line; by default ImageNet's 1,000 synsets."
 )
 _DATASET = flags.DEFINE_string(
-    "dataset", "imagenet2012_256/raw", "Prepared data set that the run is evaluated on."
+    "dataset", "imagenet2012_256/raw", "Prepared data set that an imported run is evaluated on."
+)
+
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Out: .safetensors, or .stablehlo for a program that needs only jax."
+)
+_LAYOUT = flags.DEFINE_enum(
+    "layout", "alexnet_jax", ["alexnet_jax", "pytorch"], "Names and axes in a .safetensors file."
+)
+_PARAMETERS = flags.DEFINE_enum(
+    "parameters", "inside", ["inside", "beside"], "Where a program has its parameters."
+)
+_SPLIT = flags.DEFINE_string(
+    "split", None, "Split that the error is measured on; else the run's test split."
+)
+_MEASURE = flags.DEFINE_bool(
+    "measure", True, "Measure the error, and again from what was written, before it is kept."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+
+_VERIFY = flags.DEFINE_string(
+    "verify", None, "A file that --output wrote: measure its error again, and compare."
 )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the weights, says what was done to each, and writes the run."""
+    """Does what the flags say: in, out, or verify."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
-    if not (_WEIGHTS.value and _WORKDIR.value):
-        raise app.UsageError("--weights and --workdir are wanted: what is read, and what is made")
+    weights, output, verify = _WEIGHTS.value, _OUTPUT.value, _VERIFY.value
+    if sum(map(bool, (weights, output, verify))) != 1:
+        raise app.UsageError("give one of --weights (in), --output (out) and --verify")
+    workdir = _WORKDIR.value
+    if verify:
+        _verify(local_path(verify))
+    elif not workdir:
+        raise app.UsageError("--workdir is missing: the run that is made of --weights, or written")
+    elif weights:
+        _take_in(local_path(weights), workdir)
+    elif output:
+        _write_out(local_path(output), workdir)
+
+
+# --- in -------------------------------------------------------------------------------------------
+
+
+def _take_in(weights: "Path", workdir: str) -> None:
+    """Reads the weights, says what was done to each, and writes the run."""
     from alexnet_jax.inspect.names import synsets  # noqa: PLC0415
-    from alexnet_jax.interop import write_run  # noqa: PLC0415
+    from alexnet_jax.interop import Imported, save_run, write_run  # noqa: PLC0415
 
-    imported = _read(_WEIGHTS.value)
-    print(f"{imported.source}: the net {imported.preset!r}\n{imported.table()}")
-    if _CLASSES.value:
-        names = tuple(local_path(_CLASSES.value).read_text(encoding="utf-8").splitlines())
+    found = _read(weights)
+    if not isinstance(found, Imported):
+        save_run(found, workdir)
     else:
-        names = synsets()
-    write_run(imported, _WORKDIR.value, names, _DATASET.value)
-    print(f"{_WORKDIR.value}: a run; predict, features, evaluate and report take it")
+        print(f"{found.source}: the net {found.preset!r}\n{found.table()}")
+        if _CLASSES.value:
+            names = tuple(local_path(_CLASSES.value).read_text(encoding="utf-8").splitlines())
+        else:
+            names = synsets()
+        write_run(found, workdir, names, _DATASET.value)
+    print(f"{workdir}: a run; predict, features, evaluate and report take it")
 
 
-def _read(weights: str) -> "Imported":
+def _read(path: "Path") -> "Imported | Run":
     """By the form of the name."""
     from alexnet_jax import interop  # noqa: PLC0415
 
-    path = local_path(weights)
     if path.suffix in (".caffemodel", ".npy"):
         return interop.read_caffe(path, preset=_PRESET.value, mean=_MEAN.value)
-    if _PRESET.value:
-        raise app.UsageError("--preset is for Caffe's weights alone")
     if path.is_dir() or re.fullmatch(r"\d+\.\d+", path.name):
+        if _PRESET.value:
+            raise app.UsageError("a checkpoint of the authors says its net itself: no --preset")
         return interop.read_authors(path, mean=_MEAN.value)
     if _MEAN.value:
         raise app.UsageError("--mean is for Caffe's and the authors' weights alone")
     if path.suffix in (".safetensors", ".pt", ".pth"):
-        return interop.read_torchvision(path)
+        return interop.read_state_dict(path, preset=_PRESET.value)
     raise ValueError(
-        f"{path}: the weights of another program are .caffemodel, .npy, .safetensors, .pt, .pth, "
-        "or the authors' checkpoints (a folder ConvNet__…)"
+        f"{path}: weights that are read are .safetensors, .pt, .pth, .caffemodel, .npy, or the "
+        "authors' checkpoints (a folder ConvNet__…)"
     )
+
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+def _write_out(path: "Path", workdir: str) -> None:
+    """Writes a run with its card; keeps it if it measures the same when it is read back."""
+    from functools import partial  # noqa: PLC0415
+
+    from alexnet_jax import interop  # noqa: PLC0415
+    from alexnet_jax.files import output_file  # noqa: PLC0415
+    from alexnet_jax.interop.exported import in_words  # noqa: PLC0415
+    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
+
+    output_file(path)  # told before the work, not after
+    run = load_run(workdir)
+    if path.suffix == ".stablehlo":
+        write = partial(interop.write_program, run, parameters=_PARAMETERS.value)
+    elif path.suffix == ".safetensors":
+        own = _LAYOUT.value == "alexnet_jax"
+        write = partial(interop.write_weights if own else interop.write_pytorch, run)
+    else:
+        raise ValueError(f"{path}: what is written is .safetensors or .stablehlo; change --output")
+    facts = interop.facts_of(run) | {"layout": _layout(path)}
+    data_dir = _DATA_DIR.value or run.config.data_dir
+    if _MEASURE.value:
+        split = _SPLIT.value or run.config.test_split or run.config.validation_split
+        facts["errors"] = interop.measure(run.predict, facts, split, data_dir)
+    interop.keep(path, write, facts, data_dir=data_dir)
+    print(f"{path}: {in_words(facts['errors'])}")
+
+
+def _layout(path: "Path") -> str:
+    return "program" if path.suffix == ".stablehlo" else _LAYOUT.value
+
+
+def _verify(path: "Path") -> None:
+    """Measures what a card says, again, with what the file holds."""
+    from alexnet_jax import interop  # noqa: PLC0415
+    from alexnet_jax.interop.exported import compare, facts_on_card, in_words  # noqa: PLC0415
+
+    if path.suffix == ".stablehlo":
+        predict, facts = interop.read_program(path), facts_on_card(path)
+    else:
+        run = interop.read_state_dict(path)
+        if isinstance(run, interop.Imported):
+            raise ValueError(f"{path} was not written by this library; it names no errors")
+        predict, facts = run.predict, facts_on_card(path)
+        if facts["weights"] != run.weights_digest:
+            raise ValueError(f"{path}: its card is that of other weights")
+    errors = facts["errors"]
+    if errors:
+        measured = interop.measure(predict, facts, errors["split"], _DATA_DIR.value)
+        compare(errors, measured, path)
+    print(f"{path}: {in_words(errors)}")
 
 
 if __name__ == "__main__":

@@ -283,7 +283,7 @@ def make_eval_step(
 
     Source: AlexNet §4.1; ties are scored as the authors' code does.
     """
-    predict = _predictor(model, augmentation, views, mesh)
+    predict = make_predictor(model, augmentation, views, mesh)
     axes = parallel.axes_of(mesh)
 
     def local_step(state: TrainState, batch: Batch) -> Metrics:
@@ -309,7 +309,7 @@ def make_predict_step(
 
     Arguments as in `make_eval_step`; only `batch["image"]` is read.
     """
-    predict = _predictor(model, augmentation, views, mesh)
+    predict = make_predictor(model, augmentation, views, mesh)
 
     def local_step(state: TrainState, batch: Batch) -> jax.Array:
         return predict(state.params, batch["image"])
@@ -321,8 +321,11 @@ def make_predict_step(
     return compiled(predict_step)
 
 
-def _predictor(
-    model: Any, augmentation: AugmentationProtocol | None, views: str, mesh: Mesh | None
+def make_predictor(
+    model: Any,
+    augmentation: AugmentationProtocol | None,
+    views: str = "center",
+    mesh: Mesh | None = None,
 ) -> Callable[[Any, Any], jax.Array]:
     """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
     parallel.check_mesh(model, mesh)

@@ -1,6 +1,7 @@
 """What a reader of another format gives, and how it becomes a run of this library."""
 
 import dataclasses
+import functools
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ from alexnet_jax.augment import Augmentation
 from alexnet_jax.configs import imagenet2012_caffe, imagenet2012_original
 from alexnet_jax.files import local_path
 from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.recipe import split_augmentation
-from alexnet_jax.runs.workdir import save_config
+from alexnet_jax.runs.workdir import Run, save_config
 from alexnet_jax.step import create_train_state, run_key
 from alexnet_jax.wording import align
 
@@ -61,28 +63,39 @@ def checked(imported: Imported) -> AlexNet:
         names the first.
     """
     net = alexnet(imported.preset, **imported.fields)
-    wanted = jax.eval_shape(lambda: create_train_state(net, run_key(0))).params
+    what = f"the net {imported.preset!r}"
+    check_params(net, imported.params, imported.source, what, "; give another --preset")
+    return net
+
+
+def check_params(
+    net: LayeredNetwork, params: Params, source: Path, what: str, instead: str = ""
+) -> None:
+    """Raises ValueError where `params` of the file `source` are not those of `net`; see `checked`.
+
+    `what` is how the message calls the net, and `instead` what it ends with.
+    """
+    wanted = _shapes(net)
     for layer, leaves in wanted.items():
         for name, leaf in leaves.items():
-            found = imported.params.get(layer, {}).get(name)
+            found = params.get(layer, {}).get(name)
             if found is None:
-                raise ValueError(f"{imported.source} has no {name} of {layer}")
+                raise ValueError(f"{source} has no {name} of {layer}")
             if found.shape != leaf.shape:
                 raise ValueError(
-                    f"{imported.source}: the {name} of {layer} has the shape {found.shape} where "
-                    f"the net {imported.preset!r} has {leaf.shape}; give another --preset"
+                    f"{source}: the {name} of {layer} has the shape {found.shape} where {what} has "
+                    f"{leaf.shape}{instead}"
                 )
             if not np.isfinite(found).all():
-                raise ValueError(
-                    f"{imported.source}: the {name} of {layer} holds values that are not finite"
-                )
-    for layer in imported.params:
+                raise ValueError(f"{source}: the {name} of {layer} has values that are not finite")
+    for layer in params:
         if layer not in wanted:
-            raise ValueError(
-                f"{imported.source} has a layer {layer!r}, which the net {imported.preset!r} has "
-                "not; give another --preset"
-            )
-    return net
+            raise ValueError(f"{source} has a layer {layer!r}, which {what} has not{instead}")
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(net: LayeredNetwork) -> Any:
+    return jax.eval_shape(lambda: create_train_state(net, run_key(0))).params
 
 
 def square_side(inputs: int, channels: int, source: Path) -> int:
@@ -114,9 +127,6 @@ def write_run(
     Raises:
       ValueError: the weights do not fit, the folder is there, or the classes are too few or many.
     """
-    workdir = local_path(workdir)
-    if workdir.exists():
-        raise ValueError(f"{workdir} is there already; give another --workdir")
     net = checked(imported)
     if len(class_names) != net.num_classes:
         raise ValueError(
@@ -124,25 +134,43 @@ def write_run(
             "one name a line"
         )
     config = _config(imported, dataset)
-    augmentation = dataclasses.replace(
-        Augmentation(color="none", mean=imported.mean, mean_at=config.augmentation.mean_at),
-        image_size=net.image_size,
+    augmentation = Augmentation(
+        color="none", mean=imported.mean, mean_at=config.augmentation.mean_at
     )
-    settings, arrays = split_augmentation(dataclasses.replace(augmentation, image_size=None))
     state = create_train_state(net, run_key(0))
     state = state.replace(params=jax.tree.map(jax.numpy.asarray, dict(imported.params)))
+    run = Run(imported.source, config, net, augmentation, state, class_names, 0)
+    save_run(run, workdir)
+
+
+def save_run(run: Run, workdir: str | Path) -> None:
+    """Writes a network as a folder that every command takes, whole or not at all.
+
+    Args:
+      run: with what is to be kept.
+      workdir: a folder that is not there yet.
+
+    Raises:
+      ValueError: the folder is there.
+    """
+    workdir = local_path(workdir)
+    if workdir.exists():
+        raise ValueError(f"{workdir} is there already; give another --workdir")
+    settings, arrays = split_augmentation(dataclasses.replace(run.augmentation, image_size=None))
+    fresh = create_train_state(run.model, run_key(run.config.seed))
+    state = fresh.replace(params=run.params, step=jax.numpy.full_like(fresh.step, run.step))
     workdir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{workdir.name}.", dir=workdir.parent))
     try:
-        save_config(config, part, resumes=False)
+        save_config(run.config, part, resumes=False)
         metadata = {
             "progress": {"schedule": {}, "validated": 0, "sums": {}, "lines": None},
-            "class_names": list(class_names),
-            "dataset": dataset,
+            "class_names": list(run.class_names),
+            "dataset": run.config.dataset,
             "augmentation": settings,
         }
         with Checkpointer(part / "checkpoints") as checkpoints:
-            checkpoints.save(0, state, arrays=arrays, metadata=metadata, best_metric=None)
+            checkpoints.save(run.step, state, arrays=arrays, metadata=metadata, best_metric=None)
         part.chmod(0o755)
         part.rename(workdir)
     except BaseException:

@@ -1,161 +1,228 @@
-"""PyTorch's weights: torchvision's `alexnet` as `.safetensors`, or `.pt` where PyTorch is there.
+"""PyTorch's layout of the grouped net: a state dict of `.weight` and `.bias`.
 
-torchvision's net has its maps in one tower, no norms, and sees pixels of 0 to 1 less a mean and
-divided by deviations. Here conv1's kernels are divided by 255 times the deviations instead, so that
-it sees pixels of 0 to 255 less the mean as all nets of this library do.
-Source: torchvision's `models/alexnet.py` and its `IMAGENET1K_V1` transforms.
+Five convolutions with `groups=2` in the second, fourth and fifth, and three linear layers, which
+read maps channel by channel; ours read pixel by pixel. PyTorch scales up what dropout leaves and
+does nothing at test; where ours halves at test, as the paper does, the next layer's weights are
+halved there.
 """
 
 import json
-import struct
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from alexnet_jax.augment import IMAGENET_MEAN
 from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.interop.exported import Facts, facts_of, run_of
 from alexnet_jax.interop.imported import Imported, Params, square_side
+from alexnet_jax.interop.own import facts_in, run_in
+from alexnet_jax.interop.tensors import Tensors, read_state, write_tensors
+from alexnet_jax.interop.torchvision import NAMES, torchvision
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.layers import Dropout
+from alexnet_jax.models.network import LayeredNetwork
+from alexnet_jax.models.presets import alexnet
+from alexnet_jax.runs.recipe import build_model
+from alexnet_jax.runs.workdir import Run, config_of
 
-# Layer -> its name in torchvision's state dict.
-NAMES = {
-    "conv1": "features.0",
-    "conv2": "features.3",
-    "conv3": "features.6",
-    "conv4": "features.8",
-    "conv5": "features.10",
-    "fc6": "classifier.1",
-    "fc7": "classifier.4",
-    "fc8": "classifier.6",
-}
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)
+_LEAVES = ("weight", "bias")
+_PARTS = re.compile(r"(\d+)")
+_TO_THEIRS = {4: (3, 2, 0, 1), 2: (1, 0)}
+_TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0)}
 
 
-def read_torchvision(path: str | Path) -> Imported:
-    """Reads the state dict of torchvision's `alexnet`, or of a net of its form and other widths.
+def read_state_dict(path: str | Path, *, preset: str | None = None) -> Imported | Run:
+    """What a file of tensors holds: a run of this library's, or another's net.
+
+    Args:
+      path: `.safetensors`, `.pt` or `.pth`.
+      preset: of a grouped net that this library has not written; None is "paper".
+
+    Raises:
+      ValueError: the file is damaged, or holds no AlexNet.
+    """
+    path = local_path(path)
+    found = read_state(path)
+    if "alexnet_jax" in found.texts:
+        own = facts_in(found, path).get("layout") != "pytorch"
+        return run_in(found, path) if own else pytorch_run(found, path)
+    nothing = np.zeros(0)
+    first, second = (
+        found.arrays.get(f"{NAMES[x]}.weight", nothing).shape for x in ("conv1", "conv2")
+    )
+    ungrouped = len(first) == len(second) == 4 and second[1] == first[0]
+    if preset == "torchvision" or (preset is None and ungrouped):
+        return torchvision(found.arrays, path)
+    return grouped(found.arrays, path, preset or "paper")
+
+
+def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> None:
+    """Writes a run as a state dict "conv1.weight", …, "fc8.bias", and its mean as `NAME.mean.npy`.
+
+    The network that takes it is in docs/convert.md.
+
+    Args:
+      run: from `load_run`.
+      path: ends in .safetensors.
+      facts: as of `own.write_weights`.
+
+    Raises:
+      ValueError: a full connection reads its own tower alone, which PyTorch has no layer for.
+    """
+    path = local_path(path)
+    if not isinstance(run.model, AlexNet):
+        raise ValueError(f"{run.workdir} is no AlexNet; its layers have no counterparts in PyTorch")
+    arrays, scale = {}, _scales(run.model)
+    for row in run.model.layers:
+        leaves = {name: np.asarray(leaf) for name, leaf in run.params[row.name].items()}
+        kernel = leaves["kernel"] * scale[row.name]
+        if not row.kernel_size and row.reads == "tower" and run.model.towers > 1:
+            raise ValueError(f"{row.name} reads its own tower alone, which torch.nn.Linear cannot")
+        if row.name == "fc6":
+            kernel = _channels_first(kernel, _maps(run.model), path)
+        arrays[f"{row.name}.weight"] = kernel.transpose(*_TO_THEIRS[kernel.ndim])
+        arrays[f"{row.name}.bias"] = leaves["bias"]
+    text = json.dumps({**(facts or facts_of(run)), "layout": "pytorch"})
+    write_tensors(path, arrays, {"format": "pt", "alexnet_jax": text})
+    with whole_file(_mean_of(path), "wb") as file:
+        np.save(file, run.augmentation.mean)
+
+
+def pytorch_run(found: Tensors, path: Path) -> Run:
+    """The run in a file of `write_pytorch`. Raises ValueError where it is damaged, or another's."""
+    facts = facts_in(found, path)
+    if facts.get("layout") != "pytorch":
+        raise ValueError(f"{path} is not in PyTorch's layout")
+    try:
+        mean = np.load(_mean_of(path), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{_mean_of(path)}, the mean of {path.name}: {error}") from error
+    config = facts.get("config", {})
+    try:
+        model = build_model(config_of(config), len(facts["class_names"]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: its header is damaged ({error})") from error
+    return run_of(facts, _ours(found.arrays, model, path), mean, path)
+
+
+def read_pytorch(path: str | Path, *, preset: str = "paper") -> Imported:
+    """Reads a state dict of the grouped net that somebody else has written.
+
+    The layers are told by their order and shapes, whatever their names. Images are taken to be as
+    here: RGB, 0 to 255, less ImageNet's mean colour.
 
     Args:
       path: `.safetensors`, or `.pt`, `.pth` as `torch.save` writes a state dict.
+      preset: the net that it was: LRN's constants, the image's geometry, what comes first.
 
     Raises:
-      ValueError: the file is damaged, is no such net, or PyTorch is wanted and not installed.
+      ValueError: the file is damaged, or is no such net.
     """
     path = local_path(path)
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for layer, name in NAMES.items():
-        for leaf in ("weight", "bias"):
-            if f"{name}.{leaf}" not in tensors:
-                raise ValueError(f"{path} has no {name}.{leaf}, which is the {leaf} of {layer}")
-    known = {f"{name}.{leaf}" for name in NAMES.values() for leaf in ("weight", "bias")}
-    for name in tensors:
-        if name not in known:
-            raise ValueError(f"{path} has {name!r}, which torchvision's alexnet has not")
-    params, done = {}, {}
-    for layer, name in NAMES.items():
-        weight, bias = (np.asarray(tensors[f"{name}.{leaf}"], np.float32) for leaf in _LEAVES)
-        if weight.ndim != (4 if layer.startswith("conv") else 2):
-            raise ValueError(f"{path}: {name}.weight has the shape {weight.shape}")
-        kernel = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
-        params[layer], done[layer] = {"kernel": kernel, "bias": bias}, "transposed"
-    params["conv1"]["kernel"] = params["conv1"]["kernel"] / (255 * DEVIATIONS)[:, None]
-    done["conv1"] += ", divided by 255 times the deviations"
-    channels = params["conv5"]["bias"].size
-    rows = params["fc6"]["kernel"]
-    side = square_side(len(rows), channels, path)
-    rows = rows.reshape(channels, side, side, -1).transpose(1, 2, 0, 3).reshape(rows.shape)
-    params["fc6"]["kernel"] = rows
-    done["fc6"] += ", rows put from CHW into HWC"
-    params = {
-        layer: {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
-        for layer, leaves in params.items()
-    }
-    return Imported(path, "torchvision", _fields(params, side), params, 255 * MEAN, done)
+    return grouped(read_state(path).arrays, path, preset)
 
 
-_LEAVES = ("weight", "bias")
-
-
-def _fields(params: Params, side: int) -> dict[str, object]:
-    size = {layer: leaves["bias"].size for layer, leaves in params.items()}
-    # Backwards through three poolings of 3 with stride 2, and conv1 with two zeros on each side.
-    image = ((((side * 2 + 1) * 2 + 1) * 2 + 1) - 1) * 4 + 11 - 4
+def grouped(arrays: Mapping[str, np.ndarray], path: Path, preset: str) -> Imported:
+    """As `read_pytorch`, of arrays that are read already."""
+    layers = _in_order(arrays, path)
+    shapes = [weight.shape for weight, _ in layers]
+    side = square_side(shapes[5][1], shapes[4][0], path)
+    maps = ((side * 2 + 1) * 2 + 1) * 2 + 1
+    plain = alexnet(preset)
+    reach = 4 * (maps - 1) + 11
     fields: dict[str, object] = {
-        "num_classes": size["fc8"],
-        "conv_features": tuple(size[f"conv{n}"] for n in range(1, 6)),
-        "fc_features": (size["fc6"], size["fc7"]),
+        "num_classes": shapes[7][0],
+        "conv_features": tuple(shape[0] for shape in shapes[:5]),
+        "fc_features": (shapes[5][0], shapes[6][0]),
     }
-    # 224 pixels leave a remainder of one, which the windows do not reach.
-    return fields if side == 6 else fields | {"image_size": image}
+    if side != 6:
+        fields["image_size"] = reach - (3 if plain.geometry == "ceil224" else 0)
+    net = alexnet(preset, **fields)
+    names = [row.name for row in net.layers]
+    tensors = {
+        f"{name}.{leaf}": array
+        for name, pair in zip(names, layers, strict=True)
+        for leaf, array in zip(_LEAVES, pair, strict=True)
+    }
+    params = _ours(tensors, net, path)
+    done = dict.fromkeys(names, "transposed")
+    done["fc6"] += ", rows put from CHW into HWC"
+    for name, factor in _scales(net).items():
+        if factor != 1:
+            done[name] += f", divided by {factor:g} (dropout)"
+    return Imported(path, preset, fields, params, IMAGENET_MEAN, done)
 
 
-def write_torchvision(params: Params, path: str | Path) -> None:
-    """Writes the parameters of a net of the preset torchvision as its state dict, `.safetensors`.
-
-    Raises:
-      ValueError: they are those of another net.
-    """
-    path = local_path(path)
-    if set(params) != set(NAMES):
-        raise ValueError(f"these are the layers {', '.join(params)}; torchvision's are other ones")
-    tensors = {}
-    for layer, name in NAMES.items():
-        kernel = np.asarray(params[layer]["kernel"], np.float32)
-        if layer == "conv1":
-            kernel = kernel * (255 * DEVIATIONS)[:, None]
-        if layer == "fc6":
-            channels = np.size(params["conv5"]["bias"])
+def _ours(arrays: Mapping[str, np.ndarray], model: LayeredNetwork, path: Path) -> Params:
+    """Parameters in this library's layout. Raises ValueError where an array is missing."""
+    params, scale = {}, _scales(model)
+    for row in model.layers:
+        try:
+            weight, bias = (np.asarray(arrays[f"{row.name}.{x}"], np.float32) for x in _LEAVES)
+        except KeyError as error:
+            raise ValueError(f"{path} has no {error.args[0]}") from error
+        if weight.ndim not in _TO_OURS:
+            raise ValueError(f"{path}: the weight of {row.name} has the shape {weight.shape}")
+        kernel = weight.transpose(*_TO_OURS[weight.ndim])
+        if row.name == "fc6":
+            channels = _maps(model)
             side = square_side(len(kernel), channels, path)
-            split = kernel.reshape(side, side, channels, -1).transpose(2, 0, 1, 3)
+            split = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
             kernel = split.reshape(kernel.shape)
-        weight = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
-        tensors[f"{name}.weight"] = np.ascontiguousarray(weight)
-        tensors[f"{name}.bias"] = np.asarray(params[layer]["bias"], np.float32)
-    save = _safetensors().save
-    with whole_file(path, "wb") as file:
-        file.write(save(tensors))
+        params[row.name] = {
+            "kernel": np.ascontiguousarray(kernel / scale[row.name]),
+            "bias": np.ascontiguousarray(bias),
+        }
+    return params
 
 
-def _safetensors():
-    try:
-        import safetensors.numpy  # noqa: PLC0415
-    except ImportError as error:
+def _scales(model: LayeredNetwork) -> dict[str, np.float32]:
+    """Layer -> factor on its weights in PyTorch: what ours does to its inputs at test."""
+    scales, factor = {}, 1.0
+    for row in model.layers:
+        scales[row.name] = np.float32(factor)
+        factor = 1.0
+        for operation in row.operations:
+            if isinstance(operation, Dropout) and operation.style == "paper":
+                factor *= 1 - operation.rate
+    return scales
+
+
+def _maps(model: LayeredNetwork) -> int:
+    """Channels of the maps that the first full connection reads."""
+    return [row.features for row in model.layers if row.kernel_size][-1]
+
+
+def _channels_first(kernel: np.ndarray, channels: int, path: Path) -> np.ndarray:
+    side = square_side(len(kernel), channels, path)
+    split = kernel.reshape(side, side, channels, -1).transpose(2, 0, 1, 3)
+    return split.reshape(kernel.shape)
+
+
+def _in_order(arrays: Mapping[str, np.ndarray], path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weight and bias of each layer, by the numbers in their names."""
+
+    def key(name: str) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in _PARTS.split(name)]
+
+    names = sorted({name.rpartition(".")[0] for name in arrays}, key=key)
+    # Convolutions come first, whatever the words sort like.
+    names.sort(key=lambda name: -np.ndim(arrays.get(f"{name}.weight", 0)))
+    found = []
+    for name in names:
+        pair = [arrays.get(f"{name}.{leaf}") for leaf in _LEAVES]
+        if pair[0] is None or pair[1] is None:
+            raise ValueError(f"{path}: {name!r} has no weight and bias")
+        found.append((pair[0], pair[1]))
+    if [weight.ndim for weight, _ in found] != [4] * 5 + [2] * 3:
         raise ValueError(
-            "reading and writing .safetensors wants the package: pip install 'alexnet-jax[interop]'"
-        ) from error
-    return safetensors.numpy
+            f"{path} holds weights of {[weight.ndim for weight, _ in found]} dimensions; an "
+            "AlexNet has five convolutions and three linear layers"
+        )
+    return found
 
 
-def _read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
-    """The tensors of a file; its header is checked against its size before anything is read."""
-    load = _safetensors().load_file
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-            if length > size - 8:
-                raise ValueError(f"its header claims {length:,} of {size:,} bytes")
-            json.loads(file.read(length))
-        return load(path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # its own kinds, and those of JSON
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is no whole .safetensors file ({reason})") from error
-
-
-def _read_torch(path: Path) -> Mapping[str, np.ndarray]:
-    """A state dict; nothing but tensors and containers is unpickled."""
-    try:
-        import torch  # noqa: PLC0415
-    except ImportError as error:
-        raise ValueError(
-            f"reading {path.name} wants PyTorch: pip install torch, or save it as .safetensors"
-        ) from error
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): tensor.numpy() for name, tensor in found.items()}
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # pickle's, zip's and PyTorch's own kinds
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is no state dict of tensors ({reason})") from error
+def _mean_of(path: Path) -> Path:
+    return path.with_suffix(".mean.npy")

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -288,12 +288,7 @@ def load_config(workdir: str | Path) -> ConfigDict:
                 f"its fields are not those that were saved; if you changed them, take out the line "
                 f'"{_DIGEST}"'
             )
-        config = default.get_config()
-        if digest is None and (unknown := saved.keys() - config.keys()):
-            raise ValueError(f"unknown field {min(unknown)!r}")
-        with config.unlocked():
-            config.update(saved)
-        return config
+        return config_of(saved, unknown=digest is not None)
     except (FileNotFoundError, NotADirectoryError):
         if runs := members(workdir):
             raise ValueError(_name_a_member(workdir, runs)) from None
@@ -304,6 +299,20 @@ def load_config(workdir: str | Path) -> ConfigDict:
     except (ValueError, TypeError, AttributeError) as error:  # not JSON, or of other types
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is damaged ({reason}); restore it, or train again") from error
+
+
+def config_of(fields: Mapping[str, Any], *, unknown: bool = False) -> ConfigDict:
+    """The configuration with these fields; those it lacks have their default.
+
+    Raises:
+      ValueError: a field is not known, unless `unknown` ones are taken, too.
+    """
+    config = default.get_config()
+    if not unknown and (others := fields.keys() - config.keys()):
+        raise ValueError(f"unknown field {min(others)!r}")
+    with config.unlocked():
+        config.update(dict(fields))
+    return config
 
 
 def members(workdir: Path) -> list[Path]:

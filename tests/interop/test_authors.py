@@ -473,7 +473,7 @@ def missing(name):
         (changed("rn1a", type="blur"), "'rn1a' has the type 'blur'"),
         (changed("rn1b", minDiv=1.0), r"'rn1a' and its like have minDiv of \[1.0, 2.0\]"),
         (changed("cn2a", scale=1.0), "'cn2a' has other constants"),
-        (changed("out", biases=np.full((1, 5), np.nan, np.float32)), "bias of fc8 holds values"),
+        (changed("out", biases=np.full((1, 5), np.nan, np.float32)), "bias of fc8 has values"),
         (missing("pool1a"), "'pool1a_neuron' reads 'pool1a', which is not there"),
         ({}, "this is nothing with weights"),
     ],

@@ -221,7 +221,7 @@ def not_finite():
         (without("conv3"), "no weights of conv3"),
         (random_blobs() | {"conv9": [np.ones(2), np.ones(2)]}, "a layer 'conv9'"),
         (other_shape(), r"kernel of conv4 has the shape \(3, 3, 5, 12\)"),
-        (not_finite(), "bias of fc7 holds values that are not finite"),
+        (not_finite(), "bias of fc7 has values that are not finite"),
     ],
 )
 def test_what_is_no_such_net_is_named(tmp_path, blobs, message):

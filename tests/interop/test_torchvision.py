@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import load_run
-from alexnet_jax.interop import checked, pytorch, read_torchvision, write_run, write_torchvision
+from alexnet_jax.interop import checked, read_torchvision, torchvision, write_run, write_torchvision
 from tests.interop.test_caffe import convolve, mutations, pool
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -23,7 +23,7 @@ def state_dict(seed=0):
     shapes = [(o, i, k, k) for o, i, k in zip(WIDTHS, inputs, sizes, strict=True)]
     shapes += [(9, 6 * 2 * 2), (7, 9), (5, 7)]
     tensors = {}
-    for name, shape in zip(pytorch.NAMES.values(), shapes, strict=True):
+    for name, shape in zip(torchvision.NAMES.values(), shapes, strict=True):
         scale = 2 / np.sqrt(np.prod(shape[1:]))
         tensors[f"{name}.weight"] = rng.normal(0, scale, shape).astype(np.float32)
         tensors[f"{name}.bias"] = rng.normal(0, 0.5, shape[0]).astype(np.float32)
@@ -34,7 +34,7 @@ def run_torchvision(tensors, images):
     """Every layer's output before its ReLU, of uint8 RGB images [B, H, W, 3]."""
     x = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     x, found = x.transpose(0, 3, 1, 2), {}
-    for layer, name in pytorch.NAMES.items():
+    for layer, name in torchvision.NAMES.items():
         weight, bias = (tensors[f"{name}.{leaf}"].astype(np.float64) for leaf in ("weight", "bias"))
         if weight.ndim == 4:
             stride, pad = {"conv1": (4, 2), "conv2": (1, 2)}.get(layer, (1, 1))
@@ -112,7 +112,7 @@ def test_pytorch_itself_agrees(tmp_path):
     torch.save(net.state_dict(), tmp_path / "a.pt")
     imported = read_torchvision(tmp_path / "a.pt")
     images = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    pixels = (images / 255 - 255 * pytorch.MEAN / 255) / pytorch.DEVIATIONS
+    pixels = (images / 255 - 255 * torchvision.MEAN / 255) / torchvision.DEVIATIONS
     with torch.no_grad():
         maps = features(torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32))
         wanted = classifier(maps.flatten(1)).numpy()

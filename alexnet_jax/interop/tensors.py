@@ -1,0 +1,98 @@
+"""Files of named arrays: `.safetensors`, with texts in the header, and PyTorch's `.pt`."""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alexnet_jax.files import whole_file
+
+
+class Tensors(NamedTuple):
+    """What a file holds: its arrays by name, and the header's texts."""
+
+    arrays: dict[str, np.ndarray]
+    texts: dict[str, str]
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Reads a file; its header is compared with its size before anything else is read.
+
+    Raises:
+      ValueError: it is damaged, or the package safetensors is not installed.
+    """
+    load = safetensors().load_file
+    try:
+        return Tensors(load(path), dict(_header(path).get("__metadata__", {})))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # its own kinds, and those of JSON
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is no whole .safetensors file ({reason})") from error
+
+
+def _header(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+        if length > size - 8:
+            raise ValueError(f"its header claims {length:,} of {size:,} bytes")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    return header
+
+
+def write_tensors(
+    path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str] | None = None
+) -> None:
+    """Writes arrays, whole or not at all.
+
+    Raises:
+      ValueError: the package safetensors is not installed.
+    """
+    save = safetensors().save
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with whole_file(path, "wb") as file:
+        file.write(save(whole, metadata=dict(texts) if texts else None))
+
+
+def safetensors():
+    """The package's part for NumPy. Raises ValueError where it is not installed."""
+    try:
+        import safetensors.numpy  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError(
+            "reading and writing .safetensors wants the package: pip install 'alexnet-jax[interop]'"
+        ) from error
+    return safetensors.numpy
+
+
+def read_state(path: Path) -> Tensors:
+    """Reads a state dict: `.safetensors`, or `.pt`, `.pth` as `torch.save` writes it.
+
+    Raises:
+      ValueError: the file is damaged, or a package that reads it is not installed.
+    """
+    return read_tensors(path) if path.suffix == ".safetensors" else Tensors(_read_torch(path), {})
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    """A state dict; nothing but tensors and containers is unpickled."""
+    try:
+        import torch  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError(
+            f"reading {path.name} wants PyTorch: pip install torch, or save it as .safetensors"
+        ) from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(name): tensor.numpy() for name, tensor in found.items()}
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # pickle's, zip's and PyTorch's own kinds
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is no state dict of tensors ({reason})") from error

@@ -1,0 +1,356 @@
+"""What leaves: to the bit and back, in PyTorch's layout, as a program, proven before it stays."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import create_train_state, load_run
+from alexnet_jax.augment import Augmentation
+from alexnet_jax.configs import digits
+from alexnet_jax.files import whole_file
+from alexnet_jax.interop import (
+    Imported,
+    checked,
+    exported,
+    facts_of,
+    read_program,
+    read_pytorch,
+    read_state_dict,
+    read_weights,
+    save_run,
+    write_program,
+    write_pytorch,
+    write_weights,
+)
+from alexnet_jax.interop.tensors import read_tensors, write_tensors
+from alexnet_jax.runs.recipe import build_model
+from alexnet_jax.runs.workdir import Run
+from tests.interop.test_caffe import convolve, mutations, pool
+from tests.tiny_run import write_run
+
+ROOT = Path(__file__).parents[2]
+STORED, SIDE = 104, 96  # 96 leaves 2x2 pixels for fc6
+
+
+def a_run(**fields) -> Run:
+    """A narrow net with weights large enough that norms and biases matter."""
+    config = digits.get_config()
+    config.stored_size = STORED
+    config.model.update(
+        {
+            "image_size": SIDE,
+            "conv_features": (8, 12, 12, 12, 8),
+            "fc_features": (10, 6),
+            "initialization": "paper",
+            **fields,
+        }
+    )
+    model = build_model(config, 10)
+    rng = np.random.default_rng(0)
+    state = create_train_state(model, jax.random.key(0))
+
+    def larger(leaf):
+        scale = 2 / np.sqrt(leaf[..., 0].size) if leaf.ndim > 1 else 0.5
+        return jax.numpy.asarray(rng.normal(0, scale, leaf.shape).astype(np.float32))
+
+    state = state.replace(params=jax.tree.map(larger, state.params), opt_state=())
+    mean = rng.uniform(90, 140, (STORED, STORED, 3)).astype(np.float32)
+    augmentation = Augmentation(color="none", flip=False, mean=mean)
+    names = tuple(map(str, range(10)))
+    return Run(Path("runs/a"), config, model, augmentation, state, names, 7)
+
+
+def pictures(count=3):
+    return np.random.default_rng(1).integers(0, 256, (count, STORED, STORED, 3), dtype=np.uint8)
+
+
+def same(one: Run, other: Run) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+    assert one.weights_digest == other.weights_digest
+    assert one.class_names == other.class_names and one.model == other.model
+    assert one.step == other.step
+    np.testing.assert_array_equal(one.predict(pictures()), other.predict(pictures()))
+
+
+@pytest.mark.parametrize("write", [write_weights, write_pytorch])
+def test_there_and_back_is_to_the_bit(tmp_path, write):
+    run, path = a_run(), tmp_path / "net.safetensors"
+    write(run, path)
+    back = read_state_dict(path)
+    same(run, back)
+    save_run(back, tmp_path / "run")
+    same(run, load_run(tmp_path / "run"))
+    with pytest.raises(ValueError, match="is there already"):
+        save_run(back, tmp_path / "run")
+
+
+def test_a_header_names_no_folder_of_the_machine(tmp_path):
+    run = a_run()
+    run.config.data_dir = "/somewhere/of/mine"
+    write_weights(run, tmp_path / "net.safetensors")
+    assert b"somewhere" not in (tmp_path / "net.safetensors").read_bytes()
+
+
+# --- PyTorch's layout -----------------------------------------------------------------------------
+
+
+def norm_of_towers(x):
+    """As torch.nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2) of either half."""
+    halves = []
+    for half in np.split(x, 2, axis=1):
+        sums = [
+            (half[:, max(0, c - 2) : c + 3] ** 2).sum(1) * 5e-4 / 5 for c in range(half.shape[1])
+        ]
+        halves.append(half / (2 + np.stack(sums, 1)) ** 0.75)
+    return np.concatenate(halves, 1)
+
+
+def run_pytorch(tensors, pixels):
+    """The docs' network at test: NCHW, ceil by zeros at the end, dropout doing nothing."""
+    x = np.pad(pixels.transpose(0, 3, 1, 2).astype(np.float64), ((0, 0), (0, 0), (0, 3), (0, 3)))
+    for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
+        weight = tensors[f"{layer}.weight"].astype(np.float64)
+        bias = tensors[f"{layer}.bias"].astype(np.float64)
+        if weight.ndim == 4:
+            stride, pad = {"conv1": (4, 0), "conv2": (1, 2)}.get(layer, (1, 1))
+            x = convolve(x, weight, bias, stride, pad, x.shape[1] // weight.shape[1])
+        else:
+            x = x.reshape(len(x), -1) @ weight.T + bias
+        if layer != "fc8":
+            x = np.maximum(x, 0)
+        if layer in ("conv1", "conv2"):
+            x = norm_of_towers(x)
+        if layer in ("conv1", "conv2", "conv5"):
+            x = pool(x)
+    return x
+
+
+def test_pytorchs_layout_computes_the_same_in_pytorchs_way(tmp_path):
+    run, path = a_run(), tmp_path / "net.safetensors"
+    write_pytorch(run, path)
+    tensors = read_tensors(path).arrays
+    assert {name.partition(".")[0] for name in tensors} == set(run.params)
+    mean = np.load(tmp_path / "net.mean.npy")
+    edge = (STORED - SIDE) // 2
+    pixels = (pictures() - mean)[:, edge:-edge, edge:-edge]
+    expected = run.features(pictures(), ["fc8"])["fc8"]
+    found = run_pytorch(tensors, pixels)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_another_grouped_net_is_read_by_its_shapes(tmp_path):
+    run, path = a_run(), tmp_path / "net.safetensors"
+    write_pytorch(run, path)
+    tensors = read_tensors(path).arrays
+    numbers = dict(zip(run.params, (0, 4, 8, 10, 12, 16, 19, 22), strict=True))
+    others = {
+        f"layers.{numbers[name.partition('.')[0]]}.{name.partition('.')[2]}": array
+        for name, array in tensors.items()
+    }
+    write_tensors(tmp_path / "other.safetensors", others)
+    for imported in (read_state_dict(tmp_path / "other.safetensors"),
+                     read_pytorch(tmp_path / "other.safetensors")):  # fmt: skip
+        assert isinstance(imported, Imported)
+        assert checked(imported) == run.model
+        for layer, leaves in run.params.items():
+            np.testing.assert_array_equal(imported.params[layer]["kernel"], leaves["kernel"])
+    del others["layers.4.bias"]
+    write_tensors(tmp_path / "other.safetensors", others)
+    with pytest.raises(ValueError, match=r"'layers.4' has no weight and bias"):
+        read_pytorch(tmp_path / "other.safetensors")
+
+
+def test_what_pytorch_has_no_layer_for_is_refused(tmp_path):
+    run = a_run(exchange=("conv3", "fc7", "fc8"))
+    with pytest.raises(ValueError, match="fc6 reads its own tower alone"):
+        write_pytorch(run, tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_docs_network_takes_the_file(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    monkeypatch.chdir(tmp_path)
+    wide = {"image_size": 224, "conv_features": (96, 256, 384, 384, 256)}
+    run = a_run(**wide, fc_features=(4096, 4096))
+    run.config.stored_size = 256
+    mean = np.full((256, 256, 3), 120, np.float32)
+    run = Run(**{**vars(run), "augmentation": Augmentation(color="none", mean=mean)})
+    write_pytorch(run, "net.safetensors")
+    text = (ROOT / "docs" / "convert.md").read_text()
+    (code,) = re.findall(r"```python\n(from collections.*?)```", text, re.DOTALL)
+    images = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
+    names = {"images": images}
+    exec(code.replace("nn.Linear(4096, 1000)", "nn.Linear(4096, 10)"), names)
+    assert isinstance(names["logits"], torch.Tensor)
+    expected = run.features(images, ["fc8"])["fc8"]
+    np.testing.assert_allclose(
+        names["logits"].numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+# --- a program ------------------------------------------------------------------------------------
+
+ALONE = """
+import sys
+sys.modules["alexnet_jax"] = None  # as where it is not installed
+import jax, numpy as np
+program = jax.export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
+images = np.load(sys.argv[2])
+params = ()
+if len(sys.argv) > 4:
+    from safetensors.numpy import load_file
+    params = ({k: v for k, v in load_file(sys.argv[4]).items() if not k.startswith("augment")},)
+found = [np.asarray(program.call(*params, images[:n])) for n in (1, 3, 128)]
+assert program.platforms == ("cpu", "cuda"), program.platforms
+np.savez(sys.argv[3], *found)
+"""
+
+
+@pytest.mark.parametrize("parameters", ["inside", "beside"])
+def test_a_program_predicts_without_this_library(tmp_path, parameters):
+    run, path = a_run(), tmp_path / "net.stablehlo"
+    write_program(run, path, parameters=parameters)
+    images = pictures(128)
+    np.save(tmp_path / "images.npy", images)
+    argv = [path, tmp_path / "images.npy", tmp_path / "found.npz"]
+    argv += [tmp_path / "net.safetensors"] * (parameters == "beside")
+    (tmp_path / "empty").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *argv],
+        cwd=tmp_path / "empty",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = run.predict(images)
+    with np.load(tmp_path / "found.npz") as found:
+        for count, name in zip((1, 3, 128), found, strict=True):
+            np.testing.assert_allclose(found[name], expected[:count], rtol=1e-3, atol=1e-5)
+    found = read_program(path)(images[:2])
+    np.testing.assert_allclose(found, expected[:2], rtol=1e-3, atol=1e-5)
+
+
+def test_a_damaged_program_is_one_line(tmp_path):
+    path = tmp_path / "net.stablehlo"
+    for content in (b"", b"hello"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"net\.stablehlo is no program") as error:
+            read_program(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_program(tmp_path / "none.stablehlo")
+
+
+# --- kept only if it proves itself ----------------------------------------------------------------
+
+
+def convert(*argv):
+    return subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.convert", *map(str, argv)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("argv", [["net.safetensors"], ["net.stablehlo"]])
+def test_an_export_is_measured_again_by_anyone(tmp_path, argv):
+    path = tmp_path / argv[0]
+    done = convert(f"--workdir={write_run(tmp_path / 'run')}", f"--output={path}")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(rf"{path}: \d+ of 219 wrong .* digits, test, centre crop\n", done.stdout)
+    card = exported.card_of(path).read_text()
+    assert done.stdout.split(": ", 1)[1].strip() in card
+    assert load_run(tmp_path / "run").weights_digest in card
+    again = convert(f"--verify={path}")
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    wrong = exported.facts_on_card(path)["errors"]["top1_wrong"]
+    edited = card.replace(f'"top1_wrong": {wrong}', f'"top1_wrong": {wrong - 1}')
+    exported.card_of(path).write_text(edited)
+    refused = convert(f"--verify={path}")
+    assert refused.returncode == 1
+    assert f"top1_wrong is {wrong} of 219 here and its card says {wrong - 1}" in refused.stderr
+    names = {path.name, f"{path.name}.md", "run"}
+    assert {entry.name for entry in tmp_path.iterdir()} == names
+
+
+def test_a_file_that_does_not_hold_what_was_written_is_not_kept(tmp_path):
+    run = load_run(write_run(tmp_path / "run"))
+
+    def write(path, facts):
+        """Loses a bit of one weight on the way, as a bad disk would."""
+        write_weights(run, path, facts)
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1
+        with whole_file(path, "wb") as file:
+            file.write(content)
+
+    with pytest.raises(ValueError, match=r"is not kept: .*its weights are not those"):
+        exported.keep(tmp_path / "net.safetensors", write, facts_of(run))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give one of --weights"),
+        (["--output=a.safetensors", "--verify=b"], "give one of --weights"),
+        (["--output=a.safetensors"], "--workdir is missing"),
+        (["--verify=none.safetensors"], "none.safetensors"),
+        (["--workdir=none", "--output=a.onnx"], "holds no run"),
+        (["--weights=a.bin", "--workdir=none"], "weights that are read are"),
+    ],
+)
+def test_wrong_flags_are_told_in_a_line(tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    done = convert(*argv)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "count", [50, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+@pytest.mark.parametrize("write", [write_weights, write_pytorch])
+def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, write, count):
+    path = tmp_path / "net.safetensors"
+    write(a_run(), path)
+    for content in mutations(path.read_bytes(), count):
+        path.write_bytes(content)
+        try:
+            read_state_dict(path)
+        except ValueError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+
+
+@pytest.mark.parametrize("change", ["class_names", "config", "weights", "augmentation"])
+def test_damaged_facts_are_named(tmp_path, change):
+    path = tmp_path / "net.safetensors"
+    run = a_run()
+    facts = facts_of(run)
+    facts[change] = {"weights": "0" * 64, "class_names": ["a"]}.get(change, {"nothing": 1})
+    write_weights(run, path, facts)
+    with pytest.raises(ValueError, match=str(path)) as error:
+        read_weights(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_header_without_facts_is_no_file_of_ours(tmp_path):
+    path = tmp_path / "net.safetensors"
+    write_tensors(path, {"conv1.kernel": np.ones(3, np.float32)})
+    with pytest.raises(ValueError, match="was not written by this library"):
+        read_weights(path)
+    write_tensors(path, {"a.b": np.ones(3, np.float32)}, {"alexnet_jax": json.dumps([1])})
+    with pytest.raises(ValueError, match="header is damaged"):
+        read_weights(path)
