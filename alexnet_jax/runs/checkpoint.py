@@ -407,7 +407,9 @@ _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 def _without_orbax(record: python_logging.LogRecord) -> bool:
     """Drops Orbax's own log, many tracebacks for one error, unless --verbosity=1 asks for it."""
     source = record.getMessage() if record.name == "asyncio" else record.pathname
-    return logging.level_debug() or f"{os.sep}orbax{os.sep}" not in source
+    # TensorStore's errors, left in futures that nobody asked, say OCDBT, its format.
+    of_orbax = f"{os.sep}orbax{os.sep}" in source or "in OCDBT database" in source
+    return logging.level_debug() or not of_orbax
 
 
 @cache

@@ -1,6 +1,7 @@
 """Checkpoints: exact on any mesh, never silently wrong, never lost."""
 
 import contextlib
+import logging
 import os
 import re
 import resource
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from alexnet_jax import alexnet, create_train_state, make_mesh, parallel
+from alexnet_jax.runs import checkpoint
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.digest import digest
 
@@ -504,3 +506,19 @@ def test_two_processes_write_one_checkpoint(tmp_path):
 def test_importing_the_package_does_not_import_orbax():
     program = "import sys, alexnet_jax; sys.exit('orbax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        (
+            "future: <Future exception=ValueError('Error writing \"a\" in OCDBT database at …')>",
+            False,
+        ),
+        (f"coro=<f() at {os.sep}lib{os.sep}orbax{os.sep}a.py>", False),
+        ("Task was destroyed but it is pending!", True),
+    ],
+)
+def test_what_threads_of_a_failed_save_say_later_is_not_shown(message, kept):
+    record = logging.LogRecord("asyncio", logging.ERROR, "events.py", 1, message, (), None)
+    assert checkpoint._without_orbax(record) is kept
