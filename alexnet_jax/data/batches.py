@@ -93,17 +93,22 @@ def eval_batches(
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Whole batches in an epoch."""
+    """Whole batches in an epoch. Raises ValueError where there is none."""
+    _check_batch_size(len(dataset), batch_size)
     return len(dataset) // batch_size
 
 
-def batch_indices(size: int, *, batch_size: int, seed: int) -> grain.MapDataset[np.ndarray]:
-    """The record numbers of every global step: `[t]` is `int[B]`, each epoch a new permutation."""
+def _check_batch_size(size: int, batch_size: int) -> None:
     if batch_size > size:
         raise ValueError(
             f"a batch of {batch_size} is larger than the data set of {size} images; "
             f"use a batch_size of at most {size}"
         )
+
+
+def batch_indices(size: int, *, batch_size: int, seed: int) -> grain.MapDataset[np.ndarray]:
+    """The record numbers of every global step: `[t]` is `int[B]`, each epoch a new permutation."""
+    _check_batch_size(size, batch_size)
     # Grain seeds epoch e with seed + e: hashed, so that seeds 0 and 1 share no epoch.
     (hashed,) = np.random.SeedSequence(seed).generate_state(1)
     order = grain.MapDataset.range(size).shuffle(seed=int(hashed))

@@ -108,6 +108,8 @@ def test_a_batch_larger_than_the_set_is_refused():
     test = open_dataset("digits", "test", stored_size=8)
     with pytest.raises(ValueError, match="batch of 256 is larger than the data set of 219"):
         train_batches(test, batch_size=256, seed=0)
+    with pytest.raises(ValueError, match="use a batch_size of at most 219"):
+        steps_per_epoch(test, 10**9)  # or the run would have no step at all
 
 
 def test_reading_loads_neither_tensorflow_nor_a_device():
