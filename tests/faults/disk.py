@@ -103,7 +103,7 @@ def _full_while_reporting(scale: Scale, run: Path) -> Row:
     row, rng = Row("disk full while writing a report or features"), scale.rng("report")
     for turn in range(scale.times(6)):
         folder = scale.new("disk")
-        with mounted(folder, round(rng.uniform(1, 20_000))):
+        with mounted(folder, round(rng.uniform(1, 8_000))):  # less than either takes
             name = ("page.html", "features.npz")[turn % 2]
             command = ("report", "features")[turn % 2]
             flags = (f"--workdir={run}", f"--output={folder / name}")
