@@ -133,14 +133,14 @@ def _write_out(path: "Path", workdir: str) -> None:
     from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     output_file(path)  # told before the work, not after
+    if path.suffix not in (".safetensors", ".stablehlo"):
+        raise ValueError(f"{path}: what is written is .safetensors or .stablehlo; change --output")
     run = load_run(workdir)
     if path.suffix == ".stablehlo":
         write = partial(interop.write_program, run, parameters=_PARAMETERS.value)
-    elif path.suffix == ".safetensors":
+    else:
         own = _LAYOUT.value == "alexnet_jax"
         write = partial(interop.write_weights if own else interop.write_pytorch, run)
-    else:
-        raise ValueError(f"{path}: what is written is .safetensors or .stablehlo; change --output")
     facts = interop.facts_of(run) | {"layout": _layout(path)}
     data_dir = _DATA_DIR.value or run.config.data_dir
     if _MEASURE.value:
