@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 import warnings
 from functools import cache
 from pathlib import Path
@@ -407,7 +408,9 @@ _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 def _without_orbax(record: python_logging.LogRecord) -> bool:
     """Drops Orbax's own log, many tracebacks for one error, unless --verbosity=1 asks for it."""
     source = record.getMessage() if record.name == "asyncio" else record.pathname
-    # TensorStore's errors, left in futures that nobody asked, say OCDBT, its format.
+    if record.name == "asyncio" and record.exc_info:  # of a task that nobody asked
+        source += "".join(traceback.format_exception(*record.exc_info))
+    # TensorStore's errors say OCDBT, its format.
     of_orbax = f"{os.sep}orbax{os.sep}" in source or "in OCDBT database" in source
     return logging.level_debug() or not of_orbax
 

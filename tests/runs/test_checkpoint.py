@@ -522,3 +522,16 @@ def test_importing_the_package_does_not_import_orbax():
 def test_what_threads_of_a_failed_save_say_later_is_not_shown(message, kept):
     record = logging.LogRecord("asyncio", logging.ERROR, "events.py", 1, message, (), None)
     assert checkpoint._without_orbax(record) is kept
+
+
+def test_nor_are_errors_that_orbax_raised_in_tasks_of_its_own():
+    def record(file):
+        try:
+            exec(compile("raise OSError(28, 'No space left on device')", file, "exec"))
+        except OSError:
+            message = "Task exception was never retrieved"
+            where = ("asyncio", logging.ERROR, "base_events.py", 1, message, ())
+            return logging.LogRecord(*where, sys.exc_info())
+
+    assert not checkpoint._without_orbax(record(f"{os.sep}lib{os.sep}orbax{os.sep}path.py"))
+    assert checkpoint._without_orbax(record(f"{os.sep}mine.py"))
