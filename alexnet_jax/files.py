@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 
 def local_path(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` expanded.
@@ -77,6 +75,8 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any
     host = socket.gethostname()
     part = path.with_name(f"{path.name}.{host}.{os.getpid()}.part")
     for left in path.parent.glob(f"{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
+        import psutil  # noqa: PLC0415  # on Linux it wants a module that not every Python has
+
         writer = left.name.split(".")[-2]
         if writer.isdecimal() and not psutil.pid_exists(int(writer)):  # it was killed
             left.unlink(missing_ok=True)

@@ -157,6 +157,16 @@ def interleaved(
     return seconds
 
 
+def epochs_to(errors: list[float | None], target: float) -> float | None:
+    """Epochs until the error is down to the target, between two epochs by a straight line."""
+    before = 0.9
+    for epoch, error in enumerate(errors):
+        if error is not None and error <= target:
+            return round(epoch + (before - target) / (before - error), 2)
+        before = 0.9 if error is None else error
+    return None
+
+
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
     """The names of the programs that are compiled, or fetched from the cache, meanwhile."""

@@ -11,14 +11,13 @@ import pytest
 from alexnet_jax import ops
 from alexnet_jax.configs import digits
 from experiments import harness
-from experiments.paper import figure1
 from experiments.speed import forms
 
 
 def test_epochs_to_the_target_lie_between_two_epochs():
-    assert figure1.epochs_to([0.5, 0.3, 0.2]) == pytest.approx(2.5)
-    assert figure1.epochs_to([0.25]) == 1
-    assert figure1.epochs_to([0.5, None, 0.3]) is None
+    assert harness.epochs_to([0.5, 0.3, 0.2], 0.25) == pytest.approx(2.5)
+    assert harness.epochs_to([0.25], 0.25) == 1
+    assert harness.epochs_to([0.5, None, 0.3], 0.25) is None
 
 
 def test_contenders_take_turns_and_first_turns_are_dropped():

@@ -83,7 +83,7 @@ def described(setting: dict, result: dict) -> dict:
         "rate": setting["learning_rate"],
         "seed": setting["seed"],
         "training_error": errors,
-        "epochs_to_target": epochs_to(errors),
+        "epochs_to_target": harness.epochs_to(errors, TARGET),
         "test_error": result["test"]["center"]["top1_error"],
         "seconds": result["seconds"],
     }
@@ -92,16 +92,6 @@ def described(setting: dict, result: dict) -> dict:
 def runs_of(runs: list[dict], activation: str, rate: float | None = None) -> list[dict]:
     """Those with an activation, and a rate."""
     return [one for one in runs if one["activation"] == activation and rate in (None, one["rate"])]
-
-
-def epochs_to(errors: list[float | None], target: float = TARGET) -> float | None:
-    """Epochs until the error is down to the target, between two epochs by a straight line."""
-    before = 0.9
-    for epoch, error in enumerate(errors):
-        if error is not None and error <= target:
-            return round(epoch + (before - target) / (before - error), 2)
-        before = 0.9 if error is None else error
-    return None
 
 
 def _order(one: dict) -> tuple[float, float]:

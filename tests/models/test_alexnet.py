@@ -244,6 +244,7 @@ def shapes(model):
     outputs = {
         name.removesuffix("_output"): leaf[0].shape[1:]
         for name, leaf in variables["intermediates"].items()
+        if name.endswith("_output")
     }
     assert logits.shape == (1, model.num_classes)
     return variables["params"], outputs
@@ -394,7 +395,11 @@ def test_towers_and_layers_start_with_different_weights(initial):
 def training_outputs(model, params, images, how):
     """What each layer gives in training, dropout drawn from `rngs` or from `dropout_keys`."""
     _, sown = model.apply({"params": params}, images, train=True, mutable=["intermediates"], **how)
-    return {name.removesuffix("_output"): x[0] for name, x in sown["intermediates"].items()}
+    return {
+        name.removesuffix("_output"): x[0]
+        for name, x in sown["intermediates"].items()
+        if name.endswith("_output")
+    }
 
 
 @pytest.fixture(scope="module")
