@@ -165,12 +165,12 @@ class _Graph:
     def readings(self) -> dict[str, list[_Reading]]:
         """Layer with weights -> what it reads, input by input."""
         return {
-            name: [self._back(name, source) for source in self.inputs(name)]
+            name: [self._back(source) for source in self.inputs(name)]
             for name in self.layers
             if self.kind(name) in ("conv", "fc")
         }
 
-    def _back(self, reader: str, name: str) -> _Reading:
+    def _back(self, name: str) -> _Reading:
         """From an input back to a layer with weights, or to the image."""
         operations: list[str] = []
         passed: list[str] = []
@@ -373,9 +373,8 @@ class _Graph:
                     if any(str(x) not in ("1", "1.0", "0.0") for x in self.values(layer, key, 1)):
                         raise self.refuse(layer, f"has {key}, which is not expressed here")
         width = [sum(self._width(layer) for layer in stage) for stage in stages]
-        last = stages.index(stages[-4])
         orders = [self.operations(at) for at in range(len(stages) - 1)]
-        six = last == 5
+        six = len(stages) == 9
         pooled = 4  # conv5, which pools whether a sixth follows or not
         for at, order in enumerate(orders):
             plain = tuple(x for x in order if x != "dropout")

@@ -75,7 +75,8 @@ def measure(
 def facts_of(run: Run) -> Facts:
     """What there is to know of a run without its weights, as JSON; "errors" are not known yet."""
     settings, constants = split_augmentation(run.augmentation)
-    config = json.loads(run.config.to_json()) | {"data_dir": None}  # a folder of this machine
+    here = {"data_dir": None, "init_from": None}  # paths of this machine
+    config = json.loads(run.config.to_json()) | here
     return {
         "format": "alexnet_jax",
         "version": alexnet_jax.__version__,

@@ -92,7 +92,7 @@ def test_there_and_back_is_to_the_bit(tmp_path, write):
 
 def test_a_header_names_no_folder_of_the_machine(tmp_path):
     run = a_run()
-    run.config.data_dir = "/somewhere/of/mine"
+    run.config.data_dir = run.config.init_from = "/somewhere/of/mine"
     write_weights(run, tmp_path / "net.safetensors")
     assert b"somewhere" not in (tmp_path / "net.safetensors").read_bytes()
 
