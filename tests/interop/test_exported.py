@@ -220,7 +220,7 @@ def test_a_program_predicts_without_this_library(tmp_path, parameters):
     images = pictures(128)
     np.save(tmp_path / "images.npy", images)
     argv = [path, tmp_path / "images.npy", tmp_path / "found.npz"]
-    argv += [tmp_path / "net.safetensors"] * (parameters == "beside")
+    argv += [tmp_path / "net.stablehlo.safetensors"] * (parameters == "beside")
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", ALONE, *argv],
