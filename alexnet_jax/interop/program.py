@@ -31,8 +31,8 @@ def write_program(
 
     `jax.export.deserialize(bytes).call(images)` gives the mean probabilities float32 [B, K] of the
     views that the run is tested with, of uint8 RGB images [B, S, S, 3], S being `stored_size`. With
-    parameters "beside" the call takes them first, {"conv1.kernel": …}, as `NAME.stablehlo.safetensors`
-    beside the program holds them.
+    parameters "beside" the call takes them first, {"conv1.kernel": …}, as
+    `NAME.stablehlo.safetensors` beside the program holds them.
 
     Args:
       run: from `load_run`.
