@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from alexnet_jax.files import local_path
-from alexnet_jax.interop.imported import Imported, square_side
+from alexnet_jax.interop.imported import Imported, read_mean, square_side
 from alexnet_jax.interop.pickled import load_arrays
 from alexnet_jax.models.alexnet import GEOMETRIES
 
@@ -24,8 +24,6 @@ Blobs = Mapping[str, list[np.ndarray]]  # layer -> kernel and bias, as Caffe has
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 PRESETS = ("caffe", "caffenet")
-# The mean colour of ILSVRC-2012's training images, RGB; Caffe's ilsvrc_2012_mean.npy averaged.
-MEAN = np.array([122.67891434, 116.66876762, 104.00698793], np.float32)
 
 
 def read_caffe(
@@ -54,7 +52,9 @@ def read_caffe(
             f"{path} does not say whether it pools first; give --preset=caffe (bvlc_alexnet) or "
             "--preset=caffenet (bvlc_reference_caffenet)"
         )
-    return _imported(path, blobs, rows, preset or known or "", _read_mean(mean))
+    return _imported(
+        path, blobs, rows, preset or known or "", read_mean(mean, _mean_of_binaryproto, bgr=True)
+    )
 
 
 def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray) -> Imported:
@@ -135,26 +135,8 @@ def _read_model(path: Path) -> tuple[dict[str, list[np.ndarray]], str | None]:
     return blobs, known or named
 
 
-def _read_mean(path: str | Path | None) -> np.ndarray:
-    """RGB, [3] or [S, S, 3]."""
-    if path is None:
-        return MEAN
-    path = local_path(path)
-    if path.suffix == ".npy":
-        try:
-            mean = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path} is not an array of means ({error})") from error
-    else:
-        mean = _array(_parse(path, "BlobProto"), path, "the mean")
-    mean = np.asarray(mean, np.float32)
-    mean = mean.reshape(mean.shape[-3:]) if mean.ndim == 4 else mean
-    if mean.shape != (3,) and not (mean.ndim == 3 and len(mean) == 3):
-        raise ValueError(f"{path} has the shape {mean.shape}; a mean has [3] or [3, S, S]")
-    if not np.isfinite(mean).all():
-        raise ValueError(f"{path} holds values that are not finite")
-    mean = mean[::-1]
-    return np.ascontiguousarray(mean if mean.ndim == 1 else mean.transpose(1, 2, 0))
+def _mean_of_binaryproto(path: Path) -> np.ndarray:
+    return _array(_parse(path, "BlobProto"), path, "the mean")
 
 
 def _array(blob: Any, path: Path, layer: str) -> np.ndarray:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,9 @@ from alexnet_jax.step import create_train_state, run_key
 from alexnet_jax.wording import align
 
 Params = Mapping[str, Mapping[str, np.ndarray]]
+
+# The mean colour of ILSVRC-2012's training images, RGB; Caffe's ilsvrc_2012_mean.npy averaged.
+ILSVRC_MEAN = np.array([122.67891434, 116.66876762, 104.00698793], np.float32)
 
 
 class Imported(NamedTuple):
@@ -110,6 +113,38 @@ def square_side(inputs: int, channels: int, source: Path) -> int:
             f"{source}: fc6 reads {inputs} values, no square maps of conv5's {channels} channels"
         )
     return side
+
+
+def read_mean(
+    path: str | Path | None, parse: Callable[[Path], Any], *, bgr: bool = False
+) -> np.ndarray:
+    """The mean that another program took from its images: float32 [3] or [S, S, 3], RGB, 0-255.
+
+    Args:
+      path: of a `.npy` file, [3] or [3, S, S], or of one in the other program's format; None is
+        ImageNet's colour.
+      parse: reads the latter; one flat vector will do as well.
+      bgr: the planes are blue, green, red.
+
+    Raises:
+      ValueError: the file is damaged, or holds no mean of three planes.
+    """
+    if path is None:
+        return ILSVRC_MEAN
+    path = local_path(path)
+    try:
+        mean = np.load(path, allow_pickle=False) if path.suffix == ".npy" else parse(path)
+        mean = np.squeeze(np.asarray(mean, np.float32))
+    except (OSError, EOFError, TypeError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path} ")
+        raise ValueError(f"{path} is no array of means ({reason})") from error
+    side = round((mean.size / 3) ** 0.5)
+    if mean.size != 3 * side**2 or mean.shape not in ((mean.size,), (3, side, side)):
+        raise ValueError(f"{path} has the shape {mean.shape}; a mean has [3] or [3, S, S]")
+    if not np.isfinite(mean).all():
+        raise ValueError(f"{path} holds values that are not finite")
+    planes = mean.reshape(3, side, side)[:: -1 if bgr else 1]
+    return np.ascontiguousarray(planes[:, 0, 0] if side == 1 else planes.transpose(1, 2, 0))
 
 
 def write_run(
