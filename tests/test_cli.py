@@ -7,6 +7,7 @@ from importlib import metadata
 import pytest
 
 from alexnet_jax.cli import COMMANDS, main
+from tests.commands import run_command
 
 
 @pytest.mark.parametrize("argument", [None, "help", "--help", "-h"])
@@ -31,9 +32,7 @@ def test_the_version(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name):
-    done = subprocess.run(
-        [sys.executable, "-m", "alexnet_jax", name, "--help"], capture_output=True, text=True
-    )
+    done = run_command("alexnet_jax", name, "--help")
     flag = {"summary": "--preset", "prepare": "--dataset"}.get(name, "workdir")
     assert flag in done.stdout, done.stderr
 
@@ -43,5 +42,5 @@ def test_a_command_runs_as_its_module_does():
         subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
         for command in (["alexnet_jax", "summary"], ["alexnet_jax.summary"])
     ]
-    assert runs[0].stdout == runs[1].stdout
+    assert runs[0].stdout == runs[1].stdout == run_command("alexnet_jax", "summary").stdout
     assert "60,965,224" in runs[0].stdout

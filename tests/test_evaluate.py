@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from alexnet_jax.runs import submission, tables
 from alexnet_jax.runs.evaluation import predictions
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import image_scores
+from tests.commands import run_command
 from tests.data.conftest import png, write_dataset
 from tests.tiny_run import write_run
 
@@ -162,13 +160,7 @@ def test_what_does_not_fit_is_one_line(arguments, message, workdirs, tmp_path):
 
 
 def test_the_command_names_a_folder_without_a_checkpoint(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.evaluate", f"--workdir={tmp_path}"],
-        env=dict(os.environ, XLA_FLAGS=""),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_command("alexnet_jax.evaluate", f"--workdir={tmp_path}")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"error: {tmp_path} holds no run")

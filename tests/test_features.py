@@ -1,8 +1,6 @@
 """`python -m alexnet_jax.features` as its user sees it."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 
 import h5py
 import numpy as np
@@ -10,7 +8,10 @@ from PIL import Image
 
 from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.runs.workdir import load_run
+from tests.commands import run_command
 from tests.tiny_run import write_run
+
+extract = partial(run_command, "alexnet_jax.features")
 
 
 def test_features_of_a_folder_are_saved_with_their_files_names(tmp_path):
@@ -21,13 +22,7 @@ def test_features_of_a_folder_are_saved_with_their_files_names(tmp_path):
     for name, image in zip("bca", images, strict=True):
         Image.fromarray(image).save(photos / f"{name}.png")
     argv = ["--workdir", workdir, "--output", output, "--layer=fc6", photos]
-    done = subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.features", *argv],
-        env=dict(os.environ, XLA_FLAGS=""),  # one device
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = extract(*argv)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{output}: fc6 of 3 images, 32 values each\n"
     with np.load(output) as saved:
@@ -35,16 +30,6 @@ def test_features_of_a_folder_are_saved_with_their_files_names(tmp_path):
         expected = extract_features(load_run(workdir), images[[2, 0, 1]], layer="fc6")
         np.testing.assert_allclose(saved["features"], expected, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "photos", "run"]
-
-
-def extract(*argv):
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.features", *argv],
-        env=dict(os.environ, XLA_FLAGS=""),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def test_several_layers_are_saved_under_their_names(tmp_path):

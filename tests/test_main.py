@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -23,19 +24,12 @@ from alexnet_jax.runs.health import plateau_warning
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.lock import locked
 from alexnet_jax.runs.workdir import load_run, save_config
+from tests.commands import run_command
 from tests.small import SMALL
 
+run = partial(run_command, "alexnet_jax.main")
+
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-def run(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.main", *flags],
-        env=dict(os.environ, XLA_FLAGS=""),  # one device
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def error_of(*flags):
@@ -126,36 +120,49 @@ def test_the_last_good_checkpoint_outlives_a_loss_that_is_no_number(tmp_path):
     assert load_run(tmp_path, which="best").step == 10
 
 
-def test_where_and_how_the_images_are_kept_and_augmented_changes_no_run(tmp_path):
-    def result(name, **changes):
-        """The log without wall-clock, and the biases of fc8, which begin at 0."""
-        config = small()
-        config.num_epochs = 1
-        config.augmentation.color = "std"
-        config.hand_changes = ((0.5, {"color_strength": 0.5}),)
-        config.update(changes)
-        train(config, tmp_path / name)
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        rows = [json.loads(line) | {"images_per_second": 0} for line in lines]
-        params = load_run(tmp_path / name, which="last").state.params
-        return rows, np.asarray(params["fc8"]["bias"])
+def log_and_biases(workdir, **changes):
+    """Of an epoch: the log without wall-clock, and the biases of fc8, which begin at 0."""
+    config = small()
+    config.num_epochs = 1
+    config.augmentation.color = "std"
+    config.hand_changes = ((0.5, {"color_strength": 0.5}),)
+    config.update(changes)
+    train(config, workdir)
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"images_per_second": 0} for line in lines]
+    return rows, np.asarray(load_run(workdir, which="last").state.params["fc8"]["bias"])
 
-    rows, biases = result("host")
-    for name, changes in {
-        "none": {"cache": "none"},
-        "processes": {"cache": "none", "read_workers": 1},
-        "device": {"cache": "device"},
-    }.items():
-        found = result(name, **changes)
-        assert found[0] == rows
-        np.testing.assert_array_equal(found[1], biases)
-    for name, changes in {  # other programs, so other roundings
-        "augmented on the host": {"augment": "host"},
-        "four a call": {"cache": "device", "steps_per_call": 4},
-    }.items():
-        found = result(name, **changes)
-        assert [row["step"] for row in found[0]] == [row["step"] for row in rows]
-        np.testing.assert_allclose(found[1], biases, rtol=1e-3, atol=1e-6)
+
+@pytest.fixture(scope="module")
+def read_on_the_host(tmp_path_factory, quick_compilation):
+    return log_and_biases(tmp_path_factory.mktemp("host"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cache": "device"},
+        pytest.param({"cache": "none"}, marks=pytest.mark.slow),
+        pytest.param({"cache": "none", "read_workers": 1}, marks=pytest.mark.slow),
+    ],
+)
+def test_where_the_images_are_kept_changes_no_run(tmp_path, read_on_the_host, changes):
+    rows, biases = log_and_biases(tmp_path, **changes)
+    assert rows == read_on_the_host[0]
+    np.testing.assert_array_equal(biases, read_on_the_host[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": "host"},
+        pytest.param({"cache": "device", "steps_per_call": 4}, marks=pytest.mark.slow),
+    ],
+)
+def test_other_programs_change_a_run_by_rounding_alone(tmp_path, read_on_the_host, changes):
+    rows, biases = log_and_biases(tmp_path, **changes)
+    assert [row["step"] for row in rows] == [row["step"] for row in read_on_the_host[0]]
+    np.testing.assert_allclose(biases, read_on_the_host[1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

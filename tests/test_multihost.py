@@ -74,6 +74,7 @@ def one_process(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_lost_process_stops_the_other_and_the_run_goes_on_as_that_of_one(tmp_path, one_process):
     first, second = start_two(tmp_path)
@@ -103,7 +104,10 @@ def assert_same_velocity(*workdirs):
         assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("flag", ["--config.augment=host", "--config.cache=device"])
+@pytest.mark.parametrize(
+    "flag",
+    ["--config.cache=device", pytest.param("--config.augment=host", marks=pytest.mark.slow)],
+)
 def test_two_hosts_of_two_devices_see_the_images_of_one(tmp_path, one_process, flag):
     finish(*start_two(tmp_path, flag, devices=2))
     assert_same_velocity(tmp_path, one_process)

@@ -1,29 +1,20 @@
 """`python -m alexnet_jax.predict` as its user sees it."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands import run_command
 from tests.tiny_run import CLASS_NAMES, write_run
+
+predict = partial(run_command, "alexnet_jax.predict")
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("predict") / "run")
-
-
-def predict(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.predict", *map(str, arguments)],
-        env=dict(os.environ, XLA_FLAGS=""),  # one device
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def test_a_bad_image_is_named_and_the_others_are_predicted(workdir, tmp_path):

@@ -16,6 +16,7 @@ from absl import flags
 from alexnet_jax import prepare as prepare_command
 from alexnet_jax.data import workers
 from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
+from tests.commands import run_command
 from tests.fake_imagenet import make_2012, make_folder
 
 
@@ -108,9 +109,8 @@ def test_the_command_ends_in_one_line_and_leaves_nothing(tmp_path):
     make_folder(tmp_path / "photos" / "train", ["ant"], 1)
     make_folder(tmp_path / "photos", ["Training"], 1)
     for options in (["folder", f"--folder={tmp_path}/photos", "--name=photos"], ["no_such_set"]):
-        command = [sys.executable, "-m", "alexnet_jax.prepare", f"--dataset={options[0]}"]
-        command += [*options[1:], f"--data_dir={tmp_path}/out"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        options = [f"--dataset={options[0]}", *options[1:], f"--data_dir={tmp_path}/out"]
+        done = run_command("alexnet_jax.prepare", *options)
         assert done.returncode == 1 and not done.stdout
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
         assert not (tmp_path / "out").exists()

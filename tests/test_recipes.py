@@ -2,24 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.commands import run_command
 
 DATA = os.environ.get("ALEXNET_DATA_DIR")  # before a fixture takes it away
 
 
 def train(workdir, *flags, timeout):
     """The rows of the finished run's log, and what was printed."""
-    command = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *flags]
-    done = subprocess.run(
-        command,
-        env=dict(os.environ, XLA_FLAGS=""),  # one device
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    done = run_command("alexnet_jax.main", f"--workdir={workdir}", *flags, timeout=timeout)
     assert done.returncode == 0, done.stderr
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines], done.stdout

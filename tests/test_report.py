@@ -1,22 +1,13 @@
 """`python -m alexnet_jax.report` as its user sees it; the page itself is tested in inspect/."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
+from tests.commands import run_command
 from tests.tiny_run import write_run
 
-
-def report(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.report", *map(str, arguments)],
-        env=dict(os.environ, XLA_FLAGS=""),  # one device
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+report = partial(run_command, "alexnet_jax.report")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """The layer table: every number of the published nets, for every preset."""
 
-import subprocess
-import sys
-
 import pytest
 
 from alexnet_jax import alexnet
 from alexnet_jax.models.layer_table import format_table, layer_table
 from alexnet_jax.models.presets import PRESETS
+from tests.commands import run_command
 
 # layer: output, parameters, neurons, MACs; the authors' layers-145.
 PAPER = {
@@ -123,7 +121,6 @@ def test_table_ends_with_the_totals():
 
 
 def test_unknown_preset_gives_one_line():
-    command = [sys.executable, "-m", "alexnet_jax.summary", "--preset=orignal"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = run_command("alexnet_jax.summary", "--preset=orignal")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: unknown preset 'orignal'; did you mean 'original'?"

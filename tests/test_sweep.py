@@ -9,6 +9,7 @@ import pytest
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.metrics_log import read_metrics
 from experiments import harness, sweep
+from tests.commands import run_command
 
 RECIPE = """
 from alexnet_jax.configs import digits
@@ -84,6 +85,7 @@ def test_an_index_trains_one_setting(tmp_path, recipe):
     assert len(table(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_search_one_study(tmp_path, recipe):
     workers = [start(tmp_path, recipe, "--trials=4") for _ in range(2)]
     trained = finish(*workers)
@@ -116,10 +118,11 @@ def test_two_workers_of_ray_compile_once_each(tmp_path, recipe):
     ],
 )
 def test_what_cannot_run_ends_in_one_line(tmp_path, recipe, flags, message):
-    process = start(tmp_path, recipe, *flags)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
+    flags = [f"--workdir={tmp_path}", f"--config={recipe}", *flags]
+    ended = run_command("experiments.sweep", *flags)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ") and message in ended.stderr
+    assert ended.stderr.count("\n") == 1
     assert not list(tmp_path.glob("runs/*"))
 
 

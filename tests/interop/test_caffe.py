@@ -8,14 +8,13 @@ no code with the package.
 import os
 import pickle
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from alexnet_jax import load_run
 from alexnet_jax.interop import caffe, checked, read_caffe, write_run
+from tests.commands import run_command
 
 SIDE = 99  # the smallest image that leaves more than a pixel: 99 -> 23 -> 11 -> 5 -> 2
 WIDTHS = (8, 12, 12, 12, 8)
@@ -323,12 +322,12 @@ def test_the_run_predicts_what_caffe_would(tmp_path):
 def test_the_command_prints_what_it_did(tmp_path):
     path = write(tmp_path / "a.caffemodel", random_blobs(), name="AlexNet")
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ntoy poodle\n")
-    command = [sys.executable, "-m", "alexnet_jax.convert", f"--weights={path}"]
     flags = [f"--workdir={tmp_path / 'run'}", f"--classes={tmp_path / 'names.txt'}"]
-    ended = subprocess.run([*command, *flags], capture_output=True, text=True)
+    command = ["alexnet_jax.convert", f"--weights={path}", *flags]
+    ended = run_command(*command)
     assert ended.returncode == 0, ended.stderr
     assert re.search("conv1 +11x11x3x8 +8 +transposed, BGR made RGB", ended.stdout)
     assert load_run(tmp_path / "run").class_names[-1] == "toy poodle"
-    again = subprocess.run([*command, *flags], capture_output=True, text=True)
+    again = run_command(*command)
     assert again.returncode == 1
     assert again.stderr.startswith("error: ") and again.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -31,8 +32,11 @@ from alexnet_jax.interop import (
 from alexnet_jax.interop.tensors import read_tensors, write_tensors
 from alexnet_jax.runs.recipe import build_model
 from alexnet_jax.runs.workdir import Run
+from tests.commands import run_command
 from tests.interop.test_caffe import convolve, mutations, pool
 from tests.tiny_run import write_run
+
+convert = partial(run_command, "alexnet_jax.convert")
 
 ROOT = Path(__file__).parents[2]
 STORED, SIDE = 104, 96  # 96 leaves 2x2 pixels for fc6
@@ -251,16 +255,6 @@ def test_a_damaged_program_is_one_line(tmp_path):
 
 
 # --- kept only if it proves itself ----------------------------------------------------------------
-
-
-def convert(*argv):
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.convert", *map(str, argv)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize(

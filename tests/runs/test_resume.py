@@ -62,13 +62,20 @@ def undisturbed(tmp_path_factory):
     return workdir, rows
 
 
-def test_killed_interrupted_and_terminated_it_ends_as_the_undisturbed_run(tmp_path, undisturbed):
+@pytest.mark.parametrize(
+    "stops",
+    [
+        [(signal.SIGTERM, 6)],
+        pytest.param([(signal.SIGINT, 5), (signal.SIGTERM, 8)], marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_stopped_it_ends_as_the_undisturbed_run(tmp_path, undisturbed, stops):
     process = start(tmp_path)
     assert wait_for_lines(process, tmp_path, 2)
     process.kill()
     process.communicate()
 
-    for number, lines in [(signal.SIGINT, 5), (signal.SIGTERM, 8)]:
+    for number, lines in stops:
         process = start(tmp_path)
         assert wait_for_lines(process, tmp_path, lines)
         process.send_signal(number)
