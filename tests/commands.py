@@ -32,7 +32,7 @@ def run_command(module, *arguments, timeout=300):
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "out"), Path(folder, "err")
         arguments = [str(argument) for argument in arguments]
-        environment = dict(os.environ, XLA_FLAGS="")
+        environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
         process = _FORKS.Process(
             target=_run, args=(module, arguments, environment, os.getcwd(), output, errors)
         )

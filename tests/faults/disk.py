@@ -100,14 +100,14 @@ def _full_while_preparing(scale: Scale) -> Row:
 
 
 def _full_while_reporting(scale: Scale, run: Path) -> Row:
-    row, rng = Row("disk full while writing a report or features"), scale.rng("report")
-    for turn in range(scale.times(6)):
+    row, rng = Row("disk full while writing a report, features or an export"), scale.rng("report")
+    names = {"report": "page.html", "features": "features.npz", "convert": "net.safetensors"}
+    for turn in range(scale.times(9)):
         folder = scale.new("disk")
         with mounted(folder, round(rng.uniform(1, 8_000))):  # less than either takes
-            name = ("page.html", "features.npz")[turn % 2]
-            command = ("report", "features")[turn % 2]
-            flags = (f"--workdir={run}", f"--output={folder / name}")
-            flags += ("--split=test",) if command == "features" else ()
+            command = list(names)[turn % len(names)]
+            flags = (f"--workdir={run}", f"--output={folder / names[command]}")
+            flags += () if command == "report" else ("--split=test",)
             status, _, errors = ended(start(command, *flags))
             row.tried += 1
             row.check(told(status, errors, folder), f"{command} {status}: {errors[-400:]}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from alexnet_jax import interop
 from alexnet_jax.data.images import ImageError, decode_image
 from alexnet_jax.runs.transfer import load_weights
 from tests.faults.base import Row, Scale, ended, make_photographs, start
@@ -28,14 +29,15 @@ def faults(scale: Scale) -> Iterator[Row]:
     """Mutated images by format, mutated weights, and archives that are traps."""
     for name in FORMATS:
         yield _in_a_process(scale, "images", name)
-    yield _in_a_process(scale, "weights", "npz")
+    for name in WEIGHTS:
+        yield _in_a_process(scale, "weights", name)
     yield _archives(scale)
 
 
 def _in_a_process(scale: Scale, kind: str, name: str) -> Row:
     """Counts in a process of its own, that a crash or a bomb does not end this one."""
     number, what = (20_000 // len(FORMATS), "image") if kind == "images" else (2_000, "weights")
-    row = Row(f"a mutated {name} file, as {what}")
+    row = Row(f"a mutated {name}, as {what}")
     given = [kind, name, str(scale.times(number)), str(scale.seed), str(scale.folder)]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.faults.files", *given], capture_output=True, text=True
@@ -77,27 +79,68 @@ def _image(name: str) -> bytes:
     return file.getvalue()
 
 
-def _weights() -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, **{"conv1/kernel": np.ones((11, 11, 3, 4)), "conv1/bias": np.ones(4)})
-    return file.getvalue()
+def _write_npz(path: Path) -> None:
+    np.savez_compressed(path, **{"conv1/kernel": np.ones((11, 11, 3, 4)), "conv1/bias": np.ones(4)})
+
+
+def _write_caffe(path: Path) -> None:
+    from tests.interop import test_caffe
+
+    if path.suffix == ".npy":
+        test_caffe.write_dictionary(path, test_caffe.random_blobs())
+    else:
+        test_caffe.write(path, test_caffe.random_blobs(), name="AlexNet")
+
+
+def _write_authors(path: Path) -> None:
+    from tests.interop import test_authors
+
+    saved = test_authors.save(path.parent / "ConvNet__x", test_authors.trained())
+    next(entry for entry in saved.iterdir()).rename(path)
+
+
+def _write_ours(path: Path) -> None:
+    from tests.interop.test_exported import a_run
+
+    interop.write_weights(a_run(), path)
+
+
+def _write_pytorch(path: Path) -> None:
+    from tests.interop.test_exported import a_run
+
+    interop.write_pytorch(a_run(), path)
+
+
+# Name of the file -> what writes a good one, what reads it.
+WEIGHTS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
+    "weights.npz": (_write_npz, load_weights),
+    "net.caffemodel": (_write_caffe, interop.read_caffe),
+    "net.npy": (_write_caffe, interop.read_caffe),
+    "90.1000": (_write_authors, interop.read_authors),
+    "ours.safetensors": (_write_ours, interop.read_state_dict),
+    "pytorch.safetensors": (_write_pytorch, interop.read_state_dict),
+}
 
 
 def _count(kind: str, name: str, number: int, seed: int, folder: Path) -> dict[str, Any]:
     """Reads mutated files; what took too long, or raised anything but its own error, failed."""
     rng = random.Random(f"{seed} {kind} {name}")
-    path = folder / f"mutated.{name}"
-    content = _image(name) if kind == "images" else _weights()
 
-    def read_image(data: bytes) -> None:
-        decode_image(data, 64, upright=True)
-
-    def read_weights(data: bytes) -> None:
+    def read(data: bytes) -> None:
+        if kind == "images":
+            decode_image(data, 64, upright=True)
+            return
         path.write_bytes(data)
-        load_weights(path)
+        read_weights(path)
 
-    read: Callable[[bytes], None] = read_image if kind == "images" else read_weights
     told: type[Exception] = ImageError if kind == "images" else ValueError
+    if kind == "images":
+        content = _image(name)
+    else:
+        write, read_weights = WEIGHTS[name]
+        path = folder / name
+        write(path)
+        content = path.read_bytes()
     read(content)
     # What is mapped now, and as much again as the largest picture that is allowed may take.
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * 4096

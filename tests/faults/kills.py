@@ -1,12 +1,14 @@
 """Killed and stopped at any moment, the same command ends as if nothing had been."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 
+from alexnet_jax.runs.workdir import load_run
 from tests.faults.base import (
     Row,
     Scale,
@@ -34,6 +36,7 @@ def faults(scale: Scale) -> Iterator[Row]:
     yield _disturbed(scale, "SIGINT twice while training", twice, 20, undisturbed, whole)
     yield _killed_preparing(scale)
     yield _killed_report(scale, undisturbed)
+    yield _killed_converting(scale, undisturbed)
 
 
 def _disturbed(
@@ -147,4 +150,52 @@ def _killed_report(scale: Scale, run: Path) -> Row:
     row.check(status == 0, f"did not go on: {errors[-300:]}")
     row.check(not list(run.glob("*.tmp")) and not list(run.glob(".*report*")), "leftovers")
     page.unlink()
+    return row
+
+
+def _killed_converting(scale: Scale, run: Path) -> Row:
+    """Out into a file and in again as a run: each is there whole, or not at all."""
+    row, rng = Row("SIGKILL while converting"), scale.rng("convert")
+
+    def out(path: Path) -> Popen:
+        return start("convert", f"--workdir={run}", f"--output={path}", "--split=test")
+
+    def back(path: Path, workdir: Path) -> Popen:
+        return start("convert", f"--weights={path}", f"--workdir={workdir}")
+
+    whole = scale.new("net.safetensors")
+    began = time.monotonic()
+    status, _, errors = ended(out(whole))
+    assert status == 0, errors
+    status, _, errors = ended(back(whole, whole.with_name("run")))
+    assert status == 0, errors
+    seconds = time.monotonic() - began
+    expected = {path.name for path in whole.parent.iterdir()}
+    for turn in range(scale.times(10)):
+        path = scale.new(whole.name)
+        workdir = path.with_name("run")
+        if turn % 2:  # the way in, from a file that is whole
+            for part in whole.parent.glob(f"{whole.name}*"):
+                shutil.copy(part, path.parent)
+        process = back(path, workdir) if turn % 2 else out(path)
+        time.sleep(rng.uniform(0, seconds / 2))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            row.tried += 1
+        process.communicate()
+        if turn % 2:
+            row.check(not workdir.exists() or load_run(workdir).step, "half a run")
+        elif path.exists():
+            row.check(path.read_bytes() == whole.read_bytes(), "half a file")
+        began = time.monotonic()
+        if not path.exists():
+            status, _, errors = ended(out(path))
+            row.check(status == 0, f"did not go on: {errors[-300:]}")
+        if not workdir.exists():
+            status, _, errors = ended(back(path, workdir))
+            row.check(status == 0, f"did not go on: {errors[-300:]}")
+        row.seconds.append(time.monotonic() - began)
+        left = {entry.name for entry in path.parent.iterdir()}
+        row.check(expected <= left, f"missing: {expected - left}")
+    row.note = "a file or a run is there whole, or not at all; the same command makes it"
     return row

@@ -490,6 +490,7 @@ def test_what_does_not_fit_is_named(tmp_path, net, message):
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, count):
     path = save(tmp_path / "ConvNet__x", trained()) / "90.1000"
     content = path.read_bytes()
+    checked(read_authors(path))
     rng = np.random.default_rng(0)
     for _ in range(count):
         data = bytearray(content)

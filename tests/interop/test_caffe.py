@@ -161,19 +161,24 @@ def test_the_order_of_norm_and_pool_makes_a_difference():
     assert np.abs(one - other).max() > 1e-3 * np.abs(one).max()
 
 
-def test_the_dictionary_gives_what_the_model_gives(tmp_path):
-    blobs = random_blobs()
+def write_dictionary(path, blobs):
+    """As `bvlc_alexnet.npy`: kernels and rows pixel by pixel, channels together."""
     side, channels = 2, WIDTHS[4]
     dictionary = {}
     for layer, (kernel, bias) in blobs.items():
         kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
-        if layer == "fc6":  # row by row, all channels of a pixel together
+        if layer == "fc6":
             kernel = kernel.reshape(channels, side, side, -1).transpose(1, 2, 0, 3)
             kernel = kernel.reshape(channels * side * side, -1)
         dictionary[layer] = [kernel, bias]
-    np.save(tmp_path / "bvlc_alexnet.npy", dictionary)
+    np.save(path, dictionary)
+    return path
+
+
+def test_the_dictionary_gives_what_the_model_gives(tmp_path):
+    blobs = random_blobs()
     expected = read_caffe(write(tmp_path / "a.caffemodel", blobs, name="AlexNet"))
-    found = read_caffe(tmp_path / "bvlc_alexnet.npy")
+    found = read_caffe(write_dictionary(tmp_path / "bvlc_alexnet.npy", blobs))
     assert found.preset == "caffe"
     for layer in caffe.LAYERS:
         for name in ("kernel", "bias"):
@@ -284,9 +289,10 @@ def mutations(content, count, seed=0):
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, suffix, count):
     path = tmp_path / f"a{suffix}"
     if suffix == ".npy":
-        np.save(path, {layer: list(arrays) for layer, arrays in random_blobs().items()})
+        write_dictionary(path, random_blobs())
     else:
         write(path, random_blobs(), name="AlexNet")
+    read_caffe(path)
     for content in mutations(path.read_bytes(), count):
         path.write_bytes(content)
         try:

@@ -320,6 +320,7 @@ def test_wrong_flags_are_told_in_a_line(tmp_path, monkeypatch, argv, message):
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, write, count):
     path = tmp_path / "net.safetensors"
     write(a_run(), path)
+    read_state_dict(path)
     for content in mutations(path.read_bytes(), count):
         path.write_bytes(content)
         try:
