@@ -27,14 +27,20 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(list(_LIBRARIES))
 
 
+def on_devices(count):
+    """The environment for a process of so many simulated devices."""
+    others = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    flags = [*others, f"--xla_force_host_platform_device_count={count}"]
+    return dict(os.environ, XLA_FLAGS=" ".join(flags))
+
+
 def run_command(module, *arguments, timeout=300):
     """`python -m module arguments…` on one device: `subprocess.CompletedProcess`, its text read."""
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "out"), Path(folder, "err")
         arguments = [str(argument) for argument in arguments]
-        environment = dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0")
         process = _FORKS.Process(
-            target=_run, args=(module, arguments, environment, os.getcwd(), output, errors)
+            target=_run, args=(module, arguments, on_devices(1), os.getcwd(), output, errors)
         )
         process.start()
         process.join(timeout)

@@ -1,11 +1,17 @@
-"""Eight simulated devices for every test, and one compilation cache; set before jax starts."""
+"""Eight simulated devices for every test, and one compilation cache; set before jax starts.
+
+`make test` compiles in half the time, to slower code (QUICK in the Makefile); `make test-slow`
+compiles everything as users have it.
+"""
 
 import os
 import tempfile
 
 import pytest
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+DEVICES = "--xla_force_host_platform_device_count"
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests, their worker processes and the commands they start compile the same few programs.
 cache = os.path.join(tempfile.gettempdir(), f"alexnet_jax_tests_{os.getuid()}")

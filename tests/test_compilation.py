@@ -25,6 +25,7 @@ from alexnet_jax.compilation import Compiled, compiled, compiler_options, keep_p
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.models.layer_table import layer_table
 from tests.models.test_alexnet import small_model
+from tests.tiers import slow
 
 STORED, BATCH = 70, 2
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -90,7 +91,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["train_steps", "predict", *slow("train", "eval")])
 def test_a_step_is_the_same_inside_jit_and_scan(steps, name):
     step, arguments = steps[name]
     expected = step(*copied(arguments))
@@ -107,7 +108,7 @@ def test_a_step_is_the_same_inside_jit_and_scan(steps, name):
     assert_same(jax.tree.map(lambda x: x[0], scanned), expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["train", "eval", *slow("train_steps", "predict")])
 def test_a_step_is_mapped_inside_jit_and_by_itself(steps, name):
     step, (state, *others) = steps[name]
     expected = step(jax.tree.map(jnp.copy, state), *others)
@@ -250,13 +251,15 @@ def expected(quick):
     return everything()
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", ["x64", "rbg", *slow("strict_dtypes", "strict_ranks", "unsafe_rbg")]
+)
 def test_no_setting_of_jax_changes_a_number_or_a_draw(expected, name):
     with SETTINGS[name]():
         assert_same(everything(), expected)
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("impl", ["rbg", *slow("threefry2x32")])
 def test_no_mesh_changes_a_draw_under_any_generator(expected, impl):
     with jax.default_prng_impl(impl):
         assert_same(everything(make_mesh(data=2, model=1)), expected)

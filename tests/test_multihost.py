@@ -1,7 +1,6 @@
 """Two processes on loopback train as one, and one that is lost stops the other."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -15,6 +14,7 @@ import pytest
 
 from alexnet_jax.parallel import HEARTBEAT_SECONDS
 from alexnet_jax.runs.workdir import load_run
+from tests.commands import on_devices
 
 LOST = rf"error: process 0 stops, process 1 \({socket.gethostname()}\) was lost \(.*\); start .*"
 
@@ -32,12 +32,10 @@ RUN = [
 
 
 def start(workdir, *flags, devices=1):
-    """The training command with devices of its own; compiled fast, not to be fast."""
-    options = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": options}
+    """The training command with devices of its own."""
     command = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *RUN, *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, **pipes)
+    return subprocess.Popen(command, env=on_devices(devices), text=True, **pipes)
 
 
 def start_two(workdir, *flags, devices=1):

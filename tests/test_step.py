@@ -199,7 +199,7 @@ def test_multipliers_reach_the_update(model, quick_compile):
     assert not np.array_equal(state.params["fc8"]["kernel"], start["fc8"]["kernel"])
 
 
-@pytest.mark.parametrize("on_mesh", [False, True])
+@pytest.mark.parametrize("on_mesh", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quick_compile):
     mesh = make_mesh(data=2, model=2) if on_mesh else None
     settings = Augmentation(mean=MEAN)

@@ -79,6 +79,7 @@ def test_two_processes_share_a_sweep_and_nothing_is_trained_twice(tmp_path, reci
     assert (tmp_path / "sweep.png").exists()
 
 
+@pytest.mark.slow
 def test_an_index_trains_one_setting(tmp_path, recipe):
     (line,) = finish(start(tmp_path, recipe, "--sweep_index=3"))
     assert line.startswith("learning_rate 0.02: seed 1")
@@ -136,6 +137,7 @@ def test_a_setting_ends_as_the_training_command_does(tmp_path, base):
     assert found["test"]["center"]["top1_error"] == pytest.approx(rows["test"]["top1_error"])
 
 
+@pytest.mark.slow
 def test_another_architecture_has_programs_of_its_own(tmp_path, base, quick_compilation):
     settings = [{"model.lrn": lrn, "seed": seed} for lrn in (True, False) for seed in (0, 1)]
     results = sweep.Sweep(base, tmp_path).train(settings)

@@ -60,7 +60,7 @@ def test_layers_of_the_paper(side, taps, stride, pad, channels, features, groups
     equals_sum_over_taps(convolution, x, kernel, stride, pad, groups)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(data=st.data(), taps=st.integers(1, 5), batch=st.integers(1, 3), channels=st.integers(1, 4))
 def test_maps_tiles_and_margins_of_any_size(data, taps, batch, channels):
     tile = data.draw(st.integers(1, winograd.MOST_INPUTS + 1 - taps))

@@ -457,6 +457,7 @@ def test_bfloat16_gives_float32_logits_near_the_exact_ones():
 # --- elsewhere ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flax_nnx_takes_the_net_training_included():
     """The bridge gives what Linen's `apply` gives."""
     model = small_model("paper")

@@ -27,6 +27,7 @@ from alexnet_jax import alexnet, create_train_state, make_mesh, parallel
 from alexnet_jax.runs import checkpoint
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.digest import digest
+from tests.commands import on_devices
 
 
 class State(NamedTuple):
@@ -486,7 +487,7 @@ def test_two_processes_write_one_checkpoint(tmp_path):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path), address, str(index)],
-            env=dict(os.environ, XLA_FLAGS=""),
+            env=on_devices(1),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -1,7 +1,6 @@
 """A run that was stopped, however, and started again is the same run."""
 
 import json
-import os
 import random
 import re
 import shutil
@@ -13,13 +12,14 @@ import time
 import pytest
 
 from alexnet_jax.runs.metrics_log import MetricsLog
+from tests.commands import on_devices
 from tests.small import SMALL
 
 
 def start(workdir, *flags):
     return subprocess.Popen(
         [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *SMALL, *flags],
-        env=dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0"),  # one device
+        env=on_devices(1),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -89,6 +89,7 @@ def test_killed_and_stopped_it_ends_as_the_undisturbed_run(tmp_path, undisturbed
     assert metrics(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_passed_over_or_with_strict_refused(tmp_path, undisturbed):
     workdir = tmp_path / "run"
     shutil.copytree(undisturbed[0], workdir)
