@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import augment, parallel
+from alexnet_jax import augment, parallel, vitals
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
 from alexnet_jax.compilation import compiled, compiler_options
 from alexnet_jax.models.layers import Network
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 Batch = Mapping[str, Any]
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]  # name -> float32 array, and "vitals" where they are watched
 Rule = Callable[..., optax.GradientTransformation]  # of fields of `Hyperparameters`, by name
 
 METRICS = ("loss", "top1_error", "top5_error")  # nats, and shares of the images
@@ -143,6 +143,7 @@ def make_train_step(
     rule: Rule = update_rule,
     mesh: Mesh | None = None,
     max_traces: int | None = None,
+    watch_every: int = 0,
 ) -> TrainStep:
     """Builds the jitted step `(state, batch, hparams) -> (state, metrics)`; the state is donated.
 
@@ -163,12 +164,15 @@ def make_train_step(
       mesh: devices to run on, from `make_mesh`; None is one device.
       max_traces: raise AssertionError where the step is compiled more often than this. chex
         counts by the function's name: `chex.clear_trace_counter()` comes before another model.
+      watch_every: take the network's vital signs (`alexnet_jax.vitals`) at the first update and
+        at every one whose number this divides: metric "vitals", zeros at the others. 0: never,
+        and the metric is not there.
 
     Raises:
       ValueError: the model cannot be split over the mesh; or, at a call, the images do not have
         three channels, are too small, or do not divide over the mesh.
     """
-    train_step = _train_step(model, augmentation, rule, mesh)
+    train_step = _train_step(model, augmentation, rule, mesh, watch_every)
     if max_traces is not None:
         train_step = chex.assert_max_traces(train_step, n=max_traces)
     return compiled(train_step, donate_argnums=0)
@@ -180,6 +184,7 @@ def make_train_steps(
     *,
     rule: Rule = update_rule,
     mesh: Mesh | None = None,
+    watch_every: int = 0,
 ) -> TrainSteps:
     """Builds jitted updates in one call, `(state, data, indices, hparams) -> (state, metrics)`.
 
@@ -189,7 +194,7 @@ def make_train_steps(
     is donated. Arguments and errors as in `make_train_step`. Slow on CPU, where XLA does not take
     its fast convolutions inside a loop.
     """
-    train_step = _train_step(model, augmentation, rule, mesh)
+    train_step = _train_step(model, augmentation, rule, mesh, watch_every)
     rows = None if mesh is None else NamedSharding(mesh, parallel.batch_spec(mesh))
 
     def train_steps(
@@ -218,13 +223,18 @@ def _rule_at(rule: Rule, hparams: Hyperparameters) -> optax.GradientTransformati
 
 
 def _train_step(
-    model: Any, augmentation: AugmentationProtocol | None, rule: Rule, mesh: Mesh | None
+    model: Any,
+    augmentation: AugmentationProtocol | None,
+    rule: Rule,
+    mesh: Mesh | None,
+    watch_every: int,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The function that `make_train_step` compiles."""
     parallel.check_mesh(model, mesh)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
     axes = parallel.axes_of(mesh)
     net = model.split(axes.towers)
+    watched = ["intermediates"] if watch_every else []
 
     def local_step(
         state: TrainState, batch: Batch, hparams: Hyperparameters
@@ -235,20 +245,33 @@ def _train_step(
         keys = augment.example_keys(state.key, state.step, axes.positions(here))
         images = augmentation.train(batch["image"], keys, hparams.color_strength)
 
-        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+        def mean_loss(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": axes.replicate(params)}
-            logits = net.apply(variables, images, train=True, dropout_keys=keys)
+            logits, kept = net.apply(
+                variables, images, train=True, dropout_keys=keys, mutable=watched
+            )
             scores = _float32_scores(jax.nn.log_softmax(logits), labels)
             # A factor of all losses, so that the whole gradient is NaN too.
             usable = _is_class(labels, model.num_classes).all()
             scores["loss"] *= jnp.where(usable, 1.0, jnp.nan)
-            return scores["loss"].sum() / count, scores
+            return scores["loss"].sum() / count, (scores, kept.get("intermediates", {}))
 
-        gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
+        gradients, (scores, sown) = jax.grad(mean_loss, has_aux=True)(state.params)
         transform = _rule_at(rule, hparams)
         updates, opt_state = transform.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
+        metrics: Metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
+        if watch_every:
+            metrics["vitals"] = vitals.vitals_if(
+                vitals.due(state.step + 1, watch_every),
+                net,
+                axes,
+                sown,
+                scores["loss"],
+                gradients,
+                updates,
+                state.params,
+            )
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     def train_step(

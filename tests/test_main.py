@@ -15,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alexnet_jax import alexnet
 from alexnet_jax.configs import digits
 from alexnet_jax.main import with_config_paths
 from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import saved_config
 from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.runs.health import plateau_warning
+from alexnet_jax.runs.health import Health
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.lock import locked
+from alexnet_jax.runs.metrics_log import CLOCKED
 from alexnet_jax.runs.workdir import load_run, save_config
 from tests.commands import run_command
 from tests.small import SMALL
@@ -129,7 +131,7 @@ def log_and_biases(workdir, **changes):
     config.update(changes)
     train(config, workdir)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) | {"images_per_second": 0} for line in lines]
+    rows = [json.loads(line) | dict.fromkeys(CLOCKED, 0) for line in lines]
     return rows, np.asarray(load_run(workdir, which="last").state.params["fc8"]["bias"])
 
 
@@ -222,7 +224,8 @@ def test_a_config_is_a_shipped_name_or_a_file_of_ones_own(tmp_path):
     ],
 )
 def test_the_plateau_is_told_with_its_mends(step, loss, initialization, expected):
-    warning = plateau_warning(step, loss, 10, initialization)
+    model = alexnet("paper", num_classes=10, initialization=initialization)
+    warning = Health().of_loss(step, loss, model)
     if expected is None:
         assert warning is None
     else:

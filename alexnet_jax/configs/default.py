@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
     config.validate_every_epochs = 1.0
     config.best_metric = "top1_error"  # of the validation, or "loss"
     config.log_every_steps = 100
+    config.watch_every_steps = 0  # updates between looks at every layer's health; 0: none
     config.checkpoint_every_steps = placeholder(int)  # besides after each validation
     config.final_views = ("center", "ten")
     return config

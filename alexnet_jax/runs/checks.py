@@ -176,6 +176,7 @@ _TESTS: dict[str, Test] = {
     "validate_every_epochs": _real(0, MOST_EPOCHS, above=True),
     "best_metric": _one_of(*METRICS),
     "log_every_steps": _whole(1),
+    "watch_every_steps": _whole(0),
     "checkpoint_every_steps": _whole(1, empty=True),
     "final_views": _views,
 }

@@ -51,7 +51,8 @@ def final_test(
             say("Stopped during the final test; all training is saved, the same command tests.")
             raise SystemExit(stop.exit_status)
         epoch = run.step / recipe.epoch_steps
-        log.write(run.step, epoch, views.log_name, measured.means, None, measured.images_per_second)
+        rate = measured.images_per_second
+        log.write(run.step, epoch, views.log_name, measured.means, None, images_per_second=rate)
         title = views.log_name.replace("_", " ")
         say(f"{title}, checkpoint {run.step:,}: {meter.describe(measured.means)}")
         results[views.log_name] = measured.means

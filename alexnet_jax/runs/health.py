@@ -1,4 +1,4 @@
-"""Whether a run is well: numbers that are not finite, and the plateau of a slow start."""
+"""Whether a run is well: numbers that are not finite, layers that cannot learn, hungry updates."""
 
 import math
 from pathlib import Path
@@ -7,8 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from alexnet_jax.models.layers import Network
+from alexnet_jax.vitals import Vitals
+
 # A validation loss within 2% of ln K after so many steps is no slow start but the plateau.
 PLATEAU_STEPS = 300
+# A layer with this share of dead units, or an update of this many times its weights, is unwell.
+DEAD, LARGEST_UPDATE = 0.9, 1.0
+# A layer with this part of the last one's gradient starves, as do updates that wait this share.
+STARVED, STARVING = 1e-3, 0.5
+LEAST_SECONDS = 5.0
 
 
 @jax.jit
@@ -36,16 +44,72 @@ def not_finite(fact: str, step: int, kept: int | None, workdir: Path) -> Floatin
     )
 
 
-def plateau_warning(step: int, loss: float, num_classes: int, initialization: str) -> str | None:
-    """What to say of a validation loss (nats) that sits at chance; None where it does not."""
-    chance = math.log(num_classes)
-    if step < PLATEAU_STEPS or abs(loss - chance) >= 0.02 * chance:
-        return None
-    remedies = ["a larger --config.learning_rate"]
-    if initialization != "original":
-        remedies.insert(0, "--config.model.initialization=original")
-    return (
-        f"warning: the validation loss sits at ln {num_classes} = {chance:.3f}, chance level: the "
-        f"known plateau of small initial weights. If it stays, start another --workdir with "
-        f"{' or '.join(remedies)}; check that pixels are 0-255 with the mean subtracted."
-    )
+class Health:
+    """What to say of a run that is not well; the same thing of the same layer once."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str, str]] = set()
+        self._signs: Vitals | None = None
+
+    def of_vitals(self, step: int, signs: Vitals) -> list[str]:
+        """Warnings about the vital signs of update `step`."""
+        self._signs = signs
+        found = []
+        for layer, values in signs["layers"].items():
+            if values.get("dead", 0) >= DEAD and self._first("dead", layer):
+                found.append(
+                    f"warning: at step {step:,} {values['dead']:.0%} of {layer}'s units are zero "
+                    "for every image of the batch, and learn no more: lower "
+                    "--config.learning_rate, or begin with larger biases "
+                    "(--config.model.hidden_bias)"
+                )
+            if not values["update"] < LARGEST_UPDATE and self._first("update", layer):
+                found.append(
+                    f"warning: update {step:,} changes {layer} by {values['update']:.3g} times its "
+                    "own size; lower --config.learning_rate, or add "
+                    "--config.schedule.warmup_epochs"
+                )
+        return found
+
+    def of_input(self, waited: float, seconds: float, images_per_second: float) -> str | None:
+        """A warning where updates wait for images most of the time, long enough to tell."""
+        if seconds < LEAST_SECONDS or waited < STARVING or not self._first("input", ""):
+            return None
+        return (
+            f"warning: {waited:.0%} of the time goes by waiting for images, which come at "
+            f"{images_per_second:,.0f} a second; prepare them as raw pixels "
+            "(python -m alexnet_jax.prepare --encoding=raw), keep them in memory "
+            "(--config.cache=host) or read with more processes (--config.read_workers)"
+        )
+
+    def of_loss(self, step: int, loss: float, model: Network) -> str | None:
+        """A warning where a validation loss (nats) sits at chance."""
+        chance = math.log(model.num_classes)
+        if step < PLATEAU_STEPS or abs(loss - chance) >= 0.02 * chance:
+            return None
+        remedies = ["a larger --config.learning_rate"]
+        if getattr(model, "initialization", "original") != "original":
+            remedies.insert(0, "--config.model.initialization=original")
+        return (
+            f"warning: the validation loss sits at ln {model.num_classes} = {chance:.3f}, chance "
+            f"level: the known plateau of small initial weights{self._starving()}. If it stays, "
+            f"start another --workdir with {' or '.join(remedies)}; check that pixels are 0-255 "
+            "with the mean subtracted."
+        )
+
+    def _starving(self) -> str:
+        """Which layers hardly any gradient reaches, in words."""
+        if self._signs is None:
+            return " (--config.watch_every_steps=100 shows which layers starve)"
+        layers = self._signs["layers"]
+        head = list(layers)[-1]
+        least = STARVED * layers[head]["gradient"]
+        starved = [name for name in layers if layers[name]["gradient"] < least]
+        if not starved:
+            return ""
+        return f"; {', '.join(starved)} starve, with gradients below {STARVED:g} of {head}'s"
+
+    def _first(self, what: str, layer: str) -> bool:
+        new = (what, layer) not in self._said
+        self._said.add((what, layer))
+        return new

@@ -1,13 +1,15 @@
-"""What the loop measures between two lines of the log: sums of the metrics, images per second."""
+"""What the loop measures between two lines of the log: sums of the metrics, health, speed."""
 
 import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
+from alexnet_jax import vitals
 from alexnet_jax.step import METRICS
 
 
@@ -32,13 +34,16 @@ def no_sums() -> dict[str, float]:
 class Meter:
     """Adds up the metrics of updates. They are read one call late, while the next update runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch_every: int = 0) -> None:
+        """`watch_every` is that of the steps."""
         self.latest = ""  # the last metrics read, in words
-        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._watch_every = watch_every
+        self._watched: list[tuple[int, vitals.Vitals]] = []
+        self._pending: tuple[int, Mapping[str, Any]] | None = None
         self._compiling = True
         self.restart()
 
-    def add(self, step: int, metrics: Mapping[str, jax.Array], images: int) -> None:
+    def add(self, step: int, metrics: Mapping[str, Any], images: int) -> None:
         """Takes note of updates just dispatched.
 
         Args:
@@ -63,7 +68,8 @@ class Meter:
             return dict(sums)
         last, values = self._pending
         self._pending = None
-        metrics = {name: np.atleast_1d(value) for name, value in jax.device_get(values).items()}
+        few = jax.device_get({name: values[name] for name in METRICS})
+        metrics = {name: np.atleast_1d(value) for name, value in few.items()}
         for step, loss in enumerate(metrics["loss"], start=last + 1 - len(metrics["loss"])):
             if not math.isfinite(loss):
                 raise NotFinite(loss, step)
@@ -72,17 +78,46 @@ class Meter:
             for value in metrics[name]:
                 total[name] += float(value)
         total["steps"] += len(metrics["loss"])
+        self._look(range(last + 1 - len(metrics["loss"]), last + 1), values)
         loss, *errors = (metrics[name][-1] for name in METRICS)
         self.latest = f"loss {loss:.3f}, errors {errors[0]:.1%} / {errors[1]:.1%}"
         return total
 
+    def _look(self, steps: range, values: Mapping[str, Any]) -> None:
+        """Fetches the vital signs of the updates that were watched."""
+        for at, step in enumerate(steps):
+            if self._watch_every and vitals.due(step, self._watch_every):
+                found = jax.device_get(values["vitals"])
+                one = jax.tree.map(lambda leaf, at=at: float(np.atleast_1d(leaf)[at]), found)
+                self._watched.append((step, one))
+
+    def watched(self) -> list[tuple[int, vitals.Vitals]]:
+        """Step and vital signs of the watched updates that were read since the last call."""
+        found, self._watched = self._watched, []
+        return found
+
     def restart(self) -> None:
         """Counts images and seconds from now on."""
-        self._images, self._since = 0, time.perf_counter()
+        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def rate(self) -> float:
         """Images per second of training since `restart`, without what was `paused`."""
-        return self._images / (time.perf_counter() - self._since)
+        return self._images / self.seconds()
+
+    def seconds(self) -> float:
+        """Of training since `restart`."""
+        return time.perf_counter() - self._since
+
+    def waited(self) -> float:
+        """Share of the time since `restart` that went by waiting for images."""
+        return self._waited / self.seconds()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time as waiting for images."""
+        started = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - started
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -7,14 +7,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import jax
+from flax.traverse_util import flatten_dict
 from tensorboardX import SummaryWriter
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.files import whole_file
 from alexnet_jax.step import METRICS
+from alexnet_jax.vitals import Vitals
 
 TEST_SPLITS = {views.log_name for views in VIEWS.values()}
 FILE = "metrics.jsonl"
+# Fields of a line that depend on the machine and the moment; all else is resumed exactly.
+CLOCKED = ("images_per_second", "input_wait", "mfu")
+# The split of the lines that hold vital signs instead of metrics.
+VITALS = "vitals"
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
@@ -41,8 +48,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:  # not JSON, or not even UTF-8
         return None
-    known = isinstance(row, dict) and {"step", "split", *METRICS} <= row.keys()
-    return row if known else None
+    if not (isinstance(row, dict) and {"step", "split"} <= row.keys()):
+        return None
+    wanted = {"layers"} if row["split"] == VITALS else {*METRICS}
+    return row if wanted <= row.keys() else None
 
 
 class MetricsLog:
@@ -115,27 +124,38 @@ class MetricsLog:
         split: str,
         means: Mapping[str, float],
         learning_rate: float | None,
-        images_per_second: float,
+        **clocked: float,
     ) -> None:
         """Appends one measurement: the means over `split` after `step` updates.
 
-        `learning_rate` is that of the last update, None where there was none.
+        `learning_rate` is that of the last update, None where there was none; `clocked` are of
+        `CLOCKED`.
         """
-        if self._board is None:
-            return
         row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "split": split}
         row |= {name: means[name] for name in METRICS}
-        row |= {"learning_rate": learning_rate, "images_per_second": round(images_per_second, 1)}
+        row |= {"learning_rate": learning_rate}
+        row |= {name: float(f"{value:.4g}") for name, value in clocked.items()}
+        self._append(row, {name: row[name] for name in (*METRICS, "learning_rate", *clocked)})
+
+    def write_vitals(self, step: int, epoch: float, signs: Vitals) -> None:
+        """Appends the vital signs of update `step`, of a net's whole batch."""
+        signs = jax.tree.map(lambda value: float(f"{value:.6g}"), signs)
+        row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "split": VITALS, **signs}
+        self._append(row, flatten_dict(signs, sep="/"))
+
+    def _append(self, row: dict[str, Any], scalars: Mapping[str, float | None]) -> None:
+        if self._board is None:
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        self.lines += split not in TEST_SPLITS
+        self.lines += row["split"] not in TEST_SPLITS
         if any(_same(row, test) for test in self._tests):  # the board has it already
             return
-        for name in (*METRICS, "learning_rate", "images_per_second"):
-            if row[name] is not None:
-                self._board.add_scalar(f"{split}/{name}", row[name], step)
+        for name, value in scalars.items():
+            if value is not None:
+                self._board.add_scalar(f"{row['split']}/{name}", value, row["step"])
         self._board.flush()
 
 
 def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(row[name] == other[name] for name in ("step", "split", *METRICS))
+    return all(row.get(name) == other[name] for name in ("step", "split", *METRICS))

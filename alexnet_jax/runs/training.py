@@ -27,7 +27,7 @@ from alexnet_jax.data.batches import batch_indices, train_batches
 from alexnet_jax.data.cache import OnDevice
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.records import Batch
-from alexnet_jax.runs import health, meter, transfer
+from alexnet_jax.runs import health, meter, throughput, transfer
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.metrics_log import MetricsLog
@@ -77,7 +77,9 @@ class Training:
         self.step = 0
         self.progress = Progress(self.schedule.initial_state(), validated=0, sums=meter.no_sums())
         self.state: TrainState
-        self.meter = meter.Meter()
+        self.watch_every = self.config.get("watch_every_steps", 0)  # not in earlier versions
+        self.meter = meter.Meter(self.watch_every)
+        self.health = health.Health()
 
     def run(self, stop: StopSignal, log: MetricsLog) -> None:
         """Trains from where the workdir stands to the end."""
@@ -85,6 +87,7 @@ class Training:
         with Checkpointer(self.workdir / "checkpoints") as self.checkpoints:
             self._start()
             most = self.config.steps_per_call
+            self.peak = throughput.peak_images_per_second(self.model, self.mesh)
             updates = self._one_by_one() if most == 1 else self._many_at_once(most)
             with self._progress_bar() as bar, contextlib.closing(updates):
                 self._validate_if_due()
@@ -100,7 +103,12 @@ class Training:
                         self._stop()
                     bar.update((self.step - before) * self.config.batch_size)
                     bar.set_description(f"epoch {self.epoch:.1f}/{self._epochs:.4g}")
-                    bar.set_postfix_str(self.meter.latest, refresh=False)
+                    bar.set_postfix_str(self._in_words(), refresh=False)
+
+    def _in_words(self) -> str:
+        """Loss, errors and speed of the last updates, for the progress bar."""
+        words = f"waits {self.meter.waited():.0%}, MFU {self.meter.rate() / self.peak:.0%}"
+        return ", ".join(filter(None, (self.meter.latest, words)))
 
     @property
     def epoch(self) -> float:
@@ -190,9 +198,13 @@ class Training:
         chex.clear_trace_counter()  # counts by name: an ensemble's networks would add up
         on_host = self.config.augment == "host"
         augmentation = AlreadyAugmented(self.augmentation) if on_host else self.augmentation
-        train_step = make_train_step(self.model, augmentation, mesh=self.mesh, max_traces=1)
+        train_step = make_train_step(
+            self.model, augmentation, mesh=self.mesh, max_traces=1, watch_every=self.watch_every
+        )
         with contextlib.closing(self._train_stream()) as batches:
-            for batch in batches:
+            while True:
+                with self.meter.waiting():
+                    batch = next(batches)
                 hparams = self.recipe.hyperparameters(self.step, self.progress.schedule)
                 self.state, metrics = train_step(self.state, batch, hparams)
                 self._count(1, metrics)
@@ -200,7 +212,9 @@ class Training:
 
     def _many_at_once(self, most: int) -> Generator[None]:
         """Makes updates in one compiled call: `most`, or fewer where something is due before."""
-        train_steps = make_train_steps(self.model, self.augmentation, mesh=self.mesh)
+        train_steps = make_train_steps(
+            self.model, self.augmentation, mesh=self.mesh, watch_every=self.watch_every
+        )
         size, config = len(self.data), self.config
         order = batch_indices(size, batch_size=config.batch_size, seed=config.seed)
         assert isinstance(self.data.source, OnDevice)  # the configuration's check has seen to it
@@ -224,7 +238,7 @@ class Training:
         every = [self.config.log_every_steps, self.recipe.validate_every]
         return every + [n for n in [self.config.checkpoint_every_steps] if n]
 
-    def _count(self, steps: int, metrics: dict[str, jax.Array]) -> None:
+    def _count(self, steps: int, metrics: dict[str, Any]) -> None:
         """Takes note of updates just dispatched. Their metrics are read while the next run."""
         self.step += steps
         self._read_metrics()
@@ -236,12 +250,27 @@ class Training:
             self.progress = self.progress._replace(sums=self.meter.summed(self.progress.sums))
         except meter.NotFinite as error:
             self._fail_as_not_finite(f"the loss is {error.loss}", error.step)
+        finally:
+            for step, signs in self.meter.watched():
+                self.log.write_vitals(step, step / self.recipe.epoch_steps, signs)
+                self.progress = self.progress._replace(lines=self.log.lines)
+                for warning in self.health.of_vitals(step, signs):
+                    self.say(warning)
 
     def _log_if_due(self) -> None:
         if self.step % self.config.log_every_steps and self.step != self.num_steps:
             return
         self._read_metrics()
-        self._write("train", meter.means(self.progress.sums), self.meter.rate())
+        waited, rate = self.meter.waited(), self.meter.rate()
+        self._write(
+            "train",
+            meter.means(self.progress.sums),
+            images_per_second=rate,
+            input_wait=waited,
+            mfu=rate / self.peak,
+        )
+        if warning := self.health.of_input(waited, self.meter.seconds(), rate):
+            self.say(warning)
         self.progress = self.progress._replace(sums=meter.no_sums())
         self.meter.restart()
 
@@ -268,15 +297,12 @@ class Training:
         """Logs a validation, lets the schedule see it, and saves."""
         if not math.isfinite(means["loss"]):
             self._fail_as_not_finite(f"the validation loss is {means['loss']}", self.step)
-        self._write("validation", means, images_per_second)
+        self._write("validation", means, images_per_second=images_per_second)
         self.say(
             f"epoch {self.epoch:6.1f}  step {self.step:>8,}  validation: {meter.describe(means)}"
             f"  rate {self._last_rate:g}"
         )
-        initialization = getattr(self.model, "initialization", "original")
-        if warning := health.plateau_warning(
-            self.step, means["loss"], self.model.num_classes, initialization
-        ):
+        if warning := self.health.of_loss(self.step, means["loss"], self.model):
             self.say(warning)
         schedule = self.schedule.update(self.progress.schedule, means["top1_error"])
         self.progress = self.progress._replace(schedule=schedule, validated=self.step)
@@ -293,8 +319,8 @@ class Training:
         """The learning rate of the last update."""
         return self.schedule.learning_rate(self.step - 1, self.progress.schedule)
 
-    def _write(self, split: str, means: Mapping[str, float], images_per_second: float) -> None:
-        self.log.write(self.step, self.epoch, split, means, self._last_rate, images_per_second)
+    def _write(self, split: str, means: Mapping[str, float], **clocked: float) -> None:
+        self.log.write(self.step, self.epoch, split, means, self._last_rate, **clocked)
         self.progress = self.progress._replace(lines=self.log.lines)
 
     def _save(self, best_metric: float | None) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from alexnet_jax.runs.metrics_log import CLOCKED
 from alexnet_jax.runs.workdir import load_run
 
 # 63 updates of a narrow net on digits: three validations, a checkpoint every seven updates.
@@ -132,7 +133,8 @@ def log_of(workdir: Path) -> list[dict]:
     """The lines of a run's log but for what a clock measured."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
-        row.pop("images_per_second")
+        for name in CLOCKED:
+            row.pop(name, None)
     return rows
 
 

@@ -14,7 +14,7 @@ def write(workdir, measured, begin=(0, 0), lines=None):
     with MetricsLog(workdir, writes=True) as log:
         warning = log.begin(*begin, lines)
         for step, split in measured:
-            log.write(step, step / 5, split, MEANS, 0.01, 100.0)
+            log.write(step, step / 5, split, MEANS, 0.01, images_per_second=100.0)
         return warning, log.lines
 
 

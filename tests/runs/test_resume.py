@@ -11,14 +11,23 @@ import time
 
 import pytest
 
-from alexnet_jax.runs.metrics_log import MetricsLog
+from alexnet_jax.runs.metrics_log import CLOCKED, MetricsLog
 from tests.commands import on_devices
 from tests.small import SMALL
+
+RUN = (*SMALL, "--config.watch_every_steps=7")
 
 
 def start(workdir, *flags):
     return subprocess.Popen(
-        [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *SMALL, *flags],
+        [
+            sys.executable,
+            "-m",
+            "alexnet_jax.main",
+            f"--workdir={workdir}",
+            *RUN,
+            *flags,
+        ],
         env=on_devices(1),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -33,10 +42,10 @@ def finish(process):
 
 
 def metrics(workdir):
-    """The lines of `metrics.jsonl` but for the one field that is wall-clock."""
+    """The lines of `metrics.jsonl` but for the fields that a clock measured."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert all(row.pop("images_per_second") >= 0 for row in rows)
+    assert all(row.pop(name, 0) >= 0 for row in rows for name in CLOCKED)
     return rows
 
 
@@ -133,7 +142,7 @@ def test_a_validation_whose_checkpoint_was_never_saved_is_measured_again(tmp_pat
     with MetricsLog(tmp_path, writes=True) as log:
         log.begin(0, validated=0)
         for step, split in [(5, "train"), (5, "validation"), (10, "train"), (10, "validation")]:
-            log.write(step, step / 5, split, means, 0.01, 100.0)
+            log.write(step, step / 5, split, means, 0.01, images_per_second=100.0)
         log.begin(10, validated=5)
     assert [(row["step"], row["split"]) for row in metrics(tmp_path)] == [
         (5, "train"),

@@ -549,6 +549,7 @@ ELSEWHERE = {
     "read_workers": "test_main.py: where and how the images are kept changes no run",
     "steps_per_call": "test_main.py: the same",
     "verify_data": "tests/data/test_shards.py",
+    "watch_every_steps": "test_vitals.py",
     "mesh.data": "test_parallel.py",
     "mesh.model": "test_parallel.py",
 }

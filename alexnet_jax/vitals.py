@@ -1,0 +1,150 @@
+"""A network's vital signs at an update: what every layer puts out, and how its weights move.
+
+They tell a net that learns from one that cannot: the plateau of small initial weights (section 5),
+units that no image activates, rates that are too large.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from alexnet_jax.models.layers import Activation, Layer, LocalResponseNorm, Network
+from alexnet_jax.models.network import sown_name
+from alexnet_jax.parallel import Axes
+
+Vitals = dict[str, Any]  # "loss_spread" and "layers": layer -> sign -> float32 scalar
+
+# In words, as the report says them.
+SIGNS = {
+    "mean": "mean of what the products give",
+    "deviation": "deviation of what the products give",
+    "dead": "share of units that no image of the batch activates",
+    "suppression": "share of the signal that neighbours take away in the norm",
+    "gradient": "length of the kernel's gradient",
+    "update": "length of the kernel's update, of the kernel's own",
+}
+
+
+def due(step: Any, every: int) -> Any:
+    """bool: whether the signs are taken at an update, `step` (int) of them done with it.
+
+    At the first, too: a net that begins badly shows it there.
+    """
+    return (step % every == 0) | (step == 1)
+
+
+def vitals_if(
+    wanted: jax.Array,
+    net: Network,
+    axes: Axes,
+    sown: Mapping[str, Any],
+    losses: jax.Array,
+    gradients: Mapping[str, Any],
+    updates: Mapping[str, Any],
+    params: Mapping[str, Any],
+) -> Vitals:
+    """The signs over the whole batch, the same on every device; zeros where they are not `wanted`.
+
+    Args:
+      wanted: bool, the same on every device.
+      net: the part of the network that one device has.
+      axes: of the mesh.
+      sown: what the pass over the batch has sown, as `LayeredNetwork` says.
+      losses: of each of this device's images, [B].
+      gradients, updates, params: of this device; the parameters before the update.
+    """
+    read = {
+        row.name: {name: sown[f"{row.name}_{name}"][0] for name in _names(row)}
+        for row in net.layers
+    }
+    kernels = [
+        {row.name: tree[row.name]["kernel"] for row in net.layers}
+        for tree in (gradients, updates, params)
+    ]
+    arguments = (read, losses, *kernels)
+
+    def measure(arguments: Any) -> Vitals:
+        read, losses, gradients, updates, params = arguments
+        layers = {}
+        for row in net.layers:
+            name = row.name
+            length = {
+                what: _length(tree[name], axes)
+                for what, tree in (("g", gradients), ("u", updates), ("w", params))
+            }
+            layers[name] = _signal(row, read[name], axes) | {
+                "gradient": length["g"],
+                "update": length["u"] / length["w"],
+            }
+        return {"loss_spread": _moments(losses, axes)[1], "layers": layers}
+
+    shapes = jax.eval_shape(measure, arguments)
+
+    def nothing(_: Any) -> Vitals:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    return lax.cond(wanted, measure, nothing, arguments)
+
+
+def _names(row: Layer) -> list[str]:
+    """What of a row's sown arrays is read: the products, the activation, the norm and its input."""
+    names, before = ["linear"], "linear"
+    for operation in row.operations:
+        name = sown_name(operation)
+        if isinstance(operation, LocalResponseNorm):
+            names += [before, name]
+        elif isinstance(operation, Activation):
+            names.append(name)
+        before = name
+    return list(dict.fromkeys(names))
+
+
+def _signal(row: Layer, read: Mapping[str, jax.Array], axes: Axes) -> dict[str, jax.Array]:
+    """The signs of what a layer puts out."""
+    mean, deviation = _moments(read["linear"], axes)
+    signs = {"mean": mean, "deviation": deviation}
+    before = "linear"
+    for operation in row.operations:
+        name = sown_name(operation)
+        if isinstance(operation, Activation) and operation.function == "relu":
+            largest = read[name].max(tuple(range(read[name].ndim - 1)))
+            if axes.data is not None:
+                largest = lax.pmax(largest, axes.data)
+            signs["dead"] = _mean_over((largest <= 0).mean(dtype=jnp.float32), axes.towers)
+        elif isinstance(operation, LocalResponseNorm):
+            left, whole = (_over(_size(read[x]), axes) for x in (name, before))
+            alone = whole * operation.k**-operation.beta  # what a unit without neighbours keeps
+            signs["suppression"] = 1 - left / jnp.maximum(alone, jnp.finfo(jnp.float32).tiny)
+        before = name
+    return signs
+
+
+def _moments(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation over all devices' values, of which each has as many."""
+    x = x.astype(jnp.float32)
+    mean = _over(x.mean(), axes)
+    return mean, jnp.sqrt(_over(((x - mean) ** 2).mean(), axes))
+
+
+def _size(x: jax.Array) -> jax.Array:
+    return jnp.abs(x.astype(jnp.float32)).mean()
+
+
+def _length(kernel: jax.Array, axes: Axes) -> jax.Array:
+    """Euclidean length of a kernel, both towers' together."""
+    square = (kernel.astype(jnp.float32) ** 2).sum()
+    return jnp.sqrt(square if axes.towers is None else lax.psum(square, axes.towers))
+
+
+def _over(value: jax.Array, axes: Axes) -> jax.Array:
+    """The mean over the devices."""
+    for axis in (axes.data, axes.towers):
+        value = _mean_over(value, axis)
+    return value
+
+
+def _mean_over(value: jax.Array, axis: str | None) -> jax.Array:
+    return value if axis is None else lax.pmean(value, axis)

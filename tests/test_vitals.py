@@ -1,0 +1,240 @@
+"""Vital signs: as NumPy finds them, on every mesh, in the log; and planted faults are named."""
+
+import json
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax import alexnet, vitals
+from alexnet_jax.augment import Augmentation
+from alexnet_jax.configs import digits
+from alexnet_jax.optimizer import update_rule
+from alexnet_jax.parallel import make_mesh
+from alexnet_jax.runs import health, training
+from alexnet_jax.runs.launch import train
+from alexnet_jax.runs.metrics_log import read_metrics
+from alexnet_jax.runs.throughput import peak_images_per_second, training_flops
+from alexnet_jax.step import (
+    Hyperparameters,
+    create_train_state,
+    make_train_step,
+    make_train_steps,
+    run_key,
+)
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SIDE = 67
+NET = alexnet(
+    "original",
+    image_size=SIDE,
+    conv_features=(8, 8, 8, 8, 8),
+    fc_features=(16, 16),
+    num_classes=10,
+    dropout_rate=0.0,
+)
+PLAIN = Augmentation(crop="center", flip=False, color="none")
+HPARAMS = Hyperparameters(learning_rate=0.01, weight_decay=0.0)
+
+
+def batch_of(count=4):
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8),
+        "label": np.arange(count, dtype=np.int32),
+    }
+
+
+def awake(state, dead_units=3):
+    """Weights of a size at which signals reach every layer; some units of conv3 never fire."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.1
+        return jax.device_put(np.float32(rng.normal(0, scale, leaf.shape)), leaf.sharding)
+
+    params = jax.tree.map(draw, state.params)
+    bias = np.array(params["conv3"]["bias"])
+    bias[:dead_units] = -1e6
+    params["conv3"]["bias"] = jax.device_put(bias, params["conv3"]["bias"].sharding)
+    return state.replace(params=params)
+
+
+def updated(shape=None, watch_every=5):
+    """An update's state before and after, and its metrics, on a mesh."""
+    mesh = None if shape is None else make_mesh(*shape)
+    step = make_train_step(NET, PLAIN, mesh=mesh, watch_every=watch_every)
+    before = awake(create_train_state(NET, run_key(0), mesh=mesh))
+    params = jax.device_get(before.params)
+    after, metrics = step(before, batch_of(), HPARAMS)
+    return params, jax.device_get(after.params), jax.device_get(metrics)
+
+
+@pytest.fixture(scope="module")
+def one_device(quick_compilation):
+    return updated()
+
+
+def test_they_are_those_that_numpy_finds(one_device):
+    before, after, metrics = one_device
+    crops = batch_of()["image"].astype(np.float32) - PLAIN.mean
+    logits, kept = NET.apply({"params": before}, crops, mutable=["intermediates"])
+    sown = {name: np.asarray(x[0], np.float64) for name, x in kept["intermediates"].items()}
+    found = metrics["vitals"]["layers"]
+    assert list(found) == [row.name for row in NET.layers]
+    for row in NET.layers:
+        signs, linear = found[row.name], sown[f"{row.name}_linear"]
+        change = np.linalg.norm(after[row.name]["kernel"] - before[row.name]["kernel"])
+        size = np.linalg.norm(before[row.name]["kernel"])
+        expected = {"mean": linear.mean(), "deviation": linear.std()}
+        expected |= {"gradient": change / 0.01, "update": change / size}
+        if row.operations:
+            relu = sown[f"{row.name}_relu"]
+            expected["dead"] = (relu.reshape(-1, relu.shape[-1]).max(0) <= 0).mean()
+        names = ["linear", *(operation.name.lower() for operation in row.operations)]
+        if "lrn" in names:
+            before = names[names.index("lrn") - 1]
+            whole, left = (np.abs(sown[f"{row.name}_{name}"]).mean() for name in (before, "lrn"))
+            expected["suppression"] = 1 - left / (2**-0.75 * whole)
+        assert signs.keys() == expected.keys()
+        for name, value in expected.items():
+            assert signs[name] == pytest.approx(value, rel=2e-3, abs=1e-6), (row.name, name)
+    assert found["conv3"]["dead"] == pytest.approx(3 / 8)
+    assert 0 < found["conv1"]["suppression"] < 1
+    losses = -jax.nn.log_softmax(logits)[np.arange(4), batch_of()["label"]]
+    assert metrics["vitals"]["loss_spread"] == pytest.approx(np.std(losses), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (2, 2)], ids=str)
+def test_every_mesh_gives_the_same(one_device, shape):
+    _, _, metrics = updated(shape)
+    chex.assert_trees_all_close(metrics, one_device[2], rtol=1e-3, atol=1e-6)
+
+
+def test_watching_changes_no_update(one_device):
+    _, after, metrics = updated(watch_every=0)
+    assert "vitals" not in metrics
+    chex.assert_trees_all_close(after, one_device[1], rtol=1e-5, atol=1e-7)
+
+
+def test_they_are_taken_when_due_by_one_program():
+    chex.clear_trace_counter()
+    step = make_train_step(NET, PLAIN, watch_every=3, max_traces=1)
+    state, taken = create_train_state(NET, run_key(0)), []
+    for _ in range(7):
+        state, metrics = step(state, batch_of(), HPARAMS)
+        taken.append(bool(metrics["vitals"]["layers"]["conv1"]["deviation"] > 0))
+    assert taken == [True, False, True, False, False, True, False]
+    steps = make_train_steps(NET, PLAIN, watch_every=3)
+    indices = np.tile(np.arange(4, dtype=np.int32), (7, 1))
+    hparams = jax.tree.map(lambda value: jnp.full(7, value), HPARAMS)
+    _, metrics = steps(create_train_state(NET, run_key(0)), batch_of(), indices, hparams)
+    assert (metrics["vitals"]["layers"]["conv1"]["deviation"] > 0).tolist() == taken
+
+
+def test_another_rule_is_watched_by_its_updates():
+    def halved(learning_rate):
+        return update_rule(learning_rate=learning_rate / 2, weight_decay=0.0)
+
+    step = make_train_step(NET, PLAIN, rule=halved, watch_every=1)
+    state = awake(create_train_state(NET, run_key(0), rule=halved))
+    _, metrics = step(state, batch_of(), HPARAMS)
+    signs = jax.device_get(metrics["vitals"]["layers"]["fc8"])
+    kernel = awake(create_train_state(NET, run_key(0))).params["fc8"]["kernel"]
+    size = np.linalg.norm(kernel)
+    assert signs["update"] == pytest.approx(0.005 * signs["gradient"] / size, rel=1e-4)
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+def small_config(**changes):
+    config = digits.get_config()
+    config.train_split, config.validation_split = "train[:64]", "train[64:96]"
+    config.test_split = None
+    config.mesh.data = 1
+    config.batch_size, config.num_epochs, config.log_every_steps = 8, 1, 4
+    config.watch_every_steps = 4
+    config.model.conv_features, config.model.fc_features = (4, 4, 4, 4, 4), (8, 8)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_the_log_has_lines_of_them_in_order(tmp_path, capsys):
+    train(small_config(), tmp_path)
+    rows = read_metrics(tmp_path)
+    found = [(row["step"], row["split"]) for row in rows]
+    assert found == [
+        *[(1, "vitals"), (4, "vitals"), (4, "train")],
+        *[(8, "vitals"), (8, "train"), (8, "validation")],
+    ]
+    assert rows[0]["layers"].keys() == {f"conv{n}" for n in range(1, 6)} | {"fc6", "fc7", "fc8"}
+    assert 0 <= rows[2]["input_wait"] <= 1 and 0 < rows[2]["mfu"] < 2
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_dead_layer_is_named(tmp_path, capsys):
+    kernel = np.random.default_rng(0).normal(0, 0.01, (3, 3, 4, 4))
+    bias = np.full(4, -1000.0)
+    np.savez(tmp_path / "weights.npz", **{"conv3/kernel": kernel, "conv3/bias": bias})
+    config = small_config(init_from=str(tmp_path / "weights.npz"))
+    train(config, tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "at step 1 100% of conv3's units are zero for every image" in output
+    assert output.count("units are zero") == 1
+
+
+def test_a_rate_that_bursts_is_named_before_the_loss_is_no_number(tmp_path, capsys):
+    with pytest.raises(FloatingPointError, match="loss is nan"):
+        train(small_config(learning_rate=1e6), tmp_path)
+    assert "update 1 changes fc8 by" in capsys.readouterr().out
+
+
+def test_the_plateau_says_which_layers_starve(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(health, "PLATEAU_STEPS", 8)
+    train(small_config(**{"model.initialization": "paper"}), tmp_path)
+    output = capsys.readouterr().out
+    assert "known plateau of small initial weights; conv1, conv2, conv3, conv4, conv5" in output
+    assert "starve, with gradients below 0.001 of fc8's" in output
+
+
+def test_a_slow_source_is_named(tmp_path, capsys, monkeypatch):
+    batches = training.train_batches
+
+    def slow(*args, place, **kwargs):
+        def slowly(batch):
+            time.sleep(0.5)
+            return place(batch)
+
+        return batches(*args, place=slowly, **kwargs)
+
+    monkeypatch.setattr(health, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(training, "train_batches", slow)
+    train(small_config(), tmp_path)
+    assert "of the time goes by waiting for images, which come at" in capsys.readouterr().out
+    shares = [row["input_wait"] for row in read_metrics(tmp_path) if row["split"] == "train"]
+    assert shares[-1] > 0.5
+
+
+# --- speed ----------------------------------------------------------------------------------------
+
+
+def test_flops_are_two_for_each_mac_there_and_two_back():
+    paper = alexnet("paper")
+    conv1 = 55 * 55 * 96 * 11 * 11 * 3
+    assert training_flops(paper) == 2 * (3 * 724_406_816 - conv1)
+    assert peak_images_per_second(paper, make_mesh(1)) > 0
+
+
+def test_signs_have_words():
+    assert set(vitals.SIGNS) == {"mean", "deviation", "dead", "suppression", "gradient", "update"}
+
+
+def test_lines_are_json(tmp_path):
+    train(small_config(), tmp_path)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
