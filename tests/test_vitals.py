@@ -97,8 +97,8 @@ def test_they_are_those_that_numpy_finds(one_device):
             expected["dead"] = (relu.reshape(-1, relu.shape[-1]).max(0) <= 0).mean()
         names = ["linear", *(operation.name.lower() for operation in row.operations)]
         if "lrn" in names:
-            before = names[names.index("lrn") - 1]
-            whole, left = (np.abs(sown[f"{row.name}_{name}"]).mean() for name in (before, "lrn"))
+            ahead = names[names.index("lrn") - 1]
+            whole, left = (np.abs(sown[f"{row.name}_{name}"]).mean() for name in (ahead, "lrn"))
             expected["suppression"] = 1 - left / (2**-0.75 * whole)
         assert signs.keys() == expected.keys()
         for name, value in expected.items():
