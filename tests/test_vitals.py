@@ -105,7 +105,7 @@ def test_they_are_those_that_numpy_finds(one_device):
             assert signs[name] == pytest.approx(value, rel=2e-3, abs=1e-6), (row.name, name)
     assert found["conv3"]["dead"] == pytest.approx(3 / 8)
     assert 0 < found["conv1"]["suppression"] < 1
-    losses = -jax.nn.log_softmax(logits)[np.arange(4), batch_of()["label"]]
+    losses = -np.asarray(jax.nn.log_softmax(logits))[np.arange(4), batch_of()["label"]]
     assert metrics["vitals"]["loss_spread"] == pytest.approx(np.std(losses), rel=1e-4)
 
 
