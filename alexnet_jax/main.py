@@ -26,6 +26,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _STRICT = flags.DEFINE_bool(
     "strict", False, "Stop where the last checkpoint is damaged; else an older whole one is used."
 )
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "Write a trace of some updates to WORKDIR/profile, by layer."
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared tfds data sets; then ALEXNET_DATA_DIR, then tfds's own."
 )
@@ -107,7 +110,8 @@ def main(argv: Sequence[str]) -> None:
         # no sooner: memory twice. Several hosts need it: else a lost one crashes the others.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     with parallel.leaving_lost_hosts():
-        train(config, local_path(_WORKDIR.value), strict=_STRICT.value)
+        workdir = local_path(_WORKDIR.value)
+        train(config, workdir, strict=_STRICT.value, profile=_PROFILE.value)
 
 
 if __name__ == "__main__":

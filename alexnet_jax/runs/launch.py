@@ -23,7 +23,7 @@ from alexnet_jax.runs.workdir import members, save_config
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, *, strict: bool = False
+    config: ConfigDict, workdir: str | Path, *, strict: bool = False, profile: bool = False
 ) -> dict[str, dict[str, float]]:
     """Trains the run that `config` describes, or resumes it, and evaluates its best checkpoint.
 
@@ -31,6 +31,7 @@ def train(
       config: see `configs/default.py`.
       workdir: where the logs and checkpoints of this run are or will be.
       strict: stop where the last checkpoint is damaged, instead of using an older whole one.
+      profile: write a trace of some updates to the workdir's folder "profile".
 
     Returns:
       split -> metrics of the best checkpoint on the test split: "test" (centre crop) and
@@ -46,7 +47,7 @@ def train(
     workdir = local_path(workdir)
     check(config)
     if config.ensemble > 1:
-        return _train_ensemble(config, workdir, strict)
+        return _train_ensemble(config, workdir, strict=strict, profile=profile)
     first = jax.process_index() == 0
 
     def say(message: str) -> None:  # above the progress bar, on the first process
@@ -57,7 +58,7 @@ def train(
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.model)
     say(_describe_devices(mesh))
     _check(recipe, mesh)
-    training = Training(recipe, workdir, mesh, say, strict=strict)
+    training = Training(recipe, workdir, mesh, say, strict=strict, profile=profile)
     with (
         _alone_in(workdir, first),
         StopSignal() as stop,
@@ -78,7 +79,7 @@ def _alone_in(workdir: Path, first: bool) -> Generator[None]:
         yield
 
 
-def _train_ensemble(config: ConfigDict, workdir: Path, strict: bool) -> dict[str, dict[str, float]]:
+def _train_ensemble(config: ConfigDict, workdir: Path, **how: bool) -> dict[str, dict[str, float]]:
     """Trains the networks of an ensemble one after the other, each a run of its own.
 
     The vmapped step trains them at once but is slower on CPU: five of the digits recipe's nets on
@@ -97,7 +98,7 @@ def _train_ensemble(config: ConfigDict, workdir: Path, strict: bool) -> dict[str
             folder = f"seed_{seed}"
             if first:
                 print(f"Network {number} of {config.ensemble}: {workdir / folder}", flush=True)
-            found = train(member, workdir / folder, strict=strict)
+            found = train(member, workdir / folder, **how)
             results |= {f"{folder}/{k}": v for k, v in found.items()}
     return results
 

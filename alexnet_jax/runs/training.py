@@ -31,6 +31,7 @@ from alexnet_jax.runs import health, meter, throughput, transfer
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.metrics_log import MetricsLog
+from alexnet_jax.runs.profile import Profile
 from alexnet_jax.runs.recipe import Recipe, build_augmentation, split_augmentation
 from alexnet_jax.runs.stop_signal import StopSignal
 from alexnet_jax.runs.workdir import save_config
@@ -66,9 +67,16 @@ class Training:
     """One run: what it is made of, where it stands, and what happens at each step."""
 
     def __init__(
-        self, recipe: Recipe, workdir: Path, mesh: Mesh, say: Say, *, strict: bool = False
+        self,
+        recipe: Recipe,
+        workdir: Path,
+        mesh: Mesh,
+        say: Say,
+        *,
+        strict: bool = False,
+        profile: bool = False,
     ):
-        """`strict` takes the last checkpoint or none."""
+        """`strict` takes the last checkpoint or none; `profile` traces some updates."""
         self.recipe, self.config, self.workdir = recipe, recipe.config, workdir
         self.mesh, self.say, self.strict = mesh, say, strict
         self.first = jax.process_index() == 0
@@ -80,6 +88,7 @@ class Training:
         self.watch_every = self.config.get("watch_every_steps", 0)  # not in earlier versions
         self.meter = meter.Meter(self.watch_every)
         self.health = health.Health()
+        self.profile = Profile(workdir / "profile" if profile else None)
 
     def run(self, stop: StopSignal, log: MetricsLog) -> None:
         """Trains from where the workdir stands to the end."""
@@ -89,11 +98,13 @@ class Training:
             most = self.config.steps_per_call
             self.peak = throughput.peak_images_per_second(self.model, self.mesh)
             updates = self._one_by_one() if most == 1 else self._many_at_once(most)
-            with self._progress_bar() as bar, contextlib.closing(updates):
+            with self._progress_bar() as bar, self.profile, contextlib.closing(updates):
                 self._validate_if_due()
                 for turn in itertools.count(1):
                     if self._finished():
                         break
+                    if told := self.profile.before(turn):
+                        self.say(told)
                     before = self.step
                     next(updates)
                     self._log_if_due()
