@@ -177,6 +177,13 @@ def test_the_log_has_lines_of_them_in_order(tmp_path, capsys):
     assert "warning" not in capsys.readouterr().out
 
 
+def test_a_trace_speaks_of_layers(tmp_path, capsys):
+    train(small_config(), tmp_path, profile=True)
+    (trace,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
+    assert all(name.encode() in trace.read_bytes() for name in ("conv1", "conv5/", "fc8"))
+    assert "A trace of calls 4 to 8 of the step is in" in capsys.readouterr().out
+
+
 def test_a_dead_layer_is_named(tmp_path, capsys):
     kernel = np.random.default_rng(0).normal(0, 0.01, (3, 3, 4, 4))
     bias = np.full(4, -1000.0)

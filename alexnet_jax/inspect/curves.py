@@ -1,11 +1,14 @@
-"""Training curves: loss, errors and learning rate from a run's `metrics.jsonl`."""
+"""Training curves from a run's `metrics.jsonl`: loss, errors, learning rate, vital signs."""
 
 import itertools
 from typing import Any
 
+import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
+from alexnet_jax.runs.metrics_log import VITALS
 
 _LINES = {"train": COLORS["blue"], "validation": COLORS["orange"]}
 
@@ -56,4 +59,49 @@ def curves_figure(metrics: list[dict[str, Any]], quantity: str, label: str) -> F
         else:
             axes.set_ylim(0, None)
         axes.legend()
+    return figure
+
+
+# Sign -> title, and whether its axis is logarithmic.
+_SIGNS = {
+    "deviation": ("deviation of the products", True),
+    "dead": ("dead units (%)", False),
+    "suppression": ("suppressed by neighbours (%)", False),
+    "gradient": ("length of the gradient", True),
+    "update": ("update / weights", True),
+}
+
+
+def vitals_figure(metrics: list[dict[str, Any]]) -> Figure:
+    """Small multiples: each vital sign of each layer against the epoch, from the image upwards.
+
+    Args:
+      metrics: from `read_metrics`, with lines of vital signs.
+    """
+    rows = [row for row in metrics if row["split"] == VITALS]
+    epochs = [row["epoch"] for row in rows]
+    layers = list(rows[0]["layers"])
+    colors = matplotlib.colormaps["turbo"](np.linspace(0.08, 0.92, len(layers)))
+    marker = "o" if len(rows) < 20 else None
+    with style():
+        figure = new_figure(10, 4.6)
+        panels = figure.subplots(2, 3, sharex=True).ravel()
+        for axes, (sign, (title, logarithmic)) in zip(panels, _SIGNS.items(), strict=False):
+            factor = 1 if logarithmic else 100
+            for layer, color in zip(layers, colors, strict=True):
+                if sign in rows[0]["layers"][layer]:
+                    values = [factor * row["layers"][layer][sign] for row in rows]
+                    axes.plot(epochs, values, color=color, lw=1.2, marker=marker, ms=2.5)
+            axes.set_title(title)
+            if logarithmic:
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
+            else:
+                axes.set_ylim(0, max(5, axes.get_ylim()[1]))
+        panels[-1].set_axis_off()
+        lines = [matplotlib.lines.Line2D([], [], color=color) for color in colors]
+        panels[-1].legend(lines, layers, loc="center", ncols=2, title="layer")
+        for axes in panels[2:5]:
+            axes.set_xlabel("epoch")
+            axes.tick_params(labelbottom=True)
     return figure

@@ -17,7 +17,7 @@ from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect import html, paper
 from alexnet_jax.inspect.confusion import confusion_figure, confusion_matrix, worst_confusions
-from alexnet_jax.inspect.curves import curves_figure
+from alexnet_jax.inspect.curves import curves_figure, vitals_figure
 from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.inspect.filters import color_shares, filter_picture
 from alexnet_jax.inspect.predictions import (
@@ -33,6 +33,7 @@ from alexnet_jax.inspect.retrieval import (
 from alexnet_jax.inspect.saliency import occlusion_figure, occlusion_map
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.models.layer_table import layer_table
+from alexnet_jax.runs.metrics_log import VITALS
 from alexnet_jax.runs.workdir import Run
 
 BATCH_SIZE = 64
@@ -62,11 +63,22 @@ def curves(metrics: list[dict[str, Any]]) -> Markup:
             curves_figure(metrics, "top1_error", "top-1 error (%)"), "Top-1 error against epoch"
         ),
     ]
+    watched = []
+    if any(row["split"] == VITALS for row in metrics):
+        watched = [
+            html.figure(
+                vitals_figure(metrics),
+                "Vital signs of every layer against epoch",
+                "What every layer put out and how its weights moved, at single batches "
+                "(--config.watch_every_steps).",
+            )
+        ]
     return html.section(
         "Training",
         "Training figures are of augmented images with dropout, so they may lie above the "
         "validation's. Dotted rules: the learning rate changes.",
         html.columns(figures),
+        *watched,
     )
 
 

@@ -41,7 +41,11 @@ class Profile:
             return ""
         if call == FIRST:
             self.folder.mkdir(parents=True, exist_ok=True)
-            jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # every Python call, and nothing else is seen
+            jax.profiler.start_trace(
+                self.folder, create_perfetto_trace=True, profiler_options=options
+            )
             self._traces = True
         return self._stop() if call == FIRST + CALLS else ""
 
@@ -52,5 +56,6 @@ class Profile:
         jax.profiler.stop_trace()
         return (
             f"A trace of calls {FIRST} to {FIRST + CALLS - 1} of the step is in {self.folder}: "
-            "open its perfetto_trace.json.gz at ui.perfetto.dev, or the folder in TensorBoard"
+            "TensorBoard's profile plugin shows it by layer, ui.perfetto.dev opens its "
+            "perfetto_trace.json.gz"
         )
