@@ -24,7 +24,7 @@ def test_vital_signs_have_a_panel_each_and_a_line_for_each_layer_that_has_one():
         return {"step": step, "epoch": step / 10, "split": "vitals", "layers": layers}
 
     figure = vitals_figure([line(1), line(10), {"step": 10, "epoch": 1.0, "split": "train"}])
-    deviation, dead, suppression, gradient, update, legend = figure.axes
+    deviation, dead, suppression, *_, legend = figure.axes
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 2, 2, 0]
     assert list(deviation.lines[0].get_xdata()) == [0.1, 1.0]
     assert list(deviation.lines[0].get_ydata()) == [2.0, 20.0]
