@@ -46,6 +46,7 @@ MAY_CHANGE = (
     "mesh.data",
     "mesh.model",
     "num_epochs",
+    "watch_every_steps",
     "eval_batch_size",
     "test_split",
     "final_views",
