@@ -49,7 +49,7 @@ def _header(path: Path) -> dict[str, Any]:
 def write_tensors(
     path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str] | None = None
 ) -> None:
-    """Writes arrays, whole or not at all.
+    """Writes arrays, whole or not at all; the same arrays and texts are the same bytes.
 
     Raises:
       ValueError: the package safetensors is not installed.
@@ -57,7 +57,18 @@ def write_tensors(
     save = safetensors().save
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with whole_file(path, "wb") as file:
-        file.write(save(whole, metadata=dict(texts) if texts else None))
+        file.write(_in_order(save(whole, metadata=dict(texts) if texts else None)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A file with the texts of its header by name; the package gives them in a random order."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of eight bytes
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def safetensors():

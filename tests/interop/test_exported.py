@@ -341,6 +341,21 @@ def test_damaged_facts_are_named(tmp_path, change):
     assert "\n" not in str(error.value)
 
 
+def test_the_same_export_is_the_same_bytes(tmp_path):
+    texts = {name: f"{name} of é网" for name in ("one", "two", "three", "four", "five")}
+    arrays = {"b": np.arange(6, dtype=np.float32), "a": np.ones((2, 3), np.float32)}
+    contents = set()
+    for number in range(8):  # of 120 orders
+        path = tmp_path / f"{number}.safetensors"
+        write_tensors(path, arrays, texts)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    found = read_tensors(path)
+    assert found.texts == texts
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+
+
 def test_a_header_without_facts_is_no_file_of_ours(tmp_path):
     path = tmp_path / "net.safetensors"
     write_tensors(path, {"conv1.kernel": np.ones(3, np.float32)})
