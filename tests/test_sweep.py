@@ -127,6 +127,7 @@ def test_what_cannot_run_ends_in_one_line(tmp_path, recipe, flags, message):
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_a_setting_ends_as_the_training_command_does(tmp_path, base):
     setting = {"learning_rate": 0.03, "seed": 5, "mesh.data": 1}
     (found,) = sweep.Sweep(base, tmp_path / "sweep").train([setting])
@@ -144,6 +145,7 @@ def test_another_architecture_has_programs_of_its_own(tmp_path, base, quick_comp
     assert [bool(result["compiled"]) for result in results] == [True, False, True, False]
 
 
+@pytest.mark.slow
 def test_a_program_that_is_compiled_again_is_told(tmp_path, base, monkeypatch, quick_compilation):
     monkeypatch.setattr(sweep, "architecture", lambda recipe: "one for all")
     settings = [{"batch_size": 64}, {"batch_size": 32}]

@@ -1,5 +1,6 @@
 """A trace of some updates, whose operations carry the names of their layers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,9 +16,9 @@ class Profile:
     Without a folder it does nothing.
     """
 
-    def __init__(self, folder: Path | None):
-        """`folder` is where the trace is written."""
-        self.folder = folder
+    def __init__(self, folder: Path | None, say: Callable[[str], None]):
+        """`folder` is where the trace is written; `say` is told where it is."""
+        self.folder, self.say = folder, say
         self._traces = False
 
     def __enter__(self) -> Self:
@@ -31,14 +32,10 @@ class Profile:
     ) -> None:
         self._stop()
 
-    def before(self, call: int) -> str:
-        """Begins or ends the trace where call `call` (1 is the first) asks for it.
-
-        Returns:
-          What to say of a trace that was written; "" otherwise.
-        """
+    def before(self, call: int) -> None:
+        """Begins or ends the trace where call `call` (1 is the first) asks for it."""
         if self.folder is None:
-            return ""
+            return
         if call == FIRST:
             self.folder.mkdir(parents=True, exist_ok=True)
             options = jax.profiler.ProfileOptions()
@@ -47,15 +44,16 @@ class Profile:
                 self.folder, create_perfetto_trace=True, profiler_options=options
             )
             self._traces = True
-        return self._stop() if call == FIRST + CALLS else ""
+        if call == FIRST + CALLS:
+            self._stop()
 
-    def _stop(self) -> str:
+    def _stop(self) -> None:
         if not self._traces:
-            return ""
+            return
         self._traces = False
         jax.profiler.stop_trace()
-        return (
-            f"A trace of calls {FIRST} to {FIRST + CALLS - 1} of the step is in {self.folder}: "
+        self.say(
+            f"A trace of some calls of the step, from number {FIRST} on, is in {self.folder}: "
             "TensorBoard's profile plugin shows it by layer, ui.perfetto.dev opens its "
             "perfetto_trace.json.gz"
         )

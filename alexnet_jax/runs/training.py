@@ -88,7 +88,7 @@ class Training:
         self.watch_every = self.config.get("watch_every_steps", 0)  # not in earlier versions
         self.meter = meter.Meter(self.watch_every)
         self.health = health.Health()
-        self.profile = Profile(workdir / "profile" if profile else None)
+        self.profile = Profile(workdir / "profile" if profile else None, say)
 
     def run(self, stop: StopSignal, log: MetricsLog) -> None:
         """Trains from where the workdir stands to the end."""
@@ -103,8 +103,7 @@ class Training:
                 for turn in itertools.count(1):
                     if self._finished():
                         break
-                    if told := self.profile.before(turn):
-                        self.say(told)
+                    self.profile.before(turn)
                     before = self.step
                     next(updates)
                     self._log_if_due()
