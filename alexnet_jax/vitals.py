@@ -15,17 +15,16 @@ from alexnet_jax.models.layers import Activation, Layer, LocalResponseNorm, Netw
 from alexnet_jax.models.network import sown_name
 from alexnet_jax.parallel import Axes
 
-Vitals = dict[str, Any]  # "loss_spread" and "layers": layer -> sign -> float32 scalar
+# "loss_spread", the standard deviation of the images' losses in nats, and "layers": layer -> sign,
+# float32 scalars each:
+#   mean, deviation: of what the products and the bias give
+#   dead: share of the units that no image of the batch activates; of layers with ReLUs
+#   suppression: share of the signal that neighbours take away in the norm; of layers with LRN
+#   gradient: length of the kernel's
+#   update: length of the kernel's, in lengths of the kernel
+Vitals = dict[str, Any]
 
-# In words, as the report says them.
-SIGNS = {
-    "mean": "mean of what the products give",
-    "deviation": "deviation of what the products give",
-    "dead": "share of units that no image of the batch activates",
-    "suppression": "share of the signal that neighbours take away in the norm",
-    "gradient": "length of the kernel's gradient",
-    "update": "length of the kernel's update, of the kernel's own",
-}
+_TINY = jnp.finfo(jnp.float32).tiny
 
 
 def due(step: Any, every: int) -> Any:
@@ -77,7 +76,7 @@ def vitals_if(
             }
             layers[name] = _signal(row, read[name], axes) | {
                 "gradient": length["g"],
-                "update": length["u"] / length["w"],
+                "update": length["u"] / jnp.maximum(length["w"], _TINY),
             }
         return {"loss_spread": _moments(losses, axes)[1], "layers": layers}
 
@@ -117,7 +116,7 @@ def _signal(row: Layer, read: Mapping[str, jax.Array], axes: Axes) -> dict[str, 
         elif isinstance(operation, LocalResponseNorm):
             left, whole = (_over(_size(read[x]), axes) for x in (name, before))
             alone = whole * operation.k**-operation.beta  # what a unit without neighbours keeps
-            signs["suppression"] = 1 - left / jnp.maximum(alone, jnp.finfo(jnp.float32).tiny)
+            signs["suppression"] = 1 - left / jnp.maximum(alone, _TINY)
         before = name
     return signs
 

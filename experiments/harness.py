@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from alexnet_jax import (
+    Hyperparameters,
     command,
     create_train_state,
     make_eval_step,
@@ -155,6 +156,20 @@ def interleaved(
                 passed = time.perf_counter() - started
                 seconds[name].append(own if isinstance(own, float) else passed)
     return seconds
+
+
+def turn_of(step: Any, state: Any, batch: Any) -> Callable[[], float]:
+    """A turn for `interleaved`: a training step after one that is not counted; its seconds."""
+
+    def turn() -> float:
+        nonlocal state
+        for _ in range(2):
+            started = time.perf_counter()
+            state, metrics = step(state, batch, Hyperparameters())
+            jax.block_until_ready((state, metrics))
+        return time.perf_counter() - started
+
+    return turn
 
 
 def epochs_to(errors: list[float | None], target: float) -> float | None:

@@ -28,7 +28,7 @@ def quick_compilation():
     """
     import jax
 
-    before = jax.config.jax_disable_most_optimizations  # `make test` has it everywhere
+    before = jax.config.read("jax_disable_most_optimizations")  # `make test` has it everywhere
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

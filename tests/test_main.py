@@ -28,6 +28,7 @@ from alexnet_jax.runs.metrics_log import CLOCKED
 from alexnet_jax.runs.workdir import load_run, save_config
 from tests.commands import run_command
 from tests.small import SMALL
+from tests.tiers import slow
 
 run = partial(run_command, "alexnet_jax.main")
 
@@ -142,11 +143,7 @@ def read_on_the_host(tmp_path_factory, quick_compilation):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"cache": "device"},
-        pytest.param({"cache": "none"}, marks=pytest.mark.slow),
-        pytest.param({"cache": "none", "read_workers": 1}, marks=pytest.mark.slow),
-    ],
+    [{"cache": "device"}, *slow({"cache": "none"}, {"cache": "none", "read_workers": 1})],
 )
 def test_where_the_images_are_kept_changes_no_run(tmp_path, read_on_the_host, changes):
     rows, biases = log_and_biases(tmp_path, **changes)
@@ -155,11 +152,7 @@ def test_where_the_images_are_kept_changes_no_run(tmp_path, read_on_the_host, ch
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"augment": "host"},
-        pytest.param({"cache": "device", "steps_per_call": 4}, marks=pytest.mark.slow),
-    ],
+    "changes", [{"augment": "host"}, *slow({"cache": "device", "steps_per_call": 4})]
 )
 def test_other_programs_change_a_run_by_rounding_alone(tmp_path, read_on_the_host, changes):
     rows, biases = log_and_biases(tmp_path, **changes)

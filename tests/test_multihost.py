@@ -15,6 +15,7 @@ import pytest
 from alexnet_jax.parallel import HEARTBEAT_SECONDS
 from alexnet_jax.runs.workdir import load_run
 from tests.commands import on_devices
+from tests.tiers import slow
 
 LOST = rf"error: process 0 stops, process 1 \({socket.gethostname()}\) was lost \(.*\); start .*"
 
@@ -102,10 +103,7 @@ def assert_same_velocity(*workdirs):
         assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize(
-    "flag",
-    ["--config.cache=device", pytest.param("--config.augment=host", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("flag", ["--config.cache=device", *slow("--config.augment=host")])
 def test_two_hosts_of_two_devices_see_the_images_of_one(tmp_path, one_process, flag):
     finish(*start_two(tmp_path, flag, devices=2))
     assert_same_velocity(tmp_path, one_process)

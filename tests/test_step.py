@@ -21,6 +21,7 @@ from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
 from tests.reference import training_numpy
 from tests.reference.cases import NETS, problem, relative
+from tests.tiers import slow
 
 NET, STORED, BATCH = NETS["paper"], 72, 4
 MIDDLE = (STORED - NET.image_size) // 2
@@ -199,7 +200,7 @@ def test_multipliers_reach_the_update(model, quick_compile):
     assert not np.array_equal(state.params["fc8"]["kernel"], start["fc8"]["kernel"])
 
 
-@pytest.mark.parametrize("on_mesh", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("on_mesh", [*slow(False), True])
 def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quick_compile):
     mesh = make_mesh(data=2, model=2) if on_mesh else None
     settings = Augmentation(mean=MEAN)

@@ -90,8 +90,8 @@ def vitals_figure(metrics: list[dict[str, Any]]) -> Figure:
             factor = 1 if logarithmic else 100
             for layer, color in zip(layers, colors, strict=True):
                 if sign in rows[0]["layers"][layer]:
-                    values = [factor * row["layers"][layer][sign] for row in rows]
-                    axes.plot(epochs, values, color=color, lw=1.2, marker=marker, ms=2.5)
+                    values = np.array([row["layers"][layer][sign] for row in rows], float)
+                    axes.plot(epochs, factor * values, color=color, lw=1.2, marker=marker, ms=2.5)
             axes.set_title(title)
             if logarithmic:
                 axes.set_yscale("log")

@@ -158,7 +158,8 @@ def keep(
                 f"{path} is not kept: read back, it is not what was written "
                 f"({reason.removeprefix('error: ')})"
             )
-        for file in sorted(Path(folder).iterdir()):
+        # The file itself last: where it is, its card and its parameters are.
+        for file in sorted(Path(folder).iterdir(), reverse=True):
             os.replace(file, path.parent / file.name)
 
 

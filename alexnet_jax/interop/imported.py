@@ -139,7 +139,7 @@ def read_mean(
         reason = str(error).removeprefix(f"{path} ")
         raise ValueError(f"{path} is no array of means ({reason})") from error
     side = round((mean.size / 3) ** 0.5)
-    if mean.size != 3 * side**2 or mean.shape not in ((mean.size,), (3, side, side)):
+    if not side or mean.size != 3 * side**2 or mean.shape not in ((mean.size,), (3, side, side)):
         raise ValueError(f"{path} has the shape {mean.shape}; a mean has [3] or [3, S, S]")
     if not np.isfinite(mean).all():
         raise ValueError(f"{path} holds values that are not finite")

@@ -85,11 +85,12 @@ class Meter:
 
     def _look(self, steps: range, values: Mapping[str, Any]) -> None:
         """Fetches the vital signs of the updates that were watched."""
-        for at, step in enumerate(steps):
-            if self._watch_every and vitals.due(step, self._watch_every):
-                found = jax.device_get(values["vitals"])
-                one = jax.tree.map(lambda leaf, at=at: float(np.atleast_1d(leaf)[at]), found)
-                self._watched.append((step, one))
+        every = self._watch_every
+        due = [at for at, step in enumerate(steps) if every and vitals.due(step, every)]
+        found = jax.tree.map(np.atleast_1d, jax.device_get(values["vitals"])) if due else {}
+        for at in due:
+            one = jax.tree.map(lambda leaf, at=at: float(leaf[at]), found)
+            self._watched.append((steps[at], one))
 
     def watched(self) -> list[tuple[int, vitals.Vitals]]:
         """Step and vital signs of the watched updates that were read since the last call."""

@@ -1,14 +1,14 @@
 """What a run measured: `metrics.jsonl`, one object per line, and the same for TensorBoard."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import jax
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from tensorboardX import SummaryWriter
 
 from alexnet_jax.augment import VIEWS
@@ -138,10 +138,13 @@ class MetricsLog:
         self._append(row, {name: row[name] for name in (*METRICS, "learning_rate", *clocked)})
 
     def write_vitals(self, step: int, epoch: float, signs: Vitals) -> None:
-        """Appends the vital signs of update `step`, of a net's whole batch."""
-        signs = jax.tree.map(lambda value: float(f"{value:.6g}"), signs)
-        row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4), "split": VITALS, **signs}
-        self._append(row, flatten_dict(signs, sep="/"))
+        """Appends the vital signs of update `step`; null, in JSON, is no number."""
+        found = {
+            name: float(f"{value:.6g}") if math.isfinite(value) else None
+            for name, value in flatten_dict(signs, sep="/").items()
+        }
+        row = {"step": step, "epoch": round(epoch, 4), "split": VITALS}
+        self._append(row | unflatten_dict(found, sep="/"), found)
 
     def _append(self, row: dict[str, Any], scalars: Mapping[str, float | None]) -> None:
         if self._board is None:

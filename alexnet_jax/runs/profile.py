@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import jax
 
@@ -21,17 +19,6 @@ class Profile:
         self.folder, self.say = folder, say
         self._traces = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop()
-
     def before(self, call: int) -> None:
         """Begins or ends the trace where call `call` (1 is the first) asks for it."""
         if self.folder is None:
@@ -45,9 +32,10 @@ class Profile:
             )
             self._traces = True
         if call == FIRST + CALLS:
-            self._stop()
+            self.close()
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """Writes the trace if one goes on, and says so."""
         if not self._traces:
             return
         self._traces = False

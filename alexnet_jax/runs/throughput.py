@@ -10,9 +10,8 @@ from jax.sharding import Mesh
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.network import PRECISIONS, LayeredNetwork
 
-# A square of this side takes some 50 ms on two cores, and 20 ms on an H200.
-_SIDES = {"cpu": 1024}
-_SIDE = 8192
+# Sides of the squares that are multiplied: large enough to be fast, and no more.
+_SIDE_ON_CPU, _SIDE = 1024, 8192
 _TIMES = 3
 
 
@@ -29,7 +28,7 @@ def training_flops(model: LayeredNetwork) -> int:
 @functools.cache
 def matmul_rate(precision: str) -> float:
     """FLOP/s of a device that multiplies large matrices: the best of a few, measured once."""
-    side = _SIDES.get(jax.default_backend(), _SIDE)
+    side = _SIDE_ON_CPU if jax.default_backend() == "cpu" else _SIDE
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     x = jnp.ones((side, side), dtype)
     multiply = jax.jit(functools.partial(jnp.matmul, precision=PRECISIONS[precision]))

@@ -98,7 +98,8 @@ class Training:
             most = self.config.steps_per_call
             self.peak = throughput.peak_images_per_second(self.model, self.mesh)
             updates = self._one_by_one() if most == 1 else self._many_at_once(most)
-            with self._progress_bar() as bar, self.profile, contextlib.closing(updates):
+            closing = contextlib.closing
+            with self._progress_bar() as bar, closing(self.profile), closing(updates):
                 self._validate_if_due()
                 for turn in itertools.count(1):
                     if self._finished():
@@ -260,12 +261,11 @@ class Training:
             self.progress = self.progress._replace(sums=self.meter.summed(self.progress.sums))
         except meter.NotFinite as error:
             self._fail_as_not_finite(f"the loss is {error.loss}", error.step)
-        finally:
-            for step, signs in self.meter.watched():
-                self.log.write_vitals(step, step / self.recipe.epoch_steps, signs)
-                self.progress = self.progress._replace(lines=self.log.lines)
-                for warning in self.health.of_vitals(step, signs):
-                    self.say(warning)
+        for step, signs in self.meter.watched():
+            self.log.write_vitals(step, step / self.recipe.epoch_steps, signs)
+            self.progress = self.progress._replace(lines=self.log.lines)
+            for warning in self.health.of_vitals(step, signs):
+                self.say(warning)
 
     def _log_if_due(self) -> None:
         if self.step % self.config.log_every_steps and self.step != self.num_steps:

@@ -9,7 +9,6 @@ neighbours is what a busy machine disturbs least. Writes results/mesh_overhead_P
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
-from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_mesh, make_train_step
+from alexnet_jax import alexnet, create_train_state, make_mesh, make_train_step
 from experiments import harness
 
 DEFAULTS = {
@@ -33,21 +32,12 @@ flags.DEFINE_integer("turns", None, "counted turns of each")
 
 
 def contender(batch: dict[str, jax.Array], mesh: Mesh | None) -> Callable[[], float]:
-    """A turn of the step; its seconds."""
+    """A turn of the step."""
     fields = {"image_size": FLAGS.image_size, **(harness.TINY if harness.quick() else {})}
     model = alexnet(FLAGS.preset, **fields)
     step = make_train_step(model, mesh=mesh)
     state = create_train_state(model, jax.random.key(0), mesh=mesh)
-
-    def turn() -> float:
-        nonlocal state
-        for _ in range(2):
-            started = time.perf_counter()
-            state, metrics = step(state, batch, Hyperparameters())
-            jax.block_until_ready((state, metrics))
-        return time.perf_counter() - started
-
-    return turn
+    return harness.turn_of(step, state, batch)
 
 
 def main(_) -> None:

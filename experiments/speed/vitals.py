@@ -9,7 +9,6 @@ together. Flags that are not given suit the device. Writes results/vitals_PLATFO
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
+from alexnet_jax import alexnet, create_train_state, make_train_step
 from experiments import harness
 
 DEFAULTS = {
@@ -32,20 +31,11 @@ flags.DEFINE_integer("turns", None, "counted turns of each")
 
 
 def contender(batch: dict[str, jax.Array], watch_every: int) -> Callable[[], float]:
-    """A turn of the step; its seconds. 1 is always due, a large number at the first update only."""
+    """A turn of the step. 1 is always due, a large number at the first update only."""
     model = alexnet(FLAGS.preset, **(harness.TINY if harness.quick() else {}))
     step = make_train_step(model, watch_every=watch_every)
     state = create_train_state(model, jax.random.key(0))
-
-    def turn() -> float:
-        nonlocal state
-        for _ in range(2):
-            started = time.perf_counter()
-            state, metrics = step(state, batch, Hyperparameters())
-            jax.block_until_ready((state, metrics))
-        return time.perf_counter() - started
-
-    return turn
+    return harness.turn_of(step, state, batch)
 
 
 def main(_) -> None:

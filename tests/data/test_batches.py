@@ -9,6 +9,7 @@ import pytest
 
 from alexnet_jax.data.batches import batch_indices, eval_batches, steps_per_epoch, train_batches
 from alexnet_jax.data.sets import open_dataset
+from tests.tiers import slow
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_order_is_the_same_for_any_number_of_threads(digits, threads):
     assert_same(take(train_batches(digits, batch_size=64, seed=1, threads=threads), 24), expected)
 
 
-@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
+@pytest.mark.parametrize("workers", [2, *slow(1, 8)])
 def test_order_is_the_same_for_any_number_of_workers(digits, workers):
     expected = take(train_batches(digits, batch_size=64, seed=1, step=19), 5)
     stream = train_batches(digits, batch_size=64, seed=1, step=19, workers=workers)

@@ -1,5 +1,6 @@
 """Training curves of measurements written by hand."""
 
+import numpy as np
 import pytest
 
 from alexnet_jax.inspect.curves import curves_figure, vitals_figure
@@ -23,6 +24,9 @@ def test_vital_signs_have_a_panel_each_and_a_line_for_each_layer_that_has_one():
         layers = {"conv1": conv | {"suppression": 0.5}, "fc8": head}
         return {"step": step, "epoch": step / 10, "split": "vitals", "layers": layers}
 
+    burst = line(20)
+    burst["layers"]["conv1"]["gradient"] = None  # as the log has what is no number
+    assert np.isnan(vitals_figure([line(1), burst]).axes[3].lines[0].get_ydata()[1])
     figure = vitals_figure([line(1), line(10), {"step": 10, "epoch": 1.0, "split": "train"}])
     deviation, dead, suppression, *_, legend = figure.axes
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 2, 2, 0]

@@ -195,9 +195,10 @@ def test_means_become_rgb(tmp_path):
     for name in ("mean.npy", "mean.binaryproto"):
         mean = read_caffe(blobs, mean=tmp_path / name).mean
         np.testing.assert_array_equal(mean[1, 2], bgr[::-1, 1, 2])
-    np.save(tmp_path / "mean.npy", np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"a mean has \[3\] or \[3, S, S\]"):
-        read_caffe(blobs, mean=tmp_path / "mean.npy")
+    for shape in ((2, 3), (3, 4, 5), (0,), (3, 0, 0)):
+        np.save(tmp_path / "mean.npy", np.ones(shape))
+        with pytest.raises(ValueError, match=r"a mean has \[3\] or \[3, S, S\]"):
+            read_caffe(blobs, mean=tmp_path / "mean.npy")
 
 
 # --- what does not fit ----------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from alexnet_jax.runs.recipe import build_model
 from alexnet_jax.runs.workdir import Run
 from tests.commands import run_command
 from tests.interop.test_caffe import convolve, mutations, pool
+from tests.tiers import slow
 from tests.tiny_run import write_run
 
 convert = partial(run_command, "alexnet_jax.convert")
@@ -257,9 +258,7 @@ def test_a_damaged_program_is_one_line(tmp_path):
 # --- kept only if it proves itself ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["net.safetensors", pytest.param("net.stablehlo", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["net.safetensors", *slow("net.stablehlo")])
 def test_an_export_is_measured_again_by_anyone(tmp_path, name):
     path = tmp_path / name
     done = convert(f"--workdir={write_run(tmp_path / 'run')}", f"--output={path}")

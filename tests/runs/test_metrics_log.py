@@ -1,6 +1,7 @@
 """metrics.jsonl and TensorBoard: cut where a run goes on, honest about what is missing."""
 
 import json
+import math
 
 import pytest
 from tensorboardX.proto import event_pb2
@@ -91,3 +92,22 @@ def test_a_finished_run_started_again_shows_its_tests_once(tmp_path):
     points = board_points(tmp_path)
     assert points.count((5, "test/loss")) == 1
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["loss"] == 1.0
+
+
+def test_vital_signs_are_lines_and_points_and_what_is_no_number_is_null(tmp_path):
+    signs = {"loss_spread": 0.123456789, "layers": {"conv1": {"dead": 0.5, "update": math.inf}}}
+    with MetricsLog(tmp_path, writes=True) as log:
+        log.begin(0, validated=0)
+        log.write_vitals(5, 1.0, signs)
+        log.write_vitals(10, 2.0, signs)
+        assert log.lines == 2
+        log.begin(5, validated=0, lines=1)  # what came after the checkpoint goes
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=lambda name: pytest.fail(name)) == {
+        "step": 5,
+        "epoch": 1.0,
+        "split": "vitals",
+        "loss_spread": 0.123457,
+        "layers": {"conv1": {"dead": 0.5, "update": None}},
+    }
+    assert board_points(tmp_path) == [(5, "vitals/loss_spread"), (5, "vitals/layers/conv1/dead")]

@@ -14,20 +14,14 @@ import pytest
 from alexnet_jax.runs.metrics_log import CLOCKED, MetricsLog
 from tests.commands import on_devices
 from tests.small import SMALL
+from tests.tiers import slow
 
 RUN = (*SMALL, "--config.watch_every_steps=7")
 
 
 def start(workdir, *flags):
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "alexnet_jax.main",
-            f"--workdir={workdir}",
-            *RUN,
-            *flags,
-        ],
+        [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *RUN, *flags],
         env=on_devices(1),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -72,11 +66,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "stops",
-    [
-        [(signal.SIGTERM, 6)],
-        pytest.param([(signal.SIGINT, 5), (signal.SIGTERM, 8)], marks=pytest.mark.slow),
-    ],
+    "stops", [[(signal.SIGTERM, 6)], *slow([(signal.SIGINT, 5), (signal.SIGTERM, 8)])]
 )
 def test_killed_and_stopped_it_ends_as_the_undisturbed_run(tmp_path, undisturbed, stops):
     process = start(tmp_path)

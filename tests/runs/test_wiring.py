@@ -546,8 +546,8 @@ def test_an_ensemble_is_the_runs_of_its_seeds(tmp_path):
 ELSEWHERE = {
     "dataset": "tests/data",
     "data_dir": "tests/data",
-    "read_workers": "test_main.py: where and how the images are kept changes no run",
-    "steps_per_call": "test_main.py: the same",
+    "read_workers": "test_main.py: where the images are kept changes no run",
+    "steps_per_call": "test_main.py: other programs change a run by rounding alone",
     "verify_data": "tests/data/test_shards.py",
     "watch_every_steps": "test_vitals.py",
     "mesh.data": "test_parallel.py",
