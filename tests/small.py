@@ -4,7 +4,8 @@
 SMALL = (
     "--config.model.conv_features=(8,16,16,16,16)",
     "--config.model.fc_features=(32,32)",
-    "--config.batch_size=128",
+    "--config.train_split=train[:320]",
+    "--config.batch_size=32",
     "--config.num_epochs=4",
     "--config.validate_every_epochs=1",
     "--config.log_every_steps=4",

@@ -91,7 +91,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["train_steps", "predict", *slow("train", "eval")])
+@pytest.mark.parametrize("name", ["train", "predict", *slow("train_steps", "eval")])
 def test_a_step_is_the_same_inside_jit_and_scan(steps, name):
     step, arguments = steps[name]
     expected = step(*copied(arguments))
@@ -119,7 +119,7 @@ def test_a_step_is_mapped_inside_jit_and_by_itself(steps, name):
         assert_same(jax.tree.map(lambda x: x[0], found), expected)
 
 
-@pytest.mark.parametrize("name", ["eval", "predict"])
+@pytest.mark.parametrize("name", ["predict", *slow("eval")])
 def test_a_step_has_a_gradient_by_the_parameters(steps, name):
     step, (state, batch) = steps[name]
 
@@ -152,7 +152,7 @@ def test_a_step_is_looked_at_like_any_jitted_function(steps, name):
     assert step._cache_size() == 0
 
 
-@pytest.mark.parametrize("name", ["eval", "predict"])
+@pytest.mark.parametrize("name", ["eval", *slow("predict")])
 def test_a_step_is_exported_for_any_number_of_images(steps, name):
     step, (state, batch) = steps[name]
     (size,) = jax.export.symbolic_shape("b")
@@ -163,7 +163,7 @@ def test_a_step_is_exported_for_any_number_of_images(steps, name):
         assert_same(exported.call(state, batch), step(state, batch))
 
 
-@pytest.mark.parametrize("name", ["train", "train_steps"])
+@pytest.mark.parametrize("name", ["train", *slow("train_steps")])
 def test_a_training_step_is_exported(steps, name):
     step, arguments = steps[name]
     assert_same(jax.export.export(step)(*arguments).call(*arguments), step(*copied(arguments)))

@@ -152,7 +152,7 @@ def test_where_the_images_are_kept_changes_no_run(tmp_path, read_on_the_host, ch
 
 
 @pytest.mark.parametrize(
-    "changes", [{"augment": "host"}, *slow({"cache": "device", "steps_per_call": 4})]
+    "changes", slow({"augment": "host"}, {"cache": "device", "steps_per_call": 4})
 )
 def test_other_programs_change_a_run_by_rounding_alone(tmp_path, read_on_the_host, changes):
     rows, biases = log_and_biases(tmp_path, **changes)

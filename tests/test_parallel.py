@@ -130,7 +130,7 @@ def test_the_run_on_one_device_learns():
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (4, 2), *slow((2, 1), (2, 2))], ids=str)
+@pytest.mark.parametrize("shape", [(1, 2), *slow((2, 1), (2, 2), (4, 2))], ids=str)
 def test_twenty_steps_are_those_of_one_device(shape):
     _, expected, gradients, params = twenty_steps(None)
     _, found, found_gradients, found_params = twenty_steps(shape)
@@ -194,10 +194,11 @@ def assert_equal_on(shape, build, dtype, tolerance):
 
 
 NARROW_NETS = nets(narrow)
+WITH_LRN = [name for name in NARROW_NETS if "without" not in name]
 
 
-@pytest.mark.parametrize("shape", [(2, 2), *slow((1, 2), (4, 2))], ids=str)
-@pytest.mark.parametrize("name", NARROW_NETS)
+@pytest.mark.parametrize("shape", [(4, 2), *slow((1, 2), (2, 2))], ids=str)
+@pytest.mark.parametrize("name", [*WITH_LRN, *slow(*sorted(NARROW_NETS.keys() - WITH_LRN))])
 def test_gradients_equal_one_device_in_float64(name, shape):
     assert_equal_on(shape, NARROW_NETS[name], np.float64, 1e-10)
 

@@ -65,6 +65,7 @@ def table(folder):
     return [json.loads(line) for line in (folder / "table.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_sweep_and_nothing_is_trained_twice(tmp_path, recipe):
     assert len(finish(start(tmp_path, recipe), start(tmp_path, recipe))) == 4
     assert finish(start(tmp_path, recipe)) == []

@@ -16,6 +16,7 @@ from alexnet_jax import alexnet, load_run
 from alexnet_jax.interop import checked, read_authors, read_recipe, write_run
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.runs.recipe import build_model
+from tests.tiers import slow
 
 SIDE = 96  # leaves more than a pixel for fc6: 96 -> 23 -> 11 -> 5 -> 2
 WIDTHS = (4, 6, 6, 6, 4)
@@ -336,7 +337,7 @@ def pictures(count=2):
     return np.random.default_rng(1).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("towers", ["ab", "a"])
+@pytest.mark.parametrize("towers", ["ab", *slow("a")])
 def test_every_layer_is_that_of_their_code(tmp_path, towers):
     net = trained(towers=towers)
     imported = read_authors(save(tmp_path / "ConvNet__2012-05-01", net))
@@ -503,6 +504,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, count):
             assert "\n" not in str(error)
 
 
+@pytest.mark.slow
 def test_the_run_is_one_of_ours(tmp_path):
     net = trained()
     imported = read_authors(save(tmp_path / "ConvNet__x", net))

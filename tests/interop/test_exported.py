@@ -218,7 +218,7 @@ np.savez(sys.argv[3], *found)
 """
 
 
-@pytest.mark.parametrize("parameters", ["inside", "beside"])
+@pytest.mark.parametrize("parameters", ["beside", *slow("inside")])
 def test_a_program_predicts_without_this_library(tmp_path, parameters):
     run, path = a_run(), tmp_path / "net.stablehlo"
     write_program(run, path, parameters=parameters)
@@ -258,7 +258,8 @@ def test_a_damaged_program_is_one_line(tmp_path):
 # --- kept only if it proves itself ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["net.safetensors", *slow("net.stablehlo")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["net.safetensors", "net.stablehlo"])
 def test_an_export_is_measured_again_by_anyone(tmp_path, name):
     path = tmp_path / name
     done = convert(f"--workdir={write_run(tmp_path / 'run')}", f"--output={path}")

@@ -121,6 +121,7 @@ def test_pytorch_itself_agrees(tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_run_predicts(tmp_path):
     imported = read_torchvision(write(tmp_path / "a.safetensors", state_dict()))
     write_run(imported, tmp_path / "run", tuple("abcde"), "digits")

@@ -19,6 +19,7 @@ from alexnet_jax import AlexNet, alexnet
 from alexnet_jax.models.presets import PRESETS
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import NETS, SMALL, problem, quick_jit, relative
+from tests.tiers import slow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -494,7 +495,7 @@ def test_flax_nnx_takes_the_net_training_included():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("preset", ["original", "caffe"])
+@pytest.mark.parametrize("preset", ["original", *slow("caffe")])
 def test_draws_and_logits_are_the_same_under_jax_settings(preset, setting):
     model = small_model(preset)
     shape = (2, model.image_size, model.image_size, 3)
@@ -521,7 +522,7 @@ def test_draws_and_logits_are_the_same_under_jax_settings(preset, setting):
     assert found[1].dtype == np.float32
 
 
-@pytest.mark.parametrize("preset", ["original", "caffenet"])
+@pytest.mark.parametrize("preset", ["original", *slow("caffenet")])
 def test_one_exported_program_takes_any_batch(preset):
     model = small_model(preset)
     params, images, _, _ = problem(NETS[preset])

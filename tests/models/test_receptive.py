@@ -9,7 +9,6 @@ from alexnet_jax import alexnet
 from alexnet_jax.activations import known_outputs
 from alexnet_jax.models.presets import network
 from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
-from tests.tiers import slow
 
 
 def seen(model, layer, place, images):
@@ -64,7 +63,8 @@ def assert_fields_are_seen(model, layers, images):
             assert seen(model, layer, place, images) == expected, (layer, place)
 
 
-@pytest.mark.parametrize("preset", ["original", *slow("paper", "caffenet")])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["original", "paper", "caffenet"])
 def test_they_are_the_pixels_with_a_gradient(preset, quick_compilation):
     layers = ("conv1", "conv2.linear", "conv2", "conv5")
     assert_fields_are_seen(narrow(preset, image_size=131), layers, images=24)

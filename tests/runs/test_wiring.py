@@ -24,6 +24,7 @@ from alexnet_jax.runs.workdir import load_run
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import relative
 from tests.reference.training_numpy import color_shift, update
+from tests.tiers import slow_rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -333,6 +334,7 @@ def test_fields_change_the_updates_as_the_paper_s_rule_would(tmp_path, changes):
         assert relative(change, expected) < 2e-3, path
 
 
+@pytest.mark.slow
 def test_an_earlier_run_s_weights_are_what_it_starts_from(tmp_path):
     train(small_config(seed=3), tmp_path / "old")
     config = small_config(init_from=str(tmp_path / "old"), learning_rate=0.0)
@@ -420,7 +422,7 @@ def rates(log):
     return [row["learning_rate"] for row in log if row["split"] == "train"]
 
 
-@pytest.mark.parametrize(("metric", "step"), [("top1_error", 2), ("loss", 3)])
+@pytest.mark.parametrize(("metric", "step"), [("loss", 3), *slow_rows(("top1_error", 2))])
 def test_the_best_checkpoint_is_that_of_the_metric_named_and_is_the_one_tested(
     tmp_path, dictated, metric, step
 ):
@@ -449,18 +451,10 @@ def test_the_plateau_is_one_of_the_validation_error(tmp_path, dictated):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"learning_rate": 0.02}, [0.02] * 6),
-        ({"schedule__name": "drops", "schedule__drops": (2.0, 4.0)}, [1, 1, 0.1, 0.1, 0.01, 0.01]),
-        ({"schedule__name": "drops", "schedule__drops": (0.5,)}, [1, 1, 1, 0.1, 0.1, 0.1]),
+        ({"schedule__warmup_epochs": 4.0}, [0.25, 0.5, 0.75, 1, 1, 1]),
         (
             {"schedule__name": "drops", "schedule__drops": (2.0,), "schedule__factor": 2.0},
             [1, 1, 0.5, 0.5, 0.5, 0.5],
-        ),
-        ({"schedule__warmup_epochs": 4.0}, [0.25, 0.5, 0.75, 1, 1, 1]),
-        ({"schedule__name": "plateau", "schedule__patience": 1}, [1, 1, 1, 0.1, 0.01, 0.001]),
-        (
-            {"schedule__name": "plateau", "schedule__patience": 1, "schedule__max_drops": 1},
-            [1, 1, 1, 0.1],  # the next stall ends the run
         ),
         (
             {
@@ -475,6 +469,19 @@ def test_the_plateau_is_one_of_the_validation_error(tmp_path, dictated):
             {"schedule__name": "plateau", "schedule__patience": 1, "schedule__min_delta": 0.7},
             [1, 1, 0.1, 0.01, 0.001],  # 90 to 30 is no improvement of 70
         ),
+        *slow_rows(
+            ({"learning_rate": 0.02}, [0.02] * 6),
+            (
+                {"schedule__name": "drops", "schedule__drops": (2.0, 4.0)},
+                [1, 1, 0.1, 0.1, 0.01, 0.01],
+            ),
+            ({"schedule__name": "drops", "schedule__drops": (0.5,)}, [1, 1, 1, 0.1, 0.1, 0.1]),
+            ({"schedule__name": "plateau", "schedule__patience": 1}, [1, 1, 1, 0.1, 0.01, 0.001]),
+            (
+                {"schedule__name": "plateau", "schedule__patience": 1, "schedule__max_drops": 1},
+                [1, 1, 1, 0.1],  # the next stall ends the run
+            ),
+        ),
     ],
 )
 def test_a_field_of_the_schedule_changes_the_rates(tmp_path, dictated, changes, expected):
@@ -486,9 +493,8 @@ def test_a_field_of_the_schedule_changes_the_rates(tmp_path, dictated, changes, 
 @pytest.mark.parametrize(
     ("changes", "validations", "trained"),
     [
-        ({}, [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
-        ({"validate_every_epochs": 4}, [4, 6], [1, 2, 3, 4, 5, 6]),
-        ({"log_every_steps": 4}, [1, 2, 3, 4, 5, 6], [4, 6]),
+        ({"validate_every_epochs": 4, "log_every_steps": 5}, [4, 6], [5, 6]),
+        *slow_rows(({}, [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6])),
     ],
 )
 def test_it_validates_and_logs_when_it_is_told_to(
@@ -524,6 +530,7 @@ def test_checkpoints_are_written_when_they_are_asked_for(tmp_path, dictated, mon
     assert saved == [(2, None), (3, 0.9), (4, None), (6, 0.3)]
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_runs_of_its_seeds(tmp_path):
     results = train(
         small_config(seed=5, ensemble=2, test_split="test[:8]", final_views=("center",)),
