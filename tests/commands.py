@@ -34,21 +34,43 @@ def on_devices(count):
     return dict(os.environ, XLA_FLAGS=" ".join(flags))
 
 
+class Command:
+    """`python -m module arguments…` that has begun, with the methods of `subprocess.Popen`."""
+
+    def __init__(self, module, *arguments, devices=1):
+        arguments = [str(argument) for argument in arguments]
+        self.args = [module, *arguments]
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = [Path(self._folder.name, name) for name in ("out", "err")]
+        task = (module, arguments, on_devices(devices), os.getcwd(), *self._files)
+        self._process = _FORKS.Process(target=_run, args=task)
+        self._process.start()
+
+    def poll(self):
+        return self._process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self._process.pid, number)
+
+    def kill(self):
+        self._process.kill()
+
+    def communicate(self, timeout=300):
+        """Waits for the end; the texts of its output and its errors."""
+        self._process.join(timeout)
+        if self._process.is_alive():
+            self.kill()
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        self.returncode = self._process.exitcode
+        with self._folder:
+            return tuple(path.read_text(encoding="utf-8") for path in self._files)
+
+
 def run_command(module, *arguments, timeout=300):
     """`python -m module arguments…` on one device: `subprocess.CompletedProcess`, its text read."""
-    with tempfile.TemporaryDirectory() as folder:
-        output, errors = Path(folder, "out"), Path(folder, "err")
-        arguments = [str(argument) for argument in arguments]
-        process = _FORKS.Process(
-            target=_run, args=(module, arguments, on_devices(1), os.getcwd(), output, errors)
-        )
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired([module, *arguments], timeout)
-        texts = (path.read_text(encoding="utf-8") for path in (output, errors))
-        return subprocess.CompletedProcess([module, *arguments], process.exitcode, *texts)
+    command = Command(module, *arguments)
+    texts = command.communicate(timeout)
+    return subprocess.CompletedProcess(command.args, command.returncode, *texts)
 
 
 def _run(module, arguments, environment, folder, output, errors):

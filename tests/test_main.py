@@ -143,7 +143,7 @@ def read_on_the_host(tmp_path_factory, quick_compilation):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"cache": "device"}, *slow({"cache": "none"}, {"cache": "none", "read_workers": 1})],
+    slow({"cache": "device"}, {"cache": "none"}, {"cache": "none", "read_workers": 1}),
 )
 def test_where_the_images_are_kept_changes_no_run(tmp_path, read_on_the_host, changes):
     rows, biases = log_and_biases(tmp_path, **changes)

@@ -4,8 +4,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -14,7 +12,7 @@ import pytest
 
 from alexnet_jax.parallel import HEARTBEAT_SECONDS
 from alexnet_jax.runs.workdir import load_run
-from tests.commands import on_devices
+from tests.commands import Command
 from tests.tiers import slow
 
 LOST = rf"error: process 0 stops, process 1 \({socket.gethostname()}\) was lost \(.*\); start .*"
@@ -34,9 +32,8 @@ RUN = [
 
 def start(workdir, *flags, devices=1):
     """The training command with devices of its own."""
-    command = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *RUN, *flags]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=on_devices(devices), text=True, **pipes)
+    flags = [f"--workdir={workdir}", *RUN, *flags]
+    return Command("alexnet_jax.main", *flags, devices=devices)
 
 
 def start_two(workdir, *flags, devices=1):

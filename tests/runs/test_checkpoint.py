@@ -136,7 +136,8 @@ def test_restores_onto_any_mesh_bit_for_bit(tmp_path, here, there):
 
 
 def test_the_train_state_moves_from_two_towers_to_two_batches_and_back(tmp_path):
-    model = alexnet("paper", num_classes=10, image_size=64, conv_features=(8,) * 5)
+    widths = {"conv_features": (8,) * 5, "fc_features": (32, 32)}
+    model = alexnet("paper", num_classes=10, image_size=64, **widths)
     template = jax.eval_shape(lambda: create_train_state(model, jax.random.key(0)))
     rng = np.random.default_rng(0)
     numbers = template.replace(step=jnp.zeros(()), key=jnp.zeros(()))

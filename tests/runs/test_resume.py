@@ -5,14 +5,12 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from alexnet_jax.runs.metrics_log import CLOCKED, MetricsLog
-from tests.commands import on_devices
+from tests.commands import Command
 from tests.small import SMALL
 from tests.tiers import slow
 
@@ -20,13 +18,7 @@ RUN = (*SMALL, "--config.watch_every_steps=7")
 
 
 def start(workdir, *flags):
-    return subprocess.Popen(
-        [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *RUN, *flags],
-        env=on_devices(1),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Command("alexnet_jax.main", f"--workdir={workdir}", *RUN, *flags)
 
 
 def finish(process):
