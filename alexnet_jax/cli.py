@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": ("predict", "class names and probabilities of your images"),
     "features": ("features", "a layer's output for your images, or for a split"),
     "report": ("report", "one HTML page about a run"),
+    "explore": ("explore", "one HTML page to walk through a network"),
     "prepare": ("prepare", "store a data set at 256x256, once"),
     "convert": ("convert", "make a run of Caffe's or torchvision's weights"),
     "summary": ("summary", "the layer table, and what the towers exchange"),

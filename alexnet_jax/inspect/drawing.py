@@ -26,6 +26,19 @@ COLORS = {
     "true": "#f2a0a5",
 }
 
+# What becomes of `COLORS` on a dark page.
+DARK_COLORS = {
+    "ink": "#e6eaef",
+    "muted": "#96a0ac",
+    "line": "#2c343e",
+    "blue": "#7ea2f5",
+    "red": "#f0788f",
+    "orange": "#e6a24b",
+    "green": "#62c08c",
+    "bar": "#3b4f86",
+    "true": "#8f3a48",
+}
+
 _FONT = "DejaVu Sans"  # comes with matplotlib, so that a picture is the same everywhere
 _STYLE: Any = {
     "font.family": _FONT,

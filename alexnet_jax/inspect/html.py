@@ -17,9 +17,10 @@ _TEMPLATES = Environment(
 _PARTS: Any = _TEMPLATES.get_template("parts.html").module
 
 
-def page(**content: Any) -> str:
-    """The whole page: `page.html` with its title, subtitle, tiles, sections, footer and colours."""
-    return _TEMPLATES.get_template("page.html").render(**content)
+def page(template: str = "page.html", **content: Any) -> str:
+    """The whole page: a template with its content, in the colours of `drawing`."""
+    colors = {"light": drawing.COLORS, "dark": drawing.DARK_COLORS}
+    return _TEMPLATES.get_template(template).render(**colors, **content)
 
 
 def text(template: str, **values: Any) -> Markup:

@@ -9,29 +9,15 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from alexnet_jax.data.cache import cached
-from alexnet_jax.data.sets import Dataset, match_classes, open_dataset
+from alexnet_jax.data.sets import Dataset
 from alexnet_jax.files import whole_file
-from alexnet_jax.inspect import drawing, html, sections
+from alexnet_jax.inspect import html, sections
 from alexnet_jax.inspect.names import readable_names
-from alexnet_jax.inspect.samples import sample
+from alexnet_jax.inspect.samples import sample, split_of
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.presets import network
 from alexnet_jax.runs.metrics_log import read_metrics
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.wording import printable
-
-# What becomes of `drawing.COLORS` on a dark page.
-DARK_COLORS = {
-    "ink": "#e6eaef",
-    "muted": "#96a0ac",
-    "line": "#2c343e",
-    "blue": "#7ea2f5",
-    "red": "#f0788f",
-    "orange": "#e6a24b",
-    "green": "#62c08c",
-    "bar": "#3b4f86",
-    "true": "#8f3a48",
-}
 
 
 def write_report(
@@ -59,18 +45,7 @@ def write_report(
     config = run.config
 
     def open_split(split: str) -> Dataset:
-        dataset = open_dataset(
-            config.dataset,
-            split,
-            data_dir=data_dir or config.data_dir,
-            stored_size=config.stored_size,
-        )
-        matched, note = match_classes(
-            dataset, run.class_names, owner=str(run.workdir), by_position=classes_by_position
-        )
-        if note:
-            print(printable(note))
-        return matched
+        return split_of(run, split, data_dir=data_dir, classes_by_position=classes_by_position)
 
     test = open_split(config.test_split or config.validation_split)
     page = build_page(
@@ -121,8 +96,6 @@ def build_page(run: Run, test: Dataset, gallery: Dataset) -> str:
         subtitle=_subtitle(run, test),
         tiles=_tiles(run, metrics),
         sections=built,
-        light=drawing.COLORS,
-        dark=DARK_COLORS,
     )
 
 

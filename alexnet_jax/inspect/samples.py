@@ -1,4 +1,4 @@
-"""Which images are looked at: a part of a split."""
+"""Which images are looked at: a split of the run's data, and a part of it."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.data.records import Batch, Source
-from alexnet_jax.data.sets import Dataset
+from alexnet_jax.data.sets import Dataset, match_classes, open_dataset
+from alexnet_jax.runs.workdir import Run
+from alexnet_jax.wording import printable
 
 
 class Part:
@@ -32,3 +34,29 @@ def sample(dataset: Dataset, count: int, *, seed: int = 0) -> Dataset:
         return dataset
     chosen = np.random.default_rng(seed).choice(len(dataset), count, replace=False)
     return dataclasses.replace(dataset, source=Part(dataset.source, np.sort(chosen)))
+
+
+def split_of(
+    run: Run, split: str, *, data_dir: str | None = None, classes_by_position: bool = False
+) -> Dataset:
+    """A split of the data that the run was trained on, its classes numbered as the run's.
+
+    Args:
+      run: from `load_run`.
+      split: such as "test".
+      data_dir: tfds data_dir that holds the data set; None: where the run found it.
+      classes_by_position: class n of the data is the run's class n, whatever its name.
+
+    Raises:
+      ValueError: the data set is not there, or has other classes.
+    """
+    config = run.config
+    dataset = open_dataset(
+        config.dataset, split, data_dir=data_dir or config.data_dir, stored_size=config.stored_size
+    )
+    matched, note = match_classes(
+        dataset, run.class_names, owner=str(run.workdir), by_position=classes_by_position
+    )
+    if note:
+        print(printable(note))
+    return matched

@@ -187,7 +187,7 @@ def retrieval(run, images, crops, labels, chosen, gallery, names, kind: str) -> 
     k = min(NEIGHBORS, len(gallery))
     by_features = nearest(extract_features(run, images), features, k).indices
     by_pixels = nearest(crops.reshape(len(crops), -1), pixels.reshape(len(pixels), -1), k).indices
-    queries = _of_different_classes(labels, chosen)[:QUERIES]
+    queries = of_different_classes(labels, chosen)[:QUERIES]
     figures = []
     for title, found in (
         (f"{layers_named(run.model, ())[0]} features", by_features),
@@ -243,7 +243,7 @@ def mistakes(run: Run, test: Dataset, labels, probabilities, names) -> Markup:
 
 def occlusion(run: Run, images, crops, labels, chosen, names) -> Markup:
     """Where hiding the image costs the most."""
-    shown = _of_different_classes(labels, chosen)[:5]
+    shown = of_different_classes(labels, chosen)[:5]
     maps = [occlusion_map(run, images[n], int(labels[n])) for n in shown]
     figure = occlusion_figure(crops[shown], maps, labels[shown], names)
     return html.section(
@@ -324,7 +324,7 @@ def machine(run: Run, metrics: list[dict[str, Any]]) -> Markup:
     )
 
 
-def _of_different_classes(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def of_different_classes(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Those of the images `chosen` that are the first of their class, in order."""
     _, first = np.unique(labels[chosen], return_index=True)
     return chosen[np.sort(first)]

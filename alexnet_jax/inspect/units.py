@@ -1,6 +1,6 @@
 """What a unit answers to: the images that activate it most, and where (Zeiler and Fergus 2013)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +24,10 @@ class Strongest(NamedTuple):
     places: np.ndarray
 
 
-def strongest(run: Run, batches: Iterable[Batch], layer: str, count: int = 9) -> Strongest:
-    """Looks through images for what activates a layer's units most, an image once a unit.
+def strongest(
+    run: Run, batches: Iterable[Batch], layers: Sequence[str], count: int = 9
+) -> dict[str, Strongest]:
+    """Looks through images for what activates the units of layers most, an image once a unit.
 
     Where two are equal the earlier image and place come first. There are fewer than `count` where
     there are fewer images. Only the best so far are kept in memory.
@@ -34,27 +36,33 @@ def strongest(run: Run, batches: Iterable[Batch], layer: str, count: int = 9) ->
       run: from `load_run`.
       batches: {"image": uint8 [B, S, S, 3], "mask": [B]}, such as `eval_batches` gives; centre
         crops are looked at.
-      layer: a name in `activations.known_outputs`.
+      layers: names in `activations.known_outputs`.
       count: K.
 
     Raises:
       ValueError: there is no such layer, or no image.
     """
-    best: Strongest | None = None
+    best: dict[str, Strongest] = {}
     seen = 0
-    for outputs in run.features_of_batches(batches, [layer]):
-        maps = outputs[layer]
-        size, units, width = len(maps), maps.shape[-1], maps.shape[-2] if maps.ndim == 4 else 1
-        flat = maps.reshape(size, -1, units)
-        at = flat.argmax(1).T
-        values = np.take_along_axis(flat, at.T[:, None], 1)[:, 0].T
-        images = np.broadcast_to(np.arange(seen, seen + size), values.shape)
-        found = Strongest(values, images, np.stack([at // width, at % width], -1))
-        best = _best(found if best is None else _joined(best, found), count)
-        seen += size
-    if best is None:
+    for outputs in run.features_of_batches(batches, layers):
+        for layer, maps in outputs.items():
+            found = _strongest_places(maps, seen)
+            joined = _joined(best[layer], found) if layer in best else found
+            best[layer] = _best(joined, count)
+        seen += len(maps)
+    if not best:
         raise ValueError("there is no image to look at; give a split or a folder that has some")
     return best
+
+
+def _strongest_places(maps: np.ndarray, seen: int) -> Strongest:
+    """Of each unit and image the strongest place; the first image is number `seen`."""
+    size, units, width = len(maps), maps.shape[-1], maps.shape[-2] if maps.ndim == 4 else 1
+    flat = maps.reshape(size, -1, units)
+    at = flat.argmax(1).T
+    values = np.take_along_axis(flat, at.T[:, None], 1)[:, 0].T
+    images = np.broadcast_to(np.arange(seen, seen + size), values.shape)
+    return Strongest(values, images, np.stack([at // width, at % width], -1))
 
 
 def _joined(one: Strongest, other: Strongest) -> Strongest:

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from alexnet_jax.inspect import page as page_module
-from alexnet_jax.inspect.drawing import COLORS
-from alexnet_jax.inspect.page import DARK_COLORS, write_report
+from alexnet_jax.inspect.drawing import COLORS, DARK_COLORS
+from alexnet_jax.inspect.page import write_report
 from alexnet_jax.inspect.samples import sample
 
 VOID = {"meta", "img", "br", "link", "input"}

@@ -12,7 +12,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (23, 72, 72, 3), dtype=np.uin
 
 @pytest.mark.parametrize("layer", ["conv1", "conv3.linear", "conv5", "fc7"])
 def test_they_are_those_of_a_search_through_all(run, layer):
-    found = strongest(run, padded_batches(IMAGES, 5), layer, count=4)
+    found = strongest(run, padded_batches(IMAGES, 5), [layer], count=4)[layer]
     maps = run.features(IMAGES, [layer])[layer]
     maps = maps if maps.ndim == 4 else maps[:, None, None]
     for unit in range(maps.shape[-1]):
@@ -33,7 +33,7 @@ def test_what_a_patch_leaves_out_changes_nothing(run):
     """Grey everywhere else, the unit answers as before."""
     layer, side = "conv2", run.model.image_size
     field = receptive_fields(run.model)[layer]
-    found = strongest(run, padded_batches(IMAGES, 8), layer, count=1)
+    found = strongest(run, padded_batches(IMAGES, 8), [layer], count=1)[layer]
     margin = (72 - side) // 2
     for unit in range(3):
         place = tuple(found.places[unit, 0])
@@ -50,7 +50,7 @@ def test_what_a_patch_leaves_out_changes_nothing(run):
 
 
 def test_fewer_images_than_are_wanted_are_all_there_are(run):
-    found = strongest(run, padded_batches(IMAGES[:3], 8), "fc6", count=9)
+    found = strongest(run, padded_batches(IMAGES[:3], 8), ["fc6"], count=9)["fc6"]
     assert found.values.shape == found.images.shape == (32, 3)
     assert (np.sort(found.images, 1) == np.arange(3)).all()
     assert not found.places.any()
@@ -58,9 +58,9 @@ def test_fewer_images_than_are_wanted_are_all_there_are(run):
 
 def test_nothing_to_look_at_and_no_such_layer(run):
     with pytest.raises(ValueError, match="there is no image"):
-        strongest(run, [], "fc6")
+        strongest(run, [], ["fc6"])
     with pytest.raises(ValueError, match="no layer 'fc9'"):
-        strongest(run, padded_batches(IMAGES, 8), "fc9")
+        strongest(run, padded_batches(IMAGES, 8), ["fc9"])
 
 
 def test_a_field_that_reaches_past_the_image_is_cut_there():

@@ -1,0 +1,51 @@
+"""A network to walk through: `python -m alexnet_jax.explore --workdir runs/` writes one page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from alexnet_jax import command
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_OUTPUT = flags.DEFINE_string("output", None, "File to write; else WORKDIR/explorer.html.")
+_IMAGES = flags.DEFINE_multi_string(
+    "images", [], "Your own images, or a folder of them, to look at; else some test images."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", 1000, "Most test images to search for what a unit answers to.", lower_bound=8
+)
+_UNITS = flags.DEFINE_integer("units", 48, "Most units to show of a layer.", lower_bound=2)
+_BY_POSITION = flags.DEFINE_bool(
+    "classes_by_position", False, "Class n of the data is the run's class n, whatever its name."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the page about the run that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    if not _WORKDIR.value:
+        raise app.UsageError("--workdir is missing: the folder of a trained run")
+    from alexnet_jax.inspect.explorer import write_explorer  # noqa: PLC0415
+    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
+
+    run = load_run(_WORKDIR.value)
+    output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "explorer.html")
+    if not output.parent.is_dir():  # told before the work, not after
+        raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
+    write_explorer(
+        run,
+        output,
+        photos=_IMAGES.value,
+        data_dir=_DATA_DIR.value,
+        examples=_EXAMPLES.value,
+        units=_UNITS.value,
+        classes_by_position=_BY_POSITION.value,
+    )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
+
+
+if __name__ == "__main__":
+    command.run(main)

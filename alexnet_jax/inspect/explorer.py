@@ -1,0 +1,328 @@
+"""A page to walk through a trained network: layers, units, and what they answer to.
+
+Links alone move one about in it, so that it needs no script: a unit or an image is the target of
+the page's address, and what is not the target is hidden.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from alexnet_jax.data.batches import padded_batches
+from alexnet_jax.data.cache import cached
+from alexnet_jax.files import whole_file
+from alexnet_jax.inspect import drawing, html, sections
+from alexnet_jax.inspect.features import extract_features
+from alexnet_jax.inspect.files import image_files, read_images
+from alexnet_jax.inspect.names import readable_names
+from alexnet_jax.inspect.retrieval import nearest
+from alexnet_jax.inspect.saliency import occlusion_map, overlay
+from alexnet_jax.inspect.samples import sample, split_of
+from alexnet_jax.inspect.units import Strongest, strongest
+from alexnet_jax.models.layer_table import Row, layer_table
+from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
+from alexnet_jax.runs.workdir import Run
+
+PATCHES, PHOTOS, GUESSES, NEAR = 9, 10, 5, 6
+_FIGURE_HEIGHT = 190  # of the image in figure 2; the maps are to the same scale
+_WIDTH_OF_A_MAP = 0.15
+
+
+class Cut(NamedTuple):
+    """A part of a picture: its class in the style sheet, and the part in sides of a square tile.
+
+    Fields:
+      picture: the class.
+      x, y: where the picture's corner lies.
+      zoom: the picture's width.
+    """
+
+    picture: str
+    x: float
+    y: float
+    zoom: float
+
+
+class Looked(NamedTuple):
+    """Images uint8 [N, S, S, 3] as they are stored, their centre crops, and labels int [N].
+
+    A user's own images have no labels.
+    """
+
+    images: np.ndarray
+    crops: np.ndarray
+    labels: Any
+
+
+def write_explorer(
+    run: Run,
+    output: Path,
+    *,
+    photos: Sequence[str | Path] = (),
+    data_dir: str | None = None,
+    examples: int = 1000,
+    units: int = 48,
+    classes_by_position: bool = False,
+) -> None:
+    """Writes the page about `run` to `output`, whole or not at all.
+
+    Args:
+      run: from `load_run`.
+      output: the HTML file.
+      photos: files and folders of images to look at; none: some of the test split.
+      data_dir: tfds data_dir that holds the run's data set; None: where the run found it.
+      examples: most test images that are searched for what a unit answers to.
+      units: most units to show of a layer, spread evenly over each tower.
+      classes_by_position: class n of the data is the run's class n, whatever its name.
+
+    Raises:
+      ValueError: the data set is not there or has other classes, or a photo cannot be read.
+    """
+    split = run.config.test_split or run.config.validation_split
+    test = split_of(run, split, data_dir=data_dir, classes_by_position=classes_by_position)
+    data = cached(sample(test, examples), "host")
+    batch = data.source.read(np.arange(len(data)))
+    labels = np.asarray(batch["label"])
+    searched = _looked(run, np.asarray(batch["image"]), labels)
+    if photos:
+        chosen = _looked(run, _photos(run, photos))
+    else:
+        order = np.random.default_rng(0).permutation(len(labels))
+        some = sections.of_different_classes(labels, order)[:PHOTOS]
+        chosen = Looked(*(part[some] for part in searched))
+    with whole_file(output) as file:
+        file.write(build_explorer(run, searched, chosen, units=units))
+
+
+def _looked(run: Run, images: np.ndarray, labels: np.ndarray | None = None) -> Looked:
+    return Looked(images, sections.center_crops(images, run.model.image_size), labels)
+
+
+def _photos(run: Run, paths: Sequence[str | Path]) -> np.ndarray:
+    """The user's own images as the run's are stored.
+
+    Raises:
+      ValueError: one cannot be read.
+    """
+    found = []
+    for batch in read_images(image_files(paths), run.config.stored_size, batch_size=PHOTOS):
+        for _, image in batch:
+            if isinstance(image, Exception):
+                raise ValueError(str(image)) from image
+            found.append(image)
+        if len(found) >= PHOTOS:
+            break
+    return np.stack(found[:PHOTOS])
+
+
+def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 48) -> str:
+    """The page as HTML that needs no script, no other file and no network.
+
+    Args:
+      run: from `load_run`.
+      searched: labelled images in which units find what they answer to.
+      chosen: images that are looked at one by one.
+      units: most units to show of a layer.
+    """
+    rows = [row for row in layer_table(run.model) if row.parameters]
+    names = readable_names(run.class_names)
+    outputs = [f"{row.name}.linear" for row in rows]  # as they are before any operation
+    batches = padded_batches(searched.images, sections.BATCH_SIZE)
+    best = strongest(run, batches, outputs, PATCHES)
+    peaks = run.features(searched.images, outputs, maps="max")
+    maps = run.features(chosen.images, outputs)
+    fields = receptive_fields(run.model)
+    pictures = _Pictures(run.model.image_size)
+    layers = []
+    for row, output in zip(rows, outputs, strict=True):
+        towers = _towers(run, row)
+        shown = _spread(row.output[-1], towers, units)
+        kernels = _kernels(run, row, shown, pictures) if row is rows[0] else [None] * len(shown)
+        answers = _answers(peaks[output][:, shown], searched.labels, names)
+        tiles = _maps(maps[output], shown, pictures)
+        described = [
+            {
+                "number": int(unit),
+                "tower": int(unit) * towers // row.output[-1],
+                "patches": _patches(pictures, best[output], unit, searched, fields[output]),
+                "kernel": kernels[n],
+                "answers": answers[n],
+                "maps": tiles[n],
+            }
+            for n, unit in enumerate(shown)
+        ]
+        layers.append({"row": row, "field": fields[output], "towers": towers, "units": described})
+    photos = _photo_rows(run, searched, chosen, names, pictures)
+    return html.page(
+        "explorer.html",
+        title=f"Inside AlexNet on {run.config.dataset}",
+        run=run,
+        searched=len(searched.images),
+        figure=_figure(run, rows),
+        layers=layers,
+        photos=photos,
+        sheet=pictures.css(),
+    )
+
+
+class _Pictures:
+    """Each picture once, as a class of the style sheet."""
+
+    def __init__(self, side: int):
+        self._side = side
+        self._css: dict[str, str] = {}
+
+    def image(self, name: str, crop: np.ndarray) -> str:
+        """The class of a crop of an image."""
+        if name not in self._css:
+            file = io.BytesIO()
+            # Small pictures show what compressing costs, and cost little.
+            Image.fromarray(crop).save(file, "WEBP", quality=80, lossless=self._side <= 96)
+            self._add(name, "webp", file.getvalue())
+        return name
+
+    def sheet(self, tiles: np.ndarray) -> str:
+        """The class of tiles uint8 [rows, columns, h, w] or [rows, columns, h, w, 3]."""
+        rows, columns, height, width = tiles.shape[:4]
+        name = f"s{len(self._css)}"
+        whole = tiles.swapaxes(1, 2).reshape(rows * height, columns * width, *tiles.shape[4:])
+        self._add(name, "png", drawing.png(whole))
+        return name
+
+    def _add(self, name: str, kind: str, data: bytes) -> None:
+        encoded = base64.b64encode(data).decode()
+        self._css[name] = f".{name}{{background-image:url(data:image/{kind};base64,{encoded})}}"
+
+    def css(self) -> Markup:
+        return Markup("\n".join(self._css.values()))  # of our own making, letter by letter
+
+
+def _towers(run: Run, row: Row) -> int:
+    """Into how many the layer's units are shared out; those of the last are the classes."""
+    return 1 if row.name == run.model.layers[-1].name else run.model.towers
+
+
+def _spread(units: int, towers: int, most: int) -> np.ndarray:
+    """Numbers of units, as many of each tower, evenly spread: of 96 and 8 each twelfth."""
+    each, shown = units // towers, min(max(most // towers, 1), units // towers)
+    inside = np.arange(shown) * each // shown
+    return np.concatenate([tower * each + inside for tower in range(towers)])
+
+
+def _maps(maps: np.ndarray, shown: np.ndarray, pictures: _Pictures) -> list[list[Cut]]:
+    """Of each unit its map on each image, of [P, H, W, C] or [P, C]; its strongest is white."""
+    maps = maps if maps.ndim == 4 else maps[:, None, None]
+    found = np.maximum(maps[..., shown].transpose(3, 0, 1, 2), 0)
+    most = found.max((1, 2, 3), keepdims=True)
+    tiles = np.round(255 * found / np.maximum(most, 1e-12)).astype(np.uint8)
+    sheet = pictures.sheet(tiles)
+    return [[Cut(sheet, -p, -n, len(maps)) for p in range(len(maps))] for n in range(len(shown))]
+
+
+def _kernels(run: Run, row: Row, shown: np.ndarray, pictures: _Pictures) -> list[Cut]:
+    """The first layer's kernels, each from its own lowest weight (black) to its highest."""
+    kernel = np.asarray(run.params[row.name]["kernel"], np.float32)[..., shown]
+    low, high = (f(kernel, axis=(0, 1, 2), keepdims=True) for f in (np.min, np.max))
+    levels = np.round(255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
+    sheet = pictures.sheet(np.moveaxis(levels, -1, 0)[:, None])
+    return [Cut(sheet, 0, -n, 1) for n in range(len(shown))]
+
+
+def _answers(peaks: np.ndarray, labels: Any, names: Sequence[str]) -> list[list[str]]:
+    """Of each unit the three classes whose images activate it most, as means of [N, units]."""
+    present = np.unique(labels)
+    means = np.stack([peaks[labels == label].mean(0) for label in present])
+    order = np.argsort(-means, axis=0, kind="stable")[:3]
+    return [[names[present[n]] for n in column] for column in order.T]
+
+
+def _patches(
+    pictures: _Pictures, best: Strongest, unit: int, searched: Looked, field: ReceptiveField
+) -> list[tuple[Cut, float]]:
+    """What the unit saw where it answered most, and its answers; black is beyond the image."""
+    found = []
+    for value, image, place in zip(
+        best.values[unit], best.images[unit], best.places[unit], strict=True
+    ):
+        picture = pictures.image(f"i{image}", searched.crops[image])
+        row, column = (field.start + int(at) * field.stride for at in place)
+        zoom = searched.crops.shape[1] / field.size
+        found.append((Cut(picture, -column / field.size, -row / field.size, zoom), float(value)))
+    return found
+
+
+def _photo_rows(
+    run: Run, searched: Looked, chosen: Looked, names: Sequence[str], pictures: _Pictures
+) -> list[dict[str, Any]]:
+    """What is shown of each chosen image."""
+    probabilities = run.predict(chosen.images, views="center", batch_size=sections.BATCH_SIZE)
+    # A chosen image that was searched, too, is its own nearest.
+    queries, gallery = (extract_features(run, looked.images) for looked in (chosen, searched))
+    near = nearest(queries, gallery, min(NEAR + 1, len(gallery)))
+    rows = []
+    for n, (image, crop) in enumerate(zip(chosen.images, chosen.crops, strict=True)):
+        guesses = np.argsort(-probabilities[n], kind="stable")[:GUESSES]
+        label = int(guesses[0]) if chosen.labels is None else int(chosen.labels[n])
+        others = near.indices[n][near.distances[n] > 0][:NEAR]
+        hidden = overlay(crop, occlusion_map(run, image, label))
+        rows.append(
+            {
+                "picture": Cut(pictures.image(f"c{n}", crop), 0, 0, 1),
+                "name": None if chosen.labels is None else names[label],
+                "watched": names[label],
+                "guesses": [(names[g], float(probabilities[n, g])) for g in guesses],
+                "hidden": Cut(pictures.image(f"o{n}", hidden), 0, 0, 1),
+                "near": [
+                    (
+                        Cut(pictures.image(f"i{other}", searched.crops[other]), 0, 0, 1),
+                        names[int(searched.labels[other])],
+                    )
+                    for other in others
+                ],
+            }
+        )
+    return rows
+
+
+def _figure(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
+    """Figure 2: boxes (x, y, width, height, layer) and lines (x, y, x, y) of what is read.
+
+    A map's side is to the image's scale; a full connection is as high as a square of its units.
+    """
+    scale = _FIGURE_HEIGHT / run.model.image_size
+    towers = run.model.towers
+    middles = [_FIGURE_HEIGHT * (tower + 0.5) / towers for tower in range(towers)]
+    boxes: list[tuple[float, float, float, float, str]] = []
+    lines, labels = [], []
+    x, before = 0.0, [(_FIGURE_HEIGHT * 0.12, middle) for middle in middles]
+    boxes.append((x, 0.0, before[0][0], 1.0 * _FIGURE_HEIGHT, ""))
+    x = before[0][0]
+    for row in rows:
+        own = _towers(run, row)
+        units = row.output[-1] // own
+        side = row.output[0] if len(row.output) == 3 else units**0.5
+        height = max(side * scale, 10)
+        width = max(units * _WIDTH_OF_A_MAP, 8) if len(row.output) == 3 else 8
+        x += 34
+        ends = middles if own > 1 else [_FIGURE_HEIGHT / 2]
+        for number, y in enumerate(ends):
+            boxes.append((x, y - height / 2, width, height, row.name))
+            for tower, (left, from_y) in enumerate(before):
+                if row.reads != "own" or tower == number or own < len(before):
+                    lines.append((left, from_y, x, y))
+        labels.append((x + width / 2, row.name))
+        before = [(x + width, y) for y in ends]
+        x += width
+    return {
+        "width": round(x + 20),
+        "height": _FIGURE_HEIGHT,
+        "boxes": boxes,
+        "lines": lines,
+        "labels": labels,
+    }

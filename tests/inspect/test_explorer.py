@@ -1,0 +1,107 @@
+"""The explorer stands alone, every link leads somewhere, and patches are cut where units look."""
+
+import base64
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_jax.data.batches import padded_batches
+from alexnet_jax.inspect.explorer import Looked, build_explorer, write_explorer
+from alexnet_jax.inspect.sections import center_crops
+from alexnet_jax.inspect.units import patch, strongest
+from alexnet_jax.models.receptive import receptive_fields
+from tests.inspect.test_page import Page
+
+SEARCHED = 30
+
+
+@pytest.fixture(scope="module")
+def searched(run, digits):
+    batch = digits.source.read(np.arange(SEARCHED))
+    images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
+    return Looked(images, center_crops(images, run.model.image_size), labels)
+
+
+@pytest.fixture(scope="module")
+def html(run, searched):
+    return build_explorer(run, searched, Looked(*(part[:3] for part in searched)), units=8)
+
+
+def test_every_link_leads_somewhere_and_nothing_is_fetched(html):
+    page = Page()
+    page.feed(html)
+    assert page.open == []
+    targets = re.findall(r' id="([^"]+)"', html)
+    assert len(set(targets)) == len(targets)
+    assert {source.removeprefix("#") for source in page.sources} <= set(targets)
+    assert {"conv1", "conv5-8", "fc8-8", "image-2", "images"} <= set(targets)
+    assert "<script" not in html
+    assert not re.search(r"url\((?!data:image/(png|webp);base64,)|@import|https?:", html)
+
+
+def pictures_of(html):
+    """Class -> the picture of the style sheet."""
+    found = re.findall(r"\.(\w+)\{background-image:url\(data:image/\w+;base64,([^)]+)\)\}", html)
+    return {name: Image.open(io.BytesIO(base64.b64decode(data))) for name, data in found}
+
+
+def test_every_cut_has_its_picture_and_every_picture_is_used(html):
+    used = re.findall(r'class="cut [\w ]*?(\w+)" role', html)
+    assert set(used) == set(pictures_of(html))
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv3", "fc7"])
+def test_patches_are_the_pixels_that_a_unit_sees(run, searched, html, layer):
+    output = f"{layer}.linear"
+    batches = padded_batches(searched.images, 8)
+    field = receptive_fields(run.model)[output]
+    best = strongest(run, batches, [output], 9)[output]
+    pictures = pictures_of(html)
+    panel = html[html.index(f'id="{layer}-4"') :]
+    cuts = re.findall(r'large (\w+)".*?--x:([-.\d]+);--y:([-.\d]+);--z:([-.\d]+)', panel)[:9]
+    for rank, (picture, *place) in enumerate(cuts):
+        x, y, zoom = (float(number) for number in place)
+        shown = np.asarray(pictures[picture].convert("RGB"))
+        side = len(shown) / zoom  # what a browser's square tile shows of the picture, in pixels
+        left, top = round(-x * side), round(-y * side)
+        assert round(side) == field.size
+        window = np.s_[
+            max(top, 0) : max(top + field.size, 0), max(left, 0) : max(left + field.size, 0)
+        ]
+        crop = searched.crops[best.images[4, rank]]
+        np.testing.assert_array_equal(shown[window], patch(crop, field, best.places[4, rank]))
+
+
+def test_a_units_classes_are_those_whose_images_it_answers_to(run, searched, html):
+    peaks = run.features(searched.images, ["conv4.linear"], maps="max")["conv4.linear"][:, 8]
+    means = {label: peaks[searched.labels == label].mean() for label in set(searched.labels)}
+    expected = sorted(means, key=means.get, reverse=True)[:3]
+    panel = html[html.index('id="conv4-8"') :]
+    found = re.search(r"Classes it answers to</h3>([^<]+)<", panel)[1]
+    assert found == ", ".join(run.class_names[label] for label in expected)
+
+
+def test_words_from_outside_are_escaped(run, searched):
+    evil = "<script>alert(1)</script>"
+    bad = dataclasses.replace(
+        run, class_names=(evil,) * 10, workdir=run.workdir.parent / evil,
+        config=run.config.copy_and_resolve_references(),
+    )  # fmt: skip
+    bad.config.dataset = evil
+    html = build_explorer(bad, searched, Looked(*(part[:1] for part in searched)), units=2)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 3
+
+
+def test_the_users_own_images_are_looked_at(run, tmp_path):
+    Image.new("RGB", (90, 70), "orange").save(tmp_path / "mine.png")
+    write_explorer(run, tmp_path / "page.html", photos=[tmp_path], examples=12, units=2)
+    assert "your image 1" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    (tmp_path / "mine.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"mine\.png"):
+        write_explorer(run, tmp_path / "other.html", photos=[tmp_path], examples=12, units=2)
+    assert not (tmp_path / "other.html").exists()
