@@ -118,8 +118,10 @@ class Training:
 
     def _in_words(self) -> str:
         """Loss, errors and speed of the last updates, for the progress bar."""
-        words = f"waits {self.meter.waited():.0%}, MFU {self.meter.rate() / self.peak:.0%}"
-        return ", ".join(filter(None, (self.meter.latest, words)))
+        words = [self.meter.latest] if self.meter.latest else []
+        if rate := self.meter.rate():  # none yet after a line of the log
+            words += [f"waits {self.meter.waited():.0%}", f"MFU {rate / self.peak:.0%}"]
+        return ", ".join(words)
 
     @property
     def epoch(self) -> float:
