@@ -6,16 +6,18 @@ the page's address, and what is not the target is hidden.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
+from tqdm import tqdm
 
 from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.cache import cached
+from alexnet_jax.data.records import Batch
 from alexnet_jax.files import whole_file
 from alexnet_jax.inspect import drawing, html, sections
 from alexnet_jax.inspect.features import extract_features
@@ -133,9 +135,10 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
     rows = [row for row in layer_table(run.model) if row.parameters]
     names = readable_names(run.class_names)
     outputs = [f"{row.name}.linear" for row in rows]  # as they are before any operation
-    batches = padded_batches(searched.images, sections.BATCH_SIZE)
-    best = strongest(run, batches, outputs, PATCHES)
-    peaks = run.features(searched.images, outputs, maps="max")
+    best = strongest(run, _batches(searched, "strongest patches"), outputs, PATCHES)
+    batches = _batches(searched, "classes")
+    parts = list(run.features_of_batches(batches, outputs, maps="max"))
+    peaks = {output: np.concatenate([part[output] for part in parts]) for output in outputs}
     maps = run.features(chosen.images, outputs)
     fields = receptive_fields(run.model)
     pictures = _Pictures(run.model.image_size)
@@ -169,6 +172,13 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
         photos=photos,
         sheet=pictures.css(),
     )
+
+
+def _batches(looked: Looked, what: str) -> Iterable[Batch]:
+    """The images in batches, with a bar on a terminal."""
+    total = -(-len(looked.images) // sections.BATCH_SIZE)
+    batches = padded_batches(looked.images, sections.BATCH_SIZE)
+    return tqdm(batches, desc=what, total=total, unit=" batches", disable=None)
 
 
 class _Pictures:
@@ -266,7 +276,8 @@ def _photo_rows(
     queries, gallery = (extract_features(run, looked.images) for looked in (chosen, searched))
     near = nearest(queries, gallery, min(NEAR + 1, len(gallery)))
     rows = []
-    for n, (image, crop) in enumerate(zip(chosen.images, chosen.crops, strict=True)):
+    for n, image in enumerate(tqdm(chosen.images, desc="images", disable=None)):
+        crop = chosen.crops[n]
         guesses = np.argsort(-probabilities[n], kind="stable")[:GUESSES]
         label = int(guesses[0]) if chosen.labels is None else int(chosen.labels[n])
         others = near.indices[n][near.distances[n] > 0][:NEAR]
