@@ -251,9 +251,7 @@ def expected(quick):
     return everything()
 
 
-@pytest.mark.parametrize(
-    "name", ["x64", *slow("rbg", "strict_dtypes", "strict_ranks", "unsafe_rbg")]
-)
+@pytest.mark.parametrize("name", slow("x64", "rbg", "strict_dtypes", "strict_ranks", "unsafe_rbg"))
 def test_no_setting_of_jax_changes_a_number_or_a_draw(expected, name):
     with SETTINGS[name]():
         assert_same(everything(), expected)

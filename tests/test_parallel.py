@@ -213,7 +213,7 @@ WIRED_NETS = {
 }
 
 
-@pytest.mark.parametrize("name", WIRED_NETS)
+@pytest.mark.parametrize("name", ["no exchange before fc8", *slow("exchange everywhere")])
 def test_other_wirings_equal_one_device(name):
     assert_equal_on((2, 2), WIRED_NETS[name], np.float64, 1e-10)
 
@@ -319,7 +319,7 @@ def test_the_sixth_convolution_also_reads_both_towers():
     assert_one_crossing_over_data(found, model, mesh)
 
 
-@pytest.mark.parametrize("name", WIRINGS)
+@pytest.mark.parametrize("name", ["no exchange before fc8", *slow("exchange everywhere")])
 def test_the_exchange_field_decides_the_collectives(name):
     model, mesh = narrow(exchange=WIRINGS[name]), make_mesh(1, 2)
     found = collectives(compile_train_step(model, mesh, BATCH, 72), mesh, model)
