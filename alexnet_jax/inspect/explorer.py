@@ -28,6 +28,7 @@ from alexnet_jax.inspect.saliency import occlusion_map, overlay
 from alexnet_jax.inspect.samples import sample, split_of
 from alexnet_jax.inspect.units import Strongest, strongest
 from alexnet_jax.models.layer_table import Row, layer_table
+from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
 from alexnet_jax.runs.workdir import Run
 
@@ -144,7 +145,7 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
     pictures = _Pictures(run.model.image_size)
     layers = []
     for row, output in zip(rows, outputs, strict=True):
-        towers = _towers(run, row)
+        towers = _towers(run.model, row)
         shown = _spread(row.output[-1], towers, units)
         kernels = _kernels(run, row, shown, pictures) if row is rows[0] else [None] * len(shown)
         answers = _answers(peaks[output][:, shown], searched.labels, names)
@@ -167,7 +168,7 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
         title=f"Inside AlexNet on {run.config.dataset}",
         run=run,
         searched=len(searched.images),
-        figure=_figure(run, rows),
+        figure=figure_2(run.model, rows),
         layers=layers,
         photos=photos,
         sheet=pictures.css(),
@@ -213,9 +214,9 @@ class _Pictures:
         return Markup("\n".join(self._css.values()))  # of our own making, letter by letter
 
 
-def _towers(run: Run, row: Row) -> int:
+def _towers(model: LayeredNetwork, row: Row) -> int:
     """Into how many the layer's units are shared out; those of the last are the classes."""
-    return 1 if row.name == run.model.layers[-1].name else run.model.towers
+    return 1 if row.name == model.layers[-1].name else model.towers
 
 
 def _spread(units: int, towers: int, most: int) -> np.ndarray:
@@ -301,13 +302,13 @@ def _photo_rows(
     return rows
 
 
-def _figure(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
+def figure_2(model: LayeredNetwork, rows: Sequence[Row]) -> dict[str, Any]:
     """Figure 2: boxes (x, y, width, height, layer) and lines (x, y, x, y) of what is read.
 
     A map's side is to the image's scale; a full connection is as high as a square of its units.
     """
-    scale = _FIGURE_HEIGHT / run.model.image_size
-    towers = run.model.towers
+    scale = _FIGURE_HEIGHT / model.image_size
+    towers = model.towers
     middles = [_FIGURE_HEIGHT * (tower + 0.5) / towers for tower in range(towers)]
     boxes: list[tuple[float, float, float, float, str]] = []
     lines, labels = [], []
@@ -315,7 +316,7 @@ def _figure(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
     boxes.append((x, 0.0, before[0][0], 1.0 * _FIGURE_HEIGHT, ""))
     x = before[0][0]
     for row in rows:
-        own = _towers(run, row)
+        own = _towers(model, row)
         units = row.output[-1] // own
         side = row.output[0] if len(row.output) == 3 else units**0.5
         height = max(side * scale, 10)

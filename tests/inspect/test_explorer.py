@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_jax import alexnet
 from alexnet_jax.data.batches import padded_batches
-from alexnet_jax.inspect.explorer import Looked, build_explorer, write_explorer
+from alexnet_jax.inspect.explorer import Looked, build_explorer, figure_2, write_explorer
 from alexnet_jax.inspect.sections import center_crops
 from alexnet_jax.inspect.units import patch, strongest
+from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.receptive import receptive_fields
 from tests.inspect.test_page import Page
 
@@ -63,6 +65,7 @@ def test_patches_are_the_pixels_that_a_unit_sees(run, searched, html, layer):
     pictures = pictures_of(html)
     panel = html[html.index(f'id="{layer}-4"') :]
     cuts = re.findall(r'large (\w+)".*?--x:([-.\d]+);--y:([-.\d]+);--z:([-.\d]+)', panel)[:9]
+    assert len(cuts) == 9
     for rank, (picture, *place) in enumerate(cuts):
         x, y, zoom = (float(number) for number in place)
         shown = np.asarray(pictures[picture].convert("RGB"))
@@ -74,6 +77,34 @@ def test_patches_are_the_pixels_that_a_unit_sees(run, searched, html, layer):
         ]
         crop = searched.crops[best.images[4, rank]]
         np.testing.assert_array_equal(shown[window], patch(crop, field, best.places[4, rank]))
+
+
+def test_a_map_is_that_of_the_unit_on_the_image(run, searched, html):
+    maps = run.features(searched.images[:3], ["conv2.linear"])["conv2.linear"][..., 4]
+    panel = html[html.index('id="conv2-4"') :]
+    found = re.findall(r'map (\w+)" role.*?--x:([-.\d]+);--y:([-.\d]+);--z:3"', panel)[:3]
+    side = maps.shape[1]
+    assert len(found) == 3
+    for number, (picture, x, y) in enumerate(found):
+        left, top = round(-float(x)) * side, round(-float(y)) * side
+        tile = np.asarray(pictures_of(html)[picture])[top : top + side, left : left + side]
+        expected = 255 * np.maximum(maps[number], 0) / maps.max()
+        np.testing.assert_allclose(tile, expected, atol=1)
+
+
+@pytest.mark.parametrize("exchange", [("conv3", "fc6", "fc7", "fc8"), ("fc8",)])
+def test_lines_of_figure_2_cross_where_the_towers_talk(exchange):
+    model = alexnet("paper", exchange=exchange)
+    rows = [row for row in layer_table(model) if row.parameters]
+    drawn = figure_2(model, rows)
+    ends = {box[4]: box[0] for box in drawn["boxes"]}
+    crossing = {
+        name
+        for name, x in ends.items()
+        for _, y, to_x, to_y in drawn["lines"]
+        if to_x == x and y != to_y and name not in ("conv1", "fc8")
+    }
+    assert crossing == set(exchange) - {"fc8"}
 
 
 def test_a_units_classes_are_those_whose_images_it_answers_to(run, searched, html):
