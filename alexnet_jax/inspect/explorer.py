@@ -167,6 +167,7 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
         "explorer.html",
         title=f"Inside AlexNet on {run.config.dataset}",
         run=run,
+        views={"ten": "ten views", "center": "centre"}[run.views],
         searched=len(searched.images),
         figure=figure_2(run.model, rows),
         layers=layers,
@@ -272,14 +273,17 @@ def _photo_rows(
     run: Run, searched: Looked, chosen: Looked, names: Sequence[str], pictures: _Pictures
 ) -> list[dict[str, Any]]:
     """What is shown of each chosen image."""
-    probabilities = run.predict(chosen.images, views="center", batch_size=sections.BATCH_SIZE)
+    center, tested = (
+        run.predict(chosen.images, views=views, batch_size=sections.BATCH_SIZE)
+        for views in ("center", run.views)
+    )
     # A chosen image that was searched, too, is its own nearest.
     queries, gallery = (extract_features(run, looked.images) for looked in (chosen, searched))
     near = nearest(queries, gallery, min(NEAR + 1, len(gallery)))
     rows = []
     for n, image in enumerate(tqdm(chosen.images, desc="images", disable=None)):
         crop = chosen.crops[n]
-        guesses = np.argsort(-probabilities[n], kind="stable")[:GUESSES]
+        guesses = np.argsort(-center[n], kind="stable")[:GUESSES]
         label = int(guesses[0]) if chosen.labels is None else int(chosen.labels[n])
         others = near.indices[n][near.distances[n] > 0][:NEAR]
         hidden = overlay(crop, occlusion_map(run, image, label))
@@ -288,7 +292,7 @@ def _photo_rows(
                 "picture": Cut(pictures.image(f"c{n}", crop), 0, 0, 1),
                 "name": None if chosen.labels is None else names[label],
                 "watched": names[label],
-                "guesses": [(names[g], float(probabilities[n, g])) for g in guesses],
+                "guesses": [(names[g], float(center[n, g]), float(tested[n, g])) for g in guesses],
                 "hidden": Cut(pictures.image(f"o{n}", hidden), 0, 0, 1),
                 "near": [
                     (
