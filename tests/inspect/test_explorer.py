@@ -139,9 +139,12 @@ def test_the_users_own_images_are_looked_at(run, tmp_path):
 
 
 def test_a_run_that_saw_mirrored_images_is_asked_in_ten_views_too(run, searched):
-    mirrored = dataclasses.replace(run, augmentation=run.augmentation.replace(flip=True))
+    flipped = dataclasses.replace(run.augmentation, flip=True)
+    mirrored = dataclasses.replace(run, augmentation=flipped)
     html = build_explorer(mirrored, searched, Looked(*(part[:1] for part in searched)), units=2)
-    center, ten = (mirrored.predict(searched.images[:1], views=views)[0] for views in ("center", "ten"))
+    (center,), (ten,) = (
+        mirrored.predict(searched.images[:1], views=views) for views in ("center", "ten")
+    )
     best = center.argmax()
     shown = re.search(r"mean of ten views</h3>.*?<span>([\d.]+%, [\d.]+%)</span>", html)[1]
     assert shown == f"{100 * center[best]:.1f}%, {100 * ten[best]:.1f}%"
