@@ -5,7 +5,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -13,6 +14,9 @@ from absl import app, flags, logging
 from alexnet_jax.compilation import keep_programs
 from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.wording import write_on_any_terminal
+
+if TYPE_CHECKING:
+    from alexnet_jax.runs.workdir import Run
 
 _KEEP_PROGRAMS = flags.DEFINE_bool(
     "keep_programs", True, "Keep compiled programs in the user's cache folder for later starts."
@@ -78,6 +82,39 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
             sys.exit(128 + signal.SIGINT)
 
     return guarded_main
+
+
+def flags_alone(argv: Sequence[str]) -> None:
+    """Of a command that takes nothing else.
+
+    Raises:
+      UsageError: there is an argument that is no flag.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+
+
+def write_page(workdir: str | None, output: Path, write: "Callable[[Run, Path], None]") -> None:
+    """Loads a run, has a page about it written, and says how large it is.
+
+    Args:
+      workdir: the run's folder, as the user gave it.
+      output: the HTML file.
+      write: takes the run and `output`.
+
+    Raises:
+      UsageError: no folder is given.
+      ValueError: the page's own folder is not there; told before the work.
+    """
+    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
+
+    if not workdir:
+        raise app.UsageError("--workdir is missing: the folder of a trained run")
+    run = load_run(workdir)
+    if not output.parent.is_dir():
+        raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
+    write(run, output)
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 
 
 def _platform_problem() -> str | None:

@@ -63,8 +63,7 @@ _VERIFY = flags.DEFINE_string(
 
 def main(argv: Sequence[str]) -> None:
     """Does what the flags say: in, out, or verify."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    command.flags_alone(argv)
     weights, output, verify = _WEIGHTS.value, _OUTPUT.value, _VERIFY.value
     if sum(map(bool, (weights, output, verify))) != 1:
         raise app.UsageError("give one of --weights (in), --output (out) and --verify")

@@ -54,8 +54,7 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates what the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    command.flags_alone(argv)
     if not FLAGS.workdir:
         raise app.UsageError("--workdir is missing: the folder of a trained run")
     evaluate_runs(

@@ -1,9 +1,10 @@
 """A network to walk through: `python -m alexnet_jax.explore --workdir runs/` writes one page."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from alexnet_jax import command
 
@@ -24,27 +25,19 @@ _BY_POSITION = flags.DEFINE_bool(
 
 def main(argv: Sequence[str]) -> None:
     """Writes the page about the run that the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
-    if not _WORKDIR.value:
-        raise app.UsageError("--workdir is missing: the folder of a trained run")
+    command.flags_alone(argv)
     from alexnet_jax.inspect.explorer import write_explorer  # noqa: PLC0415
-    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
-    run = load_run(_WORKDIR.value)
-    output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "explorer.html")
-    if not output.parent.is_dir():  # told before the work, not after
-        raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
-    write_explorer(
-        run,
-        output,
+    write = partial(
+        write_explorer,
         photos=_IMAGES.value,
         data_dir=_DATA_DIR.value,
         examples=_EXAMPLES.value,
         units=_UNITS.value,
         classes_by_position=_BY_POSITION.value,
     )
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
+    output = Path(_OUTPUT.value or Path(_WORKDIR.value or "") / "explorer.html")
+    command.write_page(_WORKDIR.value, output, write)
 
 
 if __name__ == "__main__":

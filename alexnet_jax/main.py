@@ -8,7 +8,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from alexnet_jax.command import run
+from alexnet_jax.command import flags_alone, run
 from alexnet_jax.files import local_path
 from alexnet_jax.wording import suggestion
 
@@ -96,8 +96,7 @@ def main(argv: Sequence[str]) -> None:
     from alexnet_jax import parallel  # noqa: PLC0415
     from alexnet_jax.runs.launch import train  # noqa: PLC0415
 
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    flags_alone(argv)
     if not _WORKDIR.value:
         raise app.UsageError("--workdir is missing: the folder for logs and checkpoints")
     config = _CONFIG.value

@@ -1,9 +1,10 @@
 """One page about a run: `python -m alexnet_jax.report --workdir runs/` writes runs/report.html."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from alexnet_jax import command
 
@@ -21,26 +22,18 @@ _GALLERY = flags.DEFINE_integer(
 
 def main(argv: Sequence[str]) -> None:
     """Writes the page about the run that the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
-    if not _WORKDIR.value:
-        raise app.UsageError("--workdir is missing: the folder of a trained run")
+    command.flags_alone(argv)
     from alexnet_jax.inspect.page import write_report  # noqa: PLC0415
-    from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
-    run = load_run(_WORKDIR.value)
-    output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "report.html")
-    if not output.parent.is_dir():  # told before the work, not after
-        raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
-    write_report(
-        run,
-        output,
+    write = partial(
+        write_report,
         data_dir=_DATA_DIR.value,
         images=_IMAGES.value,
         gallery=_GALLERY.value,
         classes_by_position=_BY_POSITION.value,
     )
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
+    output = Path(_OUTPUT.value or Path(_WORKDIR.value or "") / "report.html")
+    command.write_page(_WORKDIR.value, output, write)
 
 
 if __name__ == "__main__":

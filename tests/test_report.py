@@ -1,4 +1,4 @@
-"""`python -m alexnet_jax.report` as its user sees it; the page itself is tested in inspect/."""
+"""`report` and `explore` as their user sees them; the pages are tested in inspect/."""
 
 from functools import partial
 
@@ -30,3 +30,13 @@ def test_the_page_is_written_where_it_is_said(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{workdir / 'report.html'}: ")
     assert "AlexNet on digits" in (workdir / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_explorer_is_written_where_it_is_said(tmp_path):
+    workdir = write_run(tmp_path / "run")
+    output = tmp_path / "walk.html"
+    flags = [f"--workdir={workdir}", f"--output={output}", "--examples=12", "--units=2"]
+    done = run_command("alexnet_jax.explore", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{output}: ")
+    assert "Inside AlexNet on digits" in output.read_text(encoding="utf-8")

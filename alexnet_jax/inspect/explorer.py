@@ -6,7 +6,7 @@ the page's address, and what is not the target is hidden.
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 from tqdm import tqdm
 
+from alexnet_jax.activations import Outputs
 from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.records import Batch
@@ -22,6 +23,7 @@ from alexnet_jax.files import whole_file
 from alexnet_jax.inspect import drawing, html, sections
 from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.inspect.files import image_files, read_images
+from alexnet_jax.inspect.filters import filter_pictures
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.inspect.retrieval import nearest
 from alexnet_jax.inspect.saliency import occlusion_map, overlay
@@ -113,15 +115,15 @@ def _photos(run: Run, paths: Sequence[str | Path]) -> np.ndarray:
     Raises:
       ValueError: one cannot be read.
     """
+    files = image_files(paths)
+    if len(files) > PHOTOS:
+        print(f"{len(files)} images are given; the first {PHOTOS} are looked at")
     found = []
-    for batch in read_images(image_files(paths), run.config.stored_size, batch_size=PHOTOS):
-        for _, image in batch:
-            if isinstance(image, Exception):
-                raise ValueError(str(image)) from image
-            found.append(image)
-        if len(found) >= PHOTOS:
-            break
-    return np.stack(found[:PHOTOS])
+    for _, image in next(read_images(files[:PHOTOS], run.config.stored_size, batch_size=PHOTOS)):
+        if isinstance(image, Exception):
+            raise ValueError(str(image)) from image
+        found.append(image)
+    return np.stack(found)
 
 
 def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 48) -> str:
@@ -136,10 +138,8 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
     rows = [row for row in layer_table(run.model) if row.parameters]
     names = readable_names(run.class_names)
     outputs = [f"{row.name}.linear" for row in rows]  # as they are before any operation
-    best = strongest(run, _batches(searched, "strongest patches"), outputs, PATCHES)
-    batches = _batches(searched, "classes")
-    parts = list(run.features_of_batches(batches, outputs, maps="max"))
-    peaks = {output: np.concatenate([part[output] for part in parts]) for output in outputs}
+    peaks: dict[str, list[np.ndarray]] = {output: [] for output in outputs}
+    best = strongest(_noting(run.features_of_batches(_batches(searched), outputs), peaks), PATCHES)
     maps = run.features(chosen.images, outputs)
     fields = receptive_fields(run.model)
     pictures = _Pictures(run.model.image_size)
@@ -148,7 +148,7 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
         towers = _towers(run.model, row)
         shown = _spread(row.output[-1], towers, units)
         kernels = _kernels(run, row, shown, pictures) if row is rows[0] else [None] * len(shown)
-        answers = _answers(peaks[output][:, shown], searched.labels, names)
+        answers = _answers(np.concatenate(peaks[output])[:, shown], searched.labels, names)
         tiles = _maps(maps[output], shown, pictures)
         described = [
             {
@@ -176,11 +176,19 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
     )
 
 
-def _batches(looked: Looked, what: str) -> Iterable[Batch]:
+def _noting(parts: Iterable[Outputs], peaks: dict[str, list[np.ndarray]]) -> Iterator[Outputs]:
+    """The parts as they are; the highest of each image's values, [n, C], is put into `peaks`."""
+    for part in parts:
+        for name, maps in part.items():
+            peaks[name].append(maps.max((1, 2)) if maps.ndim == 4 else maps)
+        yield part
+
+
+def _batches(looked: Looked) -> Iterable[Batch]:
     """The images in batches, with a bar on a terminal."""
     total = -(-len(looked.images) // sections.BATCH_SIZE)
     batches = padded_batches(looked.images, sections.BATCH_SIZE)
-    return tqdm(batches, desc=what, total=total, unit=" batches", disable=None)
+    return tqdm(batches, desc="units", total=total, unit=" batches", disable=None)
 
 
 class _Pictures:
@@ -239,10 +247,8 @@ def _maps(maps: np.ndarray, shown: np.ndarray, pictures: _Pictures) -> list[list
 
 def _kernels(run: Run, row: Row, shown: np.ndarray, pictures: _Pictures) -> list[Cut]:
     """The first layer's kernels, each from its own lowest weight (black) to its highest."""
-    kernel = np.asarray(run.params[row.name]["kernel"], np.float32)[..., shown]
-    low, high = (f(kernel, axis=(0, 1, 2), keepdims=True) for f in (np.min, np.max))
-    levels = np.round(255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
-    sheet = pictures.sheet(np.moveaxis(levels, -1, 0)[:, None])
+    kernel = np.asarray(run.params[row.name]["kernel"])[..., shown]
+    sheet = pictures.sheet(filter_pictures(kernel, per_filter=True)[:, None])
     return [Cut(sheet, 0, -n, 1) for n in range(len(shown))]
 
 

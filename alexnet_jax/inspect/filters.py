@@ -22,11 +22,7 @@ def filter_picture(
 
     Source: AlexNet figure 3; the gaps and the one scale are the authors' code's.
     """
-    kernel = np.asarray(kernel, np.float32)
-    axes = (0, 1, 2) if per_filter else None
-    low, high = (f(kernel, axis=axes, keepdims=True) for f in (np.min, np.max))
-    levels = np.round(255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
-    pictures = np.moveaxis(levels, -1, 0)
+    pictures = filter_pictures(kernel, per_filter=per_filter)
     each = len(pictures) // towers
     per_row = next((n for n in range(16, 7, -1) if each % n == 0), 16)
     rows = [
@@ -35,6 +31,20 @@ def filter_picture(
         for at in range(0, each, per_row)
     ]
     return image_grid(rows).repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def filter_pictures(kernel: np.ndarray, *, per_filter: bool) -> np.ndarray:
+    """Each kernel of float [h, w, 3, N] as a picture: uint8 [N, h, w, 3], the lowest weight black.
+
+    Args:
+      kernel: the first convolution's.
+      per_filter: scale each to its own range instead of all to one.
+    """
+    kernel = np.asarray(kernel, np.float32)
+    axes = (0, 1, 2) if per_filter else None
+    low, high = (f(kernel, axis=axes, keepdims=True) for f in (np.min, np.max))
+    levels = np.round(255 * (kernel - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
+    return np.moveaxis(levels, -1, 0)
 
 
 def color_shares(kernel: np.ndarray, *, towers: int = 2) -> list[float]:

@@ -1,13 +1,12 @@
 """What a unit answers to: the images that activate it most, and where (Zeiler and Fergus 2013)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_jax.data.records import Batch
+from alexnet_jax.activations import Outputs
 from alexnet_jax.models.receptive import ReceptiveField
-from alexnet_jax.runs.workdir import Run
 
 
 class Strongest(NamedTuple):
@@ -24,28 +23,24 @@ class Strongest(NamedTuple):
     places: np.ndarray
 
 
-def strongest(
-    run: Run, batches: Iterable[Batch], layers: Sequence[str], count: int = 9
-) -> dict[str, Strongest]:
-    """Looks through images for what activates the units of layers most, an image once a unit.
+def strongest(outputs: Iterable[Outputs], count: int = 9) -> dict[str, Strongest]:
+    """What activates the units of layers most, an image once a unit.
 
     Where two are equal the earlier image and place come first. There are fewer than `count` where
     there are fewer images. Only the best so far are kept in memory.
 
     Args:
-      run: from `load_run`.
-      batches: {"image": uint8 [B, S, S, 3], "mask": [B]}, such as `eval_batches` gives; centre
-        crops are looked at.
-      layers: names in `activations.known_outputs`.
+      outputs: layer -> [n, H, W, C] or [n, D] of one batch after the other, as of
+        `Run.features_of_batches`.
       count: K.
 
     Raises:
-      ValueError: there is no such layer, or no image.
+      ValueError: there is no image.
     """
     best: dict[str, Strongest] = {}
     seen = 0
-    for outputs in run.features_of_batches(batches, layers):
-        for layer, maps in outputs.items():
+    for part in outputs:
+        for layer, maps in part.items():
             found = _strongest_places(maps, seen)
             joined = _joined(best[layer], found) if layer in best else found
             best[layer] = _best(joined, count)

@@ -61,7 +61,7 @@ def test_patches_are_the_pixels_that_a_unit_sees(run, searched, html, layer):
     output = f"{layer}.linear"
     batches = padded_batches(searched.images, 8)
     field = receptive_fields(run.model)[output]
-    best = strongest(run, batches, [output], 9)[output]
+    best = strongest(run.features_of_batches(batches, [output]), 9)[output]
     pictures = pictures_of(html)
     panel = html[html.index(f'id="{layer}-4"') :]
     cuts = re.findall(r'large (\w+)".*?--x:([-.\d]+);--y:([-.\d]+);--z:([-.\d]+)', panel)[:9]
@@ -128,12 +128,15 @@ def test_words_from_outside_are_escaped(run, searched):
     assert html.count("&lt;script&gt;") > 3
 
 
-def test_the_users_own_images_are_looked_at(run, tmp_path):
-    Image.new("RGB", (90, 70), "orange").save(tmp_path / "mine.png")
+def test_the_users_own_images_are_looked_at(run, tmp_path, capsys):
+    for number in range(12):
+        Image.new("RGB", (90, 70), "orange").save(tmp_path / f"mine{number:02}.png")
     write_explorer(run, tmp_path / "page.html", photos=[tmp_path], examples=12, units=2)
-    assert "your image 1" in (tmp_path / "page.html").read_text(encoding="utf-8")
-    (tmp_path / "mine.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"mine\.png"):
+    assert capsys.readouterr().out == "12 images are given; the first 10 are looked at\n"
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "your image 10" in html and "your image 11" not in html
+    (tmp_path / "mine03.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"mine03\.png"):
         write_explorer(run, tmp_path / "other.html", photos=[tmp_path], examples=12, units=2)
     assert not (tmp_path / "other.html").exists()
 

@@ -10,9 +10,14 @@ from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 72, 72, 3), dtype=np.uint8)
 
 
+def strongest_of(run, images, batch_size, layer, count):
+    batches = padded_batches(images, batch_size)
+    return strongest(run.features_of_batches(batches, [layer]), count)[layer]
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv3.linear", "conv5", "fc7"])
 def test_they_are_those_of_a_search_through_all(run, layer):
-    found = strongest(run, padded_batches(IMAGES, 5), [layer], count=4)[layer]
+    found = strongest_of(run, IMAGES, 5, layer, count=4)
     maps = run.features(IMAGES, [layer])[layer]
     maps = maps if maps.ndim == 4 else maps[:, None, None]
     for unit in range(maps.shape[-1]):
@@ -33,7 +38,7 @@ def test_what_a_patch_leaves_out_changes_nothing(run):
     """Grey everywhere else, the unit answers as before."""
     layer, side = "conv2", run.model.image_size
     field = receptive_fields(run.model)[layer]
-    found = strongest(run, padded_batches(IMAGES, 8), [layer], count=1)[layer]
+    found = strongest_of(run, IMAGES, 8, layer, count=1)
     margin = (72 - side) // 2
     for unit in range(3):
         place = tuple(found.places[unit, 0])
@@ -50,7 +55,7 @@ def test_what_a_patch_leaves_out_changes_nothing(run):
 
 
 def test_fewer_images_than_are_wanted_are_all_there_are(run):
-    found = strongest(run, padded_batches(IMAGES[:3], 8), ["fc6"], count=9)["fc6"]
+    found = strongest_of(run, IMAGES[:3], 8, "fc6", count=9)
     assert found.values.shape == found.images.shape == (32, 3)
     assert (np.sort(found.images, 1) == np.arange(3)).all()
     assert not found.places.any()
@@ -58,9 +63,9 @@ def test_fewer_images_than_are_wanted_are_all_there_are(run):
 
 def test_nothing_to_look_at_and_no_such_layer(run):
     with pytest.raises(ValueError, match="there is no image"):
-        strongest(run, [], ["fc6"])
+        strongest([])
     with pytest.raises(ValueError, match="no layer 'fc9'"):
-        strongest(run, padded_batches(IMAGES, 8), ["fc9"])
+        strongest_of(run, IMAGES, 8, "fc9", count=1)
 
 
 def test_a_field_that_reaches_past_the_image_is_cut_there():
