@@ -101,7 +101,8 @@ def test_vital_signs_are_lines_and_points_and_what_is_no_number_is_null(tmp_path
         log.write_vitals(5, 1.0, signs)
         log.write_vitals(10, 2.0, signs)
         assert log.lines == 2
-        log.begin(5, validated=0, lines=1)  # what came after the checkpoint goes
+    with MetricsLog(tmp_path, writes=True) as log:  # what came after the checkpoint goes
+        log.begin(5, validated=0, lines=1)
     line = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(line, parse_constant=lambda name: pytest.fail(name)) == {
         "step": 5,
