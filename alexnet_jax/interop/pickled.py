@@ -1,7 +1,10 @@
 """Pickles of other programs, read without running anything: arrays and plain containers alone."""
 
 import io
+import math
 import pickle
+import pickletools
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -16,9 +19,62 @@ class Ignored:
         return super().__new__(cls)
 
 
-def _array(*_: Any) -> np.ndarray:
+class _Dtype:
+    """Stands for a dtype: NumPy's own takes any state for good, and a damaged one ends the process.
+
+    Raises:
+      UnpicklingError: it is not one of numbers, truth values or objects.
+    """
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        if not (isinstance(name, str) and re.fullmatch(r"[<>|=]?([fiu][1248]|b1|O8?)", name)):
+            raise pickle.UnpicklingError(f"its dtype {name!r:.40} is none of numbers")
+        self.dtype = np.dtype(name.removesuffix("8") if "O" in name else name)
+
+    def __setstate__(self, state: Any) -> None:
+        """Of a state only the order of the bytes is of interest."""
+        if state[1] not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError("its dtype has no order of bytes")
+        if state[1] != "|":
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """An array that looks at what a pickle fills it with: NumPy's own believes what it is told."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Raises UnpicklingError where shape, dtype and content do not fit."""
+        *_, shape, stated, columns_first, content = state
+        sound = isinstance(shape, tuple) and all(type(side) is int for side in shape)
+        if not sound or min(shape, default=0) < 0:
+            raise pickle.UnpicklingError(f"an array of the shape {shape!r:.40}")
+        if not isinstance(stated, _Dtype):
+            raise pickle.UnpicklingError("an array without a dtype")
+        dtype, size = stated.dtype, math.prod(shape)
+        if dtype.hasobject:
+            fits = isinstance(content, list) and len(content) == size
+        else:
+            content = _bytes(content)
+            fits = len(content) == size * dtype.itemsize
+        if not fits:
+            raise pickle.UnpicklingError(f"an array of the shape {shape} with other content")
+        checked: Any = (1, shape, dtype, bool(columns_first), content)
+        super().__setstate__(checked)
+
+
+def _array(*_: Any) -> _Array:
     """What a pickle makes before it fills in shape and numbers; no memory is taken for it."""
-    return np.ndarray((0,), np.int8)
+    return _Array((0,), np.int8)
+
+
+def _scalar(stated: _Dtype, content: Any) -> Any:
+    array = _array()
+    array.__setstate__(((), stated, False, content))
+    return array[()]
+
+
+def _bytes(content: Any) -> bytes:
+    return content.encode("latin1") if isinstance(content, str) else bytes(memoryview(content))
 
 
 def _ignored(*_: Any) -> Ignored:
@@ -27,12 +83,12 @@ def _ignored(*_: Any) -> Ignored:
 
 _CORE = ("numpy.core.multiarray", "numpy._core.multiarray")
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): Ignored,  # only named, never made
+    ("numpy", "dtype"): _Dtype,
     ("collections", "OrderedDict"): OrderedDict,
     ("ordereddict", "OrderedDict"): OrderedDict,  # of Python 2.6
     **dict.fromkeys(((core, "_reconstruct") for core in _CORE), _array),
-    **dict.fromkeys(((core, "scalar") for core in _CORE), np.float32(0).__reduce__()[0]),
+    **dict.fromkeys(((core, "scalar") for core in _CORE), _scalar),
 }
 
 
@@ -69,4 +125,11 @@ def load_arrays(file: io.BytesIO, *, ignore: tuple[str, ...] = ()) -> Any:
       Exception: of any kind: a damaged pickle raises as many as there are; UnpicklingError where it
         asks for something else.
     """
+    start = file.tell()
+    argument: Any
+    for position, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        # Python takes memory for as many objects as the number says, whatever it is.
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > position:
+            raise pickle.UnpicklingError(f"it numbers an object {argument}, and has not as many")
+    file.seek(start)
     return _Arrays(file, ignore).load()
