@@ -89,6 +89,7 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 100
     config.watch_every_steps = 0  # updates between looks at every layer's health; 0: none
     config.checkpoint_every_steps = placeholder(int)  # besides after each validation
+    config.keep_every_epochs = placeholder(float)  # checkpoints that stay: the explorer's film
     config.final_views = ("center", "ten")
     return config
 

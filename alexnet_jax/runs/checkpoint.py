@@ -2,7 +2,7 @@
 
 One directory a step: `state` (parameters, velocities, step, key), `arrays` (augmentation
 constants), `manifest` (metadata and a digest of every leaf) and `metrics`. The last and the best
-step are kept.
+step are kept, and those of `keep_every_epochs`.
 """
 
 import json
@@ -51,11 +51,14 @@ class Restored(NamedTuple):
 class Checkpointer:
     """The checkpoints of one run, for use in a `with` statement. Every process calls every method.
 
-    Keeps the last step and the one with the smallest `best_metric` (of equals, the earlier).
-    Leftovers of interrupted saves are removed at the start. `read_only` writes and removes nothing.
+    Keeps the last step, the one with the smallest `best_metric` (of equals, the earlier), and those
+    whose number `keep_every` divides, 0 among them. Leftovers of interrupted saves are removed at
+    the start. `read_only` writes and removes nothing.
     """
 
-    def __init__(self, directory: str | Path, *, read_only: bool = False):
+    def __init__(
+        self, directory: str | Path, *, keep_every: int | None = None, read_only: bool = False
+    ):
         _hush_orbax()
         for name in ("absl", "asyncio"):
             python_logging.getLogger(name).addFilter(_without_orbax)
@@ -75,6 +78,8 @@ class Checkpointer:
                 get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
             ),
         ]
+        if keep_every:
+            keep.append(checkpoint_managers.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
             best_fn=_rank,
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
@@ -119,6 +124,11 @@ class Checkpointer:
     def latest_step(self) -> int | None:
         """The last step saved or being saved."""
         return self._manager.latest_step()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """All steps that are there, in order."""
+        return tuple(sorted(self._manager.all_steps()))
 
     @property
     def best_step(self) -> int | None:

@@ -178,6 +178,7 @@ _TESTS: dict[str, Test] = {
     "log_every_steps": _whole(1),
     "watch_every_steps": _whole(0),
     "checkpoint_every_steps": _whole(1, empty=True),
+    "keep_every_epochs": _real(0, MOST_EPOCHS, above=True, empty=True),
     "final_views": _views,
 }
 

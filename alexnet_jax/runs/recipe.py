@@ -102,6 +102,12 @@ class Recipe:
         """Updates between validations."""
         return max(1, round(self.config.validate_every_epochs * self.epoch_steps))
 
+    @property
+    def keep_every(self) -> int | None:
+        """Updates between checkpoints that stay, the first before any update; None: none does."""
+        epochs = self.config.get("keep_every_epochs")  # not in earlier versions
+        return max(1, round(epochs * self.epoch_steps)) if epochs else None
+
     @cached_property
     def schedule(self) -> schedules.Schedule:
         """The learning rate by step."""

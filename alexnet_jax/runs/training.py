@@ -93,7 +93,8 @@ class Training:
     def run(self, stop: StopSignal, log: MetricsLog) -> None:
         """Trains from where the workdir stands to the end."""
         self.stop, self.log = stop, log
-        with Checkpointer(self.workdir / "checkpoints") as self.checkpoints:
+        keep = self.recipe.keep_every
+        with Checkpointer(self.workdir / "checkpoints", keep_every=keep) as self.checkpoints:
             self._start()
             most = self.config.steps_per_call
             self.peak = throughput.peak_images_per_second(self.model, self.mesh)
@@ -145,6 +146,8 @@ class Training:
         self.eval_step = make_eval_step(self.model, self.augmentation, mesh=self.mesh)
         if warning := self.log.begin(self.step, self.progress.validated, self.progress.lines):
             self.say(warning)
+        if self.recipe.keep_every and not resumes:
+            self._save(None)
 
     def _begin(self) -> dict[str, np.ndarray]:
         """Initialises the state; gives the augmentation's constants."""
@@ -249,7 +252,7 @@ class Training:
     def _due_every(self) -> list[int]:
         """Steps between logs, between validations, and between checkpoints."""
         every = [self.config.log_every_steps, self.recipe.validate_every]
-        return every + [n for n in [self.config.checkpoint_every_steps] if n]
+        return every + self._saved_every()
 
     def _count(self, steps: int, metrics: dict[str, Any]) -> None:
         """Takes note of updates just dispatched. Their metrics are read while the next run."""
@@ -320,9 +323,13 @@ class Training:
         self.progress = self.progress._replace(schedule=schedule, validated=self.step)
         self._save(means[self.config.best_metric])
 
+    def _saved_every(self) -> list[int]:
+        """Steps between the checkpoints besides those after a validation."""
+        return [n for n in (self.config.checkpoint_every_steps, self.recipe.keep_every) if n]
+
     def _save_if_due(self) -> None:
-        every = self.config.checkpoint_every_steps
-        if every and self.step % every == 0 and self.progress.validated != self.step:
+        due = any(self.step % every == 0 for every in self._saved_every())
+        if due and self.progress.validated != self.step:
             self._read_metrics()
             self._save(None)
 

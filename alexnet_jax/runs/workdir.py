@@ -2,7 +2,7 @@
 
 config.json      the resolved configuration
 metrics.jsonl    one measurement per line
-checkpoints/     the last and the best
+checkpoints/     the last and the best, and those of `keep_every_epochs`
 events.out.*     the same measurements for TensorBoard
 seed_0/ …        of an ensemble: a run each
 """
@@ -47,6 +47,7 @@ MAY_CHANGE = (
     "mesh.model",
     "num_epochs",
     "watch_every_steps",
+    "keep_every_epochs",
     "eval_batch_size",
     "test_split",
     "final_views",

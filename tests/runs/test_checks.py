@@ -86,7 +86,14 @@ def test_any_value_of_any_field_is_a_run_or_one_line_with_its_name():
 
 
 @pytest.mark.parametrize(
-    "field", ["checkpoint_every_steps", "mesh.data", "bias_learning_rate", "test_split"]
+    "field",
+    [
+        "checkpoint_every_steps",
+        "keep_every_epochs",
+        "mesh.data",
+        "bias_learning_rate",
+        "test_split",
+    ],
 )
 def test_what_may_be_empty_may_be(field):
     config = digits.get_config()

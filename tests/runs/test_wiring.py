@@ -17,6 +17,7 @@ from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.runs import final_test as final_test_module
 from alexnet_jax.runs import training as training_module
+from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.evaluation import Measured
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
@@ -530,6 +531,13 @@ def test_checkpoints_are_written_when_they_are_asked_for(tmp_path, dictated, mon
     assert saved == [(2, None), (3, 0.9), (4, None), (6, 0.3)]
 
 
+def test_kept_checkpoints_stay_from_the_first_on(tmp_path, dictated):
+    dictated(tmp_path, keep_every_epochs=2.0, validate_every_epochs=3)
+    with Checkpointer(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps == (0, 2, 4, 6)
+        assert checkpoints.best_step == 6
+
+
 @pytest.mark.slow
 def test_an_ensemble_is_the_runs_of_its_seeds(tmp_path):
     results = train(
@@ -571,7 +579,8 @@ def test_every_field_is_tested():
     tested |= {
         "preset", "init_from", "ensemble", "validation_split", "test_split", "eval_batch_size",
         "final_views", "best_metric", "validate_every_epochs", "log_every_steps",
-        "checkpoint_every_steps", "schedule.name", "schedule.drops", "schedule.factor",
+        "checkpoint_every_steps", "keep_every_epochs", "schedule.name", "schedule.drops",
+        "schedule.factor",
         "schedule.patience", "schedule.min_delta", "schedule.max_drops", "schedule.stop",
         "schedule.warmup_epochs",
     }  # fmt: skip
