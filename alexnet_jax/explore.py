@@ -18,6 +18,12 @@ _EXAMPLES = flags.DEFINE_integer(
     "examples", 1000, "Most test images to search for what a unit answers to.", lower_bound=8
 )
 _UNITS = flags.DEFINE_integer("units", 48, "Most units to show of a layer.", lower_bound=2)
+_VISUALISED = flags.DEFINE_integer(
+    "visualised",
+    4,
+    "Units of a layer for which an image is made that activates them most; 0: none.",
+    lower_bound=0,
+)
 _BY_POSITION = flags.DEFINE_bool(
     "classes_by_position", False, "Class n of the data is the run's class n, whatever its name."
 )
@@ -34,6 +40,7 @@ def main(argv: Sequence[str]) -> None:
         data_dir=_DATA_DIR.value,
         examples=_EXAMPLES.value,
         units=_UNITS.value,
+        visualised=_VISUALISED.value,
         classes_by_position=_BY_POSITION.value,
     )
     output = Path(_OUTPUT.value or Path(_WORKDIR.value or "") / "explorer.html")

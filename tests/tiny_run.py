@@ -1,6 +1,7 @@
 """A run's folder with an untrained, narrow network on the digits, for tests of what reads runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,8 +16,11 @@ from alexnet_jax.step import create_train_state
 CLASS_NAMES = tuple(map(str, range(10)))
 
 
-def write_run(workdir: Path, seed: int = 0) -> Path:
-    """Writes `workdir` as training would: configuration, measurements, a checkpoint of step 42."""
+def write_run(workdir: Path, seed: int = 0, kept: Sequence[int] = ()) -> Path:
+    """Writes `workdir` as training would: configuration, measurements, a checkpoint of step 42.
+
+    Before it those `kept`, multiples of 21, each of other parameters.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
     config = digits.get_config()
     config.model.conv_features = (8, 16, 16, 16, 16)
@@ -28,15 +32,17 @@ def write_run(workdir: Path, seed: int = 0) -> Path:
         "deviations": np.ones(3, np.float32),
         "eigenvectors": np.eye(3, dtype=np.float32),
     }
-    state = create_train_state(build_model(config, 10), jax.random.key(seed))
-    with Checkpointer(workdir / "checkpoints") as checkpoints:
+    model = build_model(config, 10)
+    with Checkpointer(workdir / "checkpoints", keep_every=21) as checkpoints:
         settings = {k: v for k, v in config.augmentation.items() if k != "statistics"}
         metadata = {
             "class_names": list(CLASS_NAMES),
             "dataset": "digits/1.0.0",
             "augmentation": settings,
         }
-        checkpoints.save(42, state, arrays=arrays, metadata=metadata, best_metric=0.5)
+        for step in (*kept, 42):
+            state = create_train_state(model, jax.random.key(seed if step == 42 else 100 + step))
+            checkpoints.save(step, state, arrays=arrays, metadata=metadata, best_metric=0.5)
     rows = [
         ("train", 21, 1.0, 2.3, 0.01),
         ("validation", 21, 1.0, 2.2, 0.01),

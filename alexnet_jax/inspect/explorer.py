@@ -4,15 +4,11 @@ Links alone move one about in it, so that it needs no script: a unit or an image
 the page's address, and what is not the target is hidden.
 """
 
-import base64
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
-from PIL import Image
 from tqdm import tqdm
 
 from alexnet_jax.activations import Outputs
@@ -20,15 +16,18 @@ from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.records import Batch
 from alexnet_jax.files import whole_file
-from alexnet_jax.inspect import drawing, html, sections
+from alexnet_jax.inspect import html, sections
 from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.inspect.files import image_files, read_images
-from alexnet_jax.inspect.filters import filter_pictures
+from alexnet_jax.inspect.film import film
+from alexnet_jax.inspect.filters import filter_pictures, spectra
 from alexnet_jax.inspect.names import readable_names
+from alexnet_jax.inspect.pictures import Cut, Pictures
 from alexnet_jax.inspect.retrieval import nearest
-from alexnet_jax.inspect.saliency import occlusion_map, overlay
+from alexnet_jax.inspect.saliency import gradient_map, occlusion_map, overlay
 from alexnet_jax.inspect.samples import sample, split_of
 from alexnet_jax.inspect.units import Strongest, strongest
+from alexnet_jax.inspect.visualisation import visualise
 from alexnet_jax.models.layer_table import Row, layer_table
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
@@ -37,21 +36,6 @@ from alexnet_jax.runs.workdir import Run
 PATCHES, PHOTOS, GUESSES, NEAR = 9, 10, 5, 6
 _FIGURE_HEIGHT = 190  # of the image in figure 2; the maps are to the same scale
 _WIDTH_OF_A_MAP = 0.15
-
-
-class Cut(NamedTuple):
-    """A part of a picture: its class in the style sheet, and the part in sides of a square tile.
-
-    Fields:
-      picture: the class.
-      x, y: where the picture's corner lies.
-      zoom: the picture's width.
-    """
-
-    picture: str
-    x: float
-    y: float
-    zoom: float
 
 
 class Looked(NamedTuple):
@@ -73,6 +57,7 @@ def write_explorer(
     data_dir: str | None = None,
     examples: int = 1000,
     units: int = 48,
+    visualised: int = 4,
     classes_by_position: bool = False,
 ) -> None:
     """Writes the page about `run` to `output`, whole or not at all.
@@ -84,6 +69,7 @@ def write_explorer(
       data_dir: tfds data_dir that holds the run's data set; None: where the run found it.
       examples: most test images that are searched for what a unit answers to.
       units: most units to show of a layer, spread evenly over each tower.
+      visualised: of how many of them an image is made that activates them most.
       classes_by_position: class n of the data is the run's class n, whatever its name.
 
     Raises:
@@ -102,7 +88,7 @@ def write_explorer(
         some = sections.of_different_classes(labels, order)[:PHOTOS]
         chosen = Looked(*(part[some] for part in searched))
     with whole_file(output) as file:
-        file.write(build_explorer(run, searched, chosen, units=units))
+        file.write(build_explorer(run, searched, chosen, units=units, visualised=visualised))
 
 
 def _looked(run: Run, images: np.ndarray, labels: np.ndarray | None = None) -> Looked:
@@ -126,7 +112,9 @@ def _photos(run: Run, paths: Sequence[str | Path]) -> np.ndarray:
     return np.stack(found)
 
 
-def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 48) -> str:
+def build_explorer(
+    run: Run, searched: Looked, chosen: Looked, *, units: int = 48, visualised: int = 4
+) -> str:
     """The page as HTML that needs no script, no other file and no network.
 
     Args:
@@ -134,6 +122,7 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
       searched: labelled images in which units find what they answer to.
       chosen: images that are looked at one by one.
       units: most units to show of a layer.
+      visualised: of how many of them an image is made that activates them most.
     """
     rows = [row for row in layer_table(run.model) if row.parameters]
     names = readable_names(run.class_names)
@@ -142,23 +131,27 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
     best = strongest(_noting(run.features_of_batches(_batches(searched), outputs), peaks), PATCHES)
     maps = run.features(chosen.images, outputs)
     fields = receptive_fields(run.model)
-    pictures = _Pictures(run.model.image_size)
+    pictures = Pictures(run.model.image_size)
     layers = []
     for row, output in zip(rows, outputs, strict=True):
         towers = _towers(run.model, row)
         shown = _spread(row.output[-1], towers, units)
-        kernels = _kernels(run, row, shown, pictures) if row is rows[0] else [None] * len(shown)
-        answers = _answers(np.concatenate(peaks[output])[:, shown], searched.labels, names)
-        tiles = _maps(maps[output], shown, pictures)
+        answers = np.concatenate(peaks[output])[:, shown]
+        kernel = np.asarray(run.params[row.name]["kernel"])[..., shown]
+        first = row is rows[0]
+        parts = {
+            "patches": [
+                _patches(pictures, best[output], unit, searched, fields[output]) for unit in shown
+            ],
+            "kernel": pictures.column(filter_pictures(kernel, per_filter=True)) if first else None,
+            "spectrum": pictures.column(spectra(kernel)) if kernel.ndim == 4 else None,
+            "answers": _answers(answers, searched.labels, names),
+            "made": _made(run, output, shown, answers, searched.labels, visualised, pictures),
+            "maps": _maps(maps[output], shown, pictures),
+        }
         described = [
-            {
-                "number": int(unit),
-                "tower": int(unit) * towers // row.output[-1],
-                "patches": _patches(pictures, best[output], unit, searched, fields[output]),
-                "kernel": kernels[n],
-                "answers": answers[n],
-                "maps": tiles[n],
-            }
+            {"number": int(unit), "tower": int(unit) * towers // row.output[-1]}
+            | {name: part and part[n] for name, part in parts.items()}
             for n, unit in enumerate(shown)
         ]
         layers.append({"row": row, "field": fields[output], "towers": towers, "units": described})
@@ -172,6 +165,7 @@ def build_explorer(run: Run, searched: Looked, chosen: Looked, *, units: int = 4
         figure=figure_2(run.model, rows),
         layers=layers,
         photos=photos,
+        film=film(run, searched.images, searched.labels, names),
         sheet=pictures.css(),
     )
 
@@ -191,38 +185,6 @@ def _batches(looked: Looked) -> Iterable[Batch]:
     return tqdm(batches, desc="units", total=total, unit=" batches", disable=None)
 
 
-class _Pictures:
-    """Each picture once, as a class of the style sheet."""
-
-    def __init__(self, side: int):
-        self._side = side
-        self._css: dict[str, str] = {}
-
-    def image(self, name: str, crop: np.ndarray) -> str:
-        """The class of a crop of an image."""
-        if name not in self._css:
-            file = io.BytesIO()
-            # Small pictures show what compressing costs, and cost little.
-            Image.fromarray(crop).save(file, "WEBP", quality=80, lossless=self._side <= 96)
-            self._add(name, "webp", file.getvalue())
-        return name
-
-    def sheet(self, tiles: np.ndarray) -> str:
-        """The class of tiles uint8 [rows, columns, h, w] or [rows, columns, h, w, 3]."""
-        rows, columns, height, width = tiles.shape[:4]
-        name = f"s{len(self._css)}"
-        whole = tiles.swapaxes(1, 2).reshape(rows * height, columns * width, *tiles.shape[4:])
-        self._add(name, "png", drawing.png(whole))
-        return name
-
-    def _add(self, name: str, kind: str, data: bytes) -> None:
-        encoded = base64.b64encode(data).decode()
-        self._css[name] = f".{name}{{background-image:url(data:image/{kind};base64,{encoded})}}"
-
-    def css(self) -> Markup:
-        return Markup("\n".join(self._css.values()))  # of our own making, letter by letter
-
-
 def _towers(model: LayeredNetwork, row: Row) -> int:
     """Into how many the layer's units are shared out; those of the last are the classes."""
     return 1 if row.name == model.layers[-1].name else model.towers
@@ -235,7 +197,7 @@ def _spread(units: int, towers: int, most: int) -> np.ndarray:
     return np.concatenate([tower * each + inside for tower in range(towers)])
 
 
-def _maps(maps: np.ndarray, shown: np.ndarray, pictures: _Pictures) -> list[list[Cut]]:
+def _maps(maps: np.ndarray, shown: np.ndarray, pictures: Pictures) -> list[list[Cut]]:
     """Of each unit its map on each image, of [P, H, W, C] or [P, C]; its strongest is white."""
     maps = maps if maps.ndim == 4 else maps[:, None, None]
     found = np.maximum(maps[..., shown].transpose(3, 0, 1, 2), 0)
@@ -243,13 +205,6 @@ def _maps(maps: np.ndarray, shown: np.ndarray, pictures: _Pictures) -> list[list
     tiles = np.round(255 * found / np.maximum(most, 1e-12)).astype(np.uint8)
     sheet = pictures.sheet(tiles)
     return [[Cut(sheet, -p, -n, len(maps)) for p in range(len(maps))] for n in range(len(shown))]
-
-
-def _kernels(run: Run, row: Row, shown: np.ndarray, pictures: _Pictures) -> list[Cut]:
-    """The first layer's kernels, each from its own lowest weight (black) to its highest."""
-    kernel = np.asarray(run.params[row.name]["kernel"])[..., shown]
-    sheet = pictures.sheet(filter_pictures(kernel, per_filter=True)[:, None])
-    return [Cut(sheet, 0, -n, 1) for n in range(len(shown))]
 
 
 def _answers(peaks: np.ndarray, labels: Any, names: Sequence[str]) -> list[list[str]]:
@@ -260,8 +215,36 @@ def _answers(peaks: np.ndarray, labels: Any, names: Sequence[str]) -> list[list[
     return [[names[present[n]] for n in column] for column in order.T]
 
 
+def _made(
+    run: Run,
+    output: str,
+    shown: np.ndarray,
+    peaks: np.ndarray,
+    labels: Any,
+    count: int,
+    pictures: Pictures,
+) -> list[tuple[Cut, float] | None]:
+    """For the units that tell the classes apart best an image made for it, and its activation.
+
+    That is where the classes' means differ most for the spread inside the classes, of `peaks`
+    [N, units].
+    """
+    if count == 0:
+        return [None] * len(shown)
+    present = [peaks[labels == label] for label in np.unique(labels)]
+    between = np.var([part.mean(0) for part in present], axis=0)
+    within = np.mean([part.var(0) for part in present], axis=0)
+    chosen = np.sort(np.argsort(-between / np.maximum(within, 1e-12), kind="stable")[:count])
+    images, values = visualise(run, output, shown[chosen])
+    cuts = pictures.column(images)
+    found: list[tuple[Cut, float] | None] = [None] * len(shown)
+    for n, unit in enumerate(chosen):
+        found[unit] = cuts[n], float(values[n])
+    return found
+
+
 def _patches(
-    pictures: _Pictures, best: Strongest, unit: int, searched: Looked, field: ReceptiveField
+    pictures: Pictures, best: Strongest, unit: int, searched: Looked, field: ReceptiveField
 ) -> list[tuple[Cut, float]]:
     """What the unit saw where it answered most, and its answers; black is beyond the image."""
     found = []
@@ -276,7 +259,7 @@ def _patches(
 
 
 def _photo_rows(
-    run: Run, searched: Looked, chosen: Looked, names: Sequence[str], pictures: _Pictures
+    run: Run, searched: Looked, chosen: Looked, names: Sequence[str], pictures: Pictures
 ) -> list[dict[str, Any]]:
     """What is shown of each chosen image."""
     center, tested = (
@@ -295,14 +278,15 @@ def _photo_rows(
         hidden = overlay(crop, occlusion_map(run, image, label))
         rows.append(
             {
-                "picture": Cut(pictures.image(f"c{n}", crop), 0, 0, 1),
+                "picture": pictures.whole(f"c{n}", crop),
                 "name": None if chosen.labels is None else names[label],
                 "watched": names[label],
                 "guesses": [(names[g], float(center[n, g]), float(tested[n, g])) for g in guesses],
-                "hidden": Cut(pictures.image(f"o{n}", hidden), 0, 0, 1),
+                "hidden": pictures.whole(f"o{n}", hidden),
+                "gradient": pictures.whole(f"g{n}", _bright(gradient_map(run, image, label))),
                 "near": [
                     (
-                        Cut(pictures.image(f"i{other}", searched.crops[other]), 0, 0, 1),
+                        pictures.whole(f"i{other}", searched.crops[other]),
                         names[int(searched.labels[other])],
                     )
                     for other in others
@@ -310,6 +294,12 @@ def _photo_rows(
             }
         )
     return rows
+
+
+def _bright(gradients: np.ndarray) -> np.ndarray:
+    """A map [H, W] as uint8 [H, W, 3]; its strongest hundredth is white."""
+    shares = gradients / max(float(np.quantile(gradients, 0.99)), 1e-12)
+    return np.round(255 * np.minimum(shares, 1)[..., None].repeat(3, -1)).astype(np.uint8)
 
 
 def figure_2(model: LayeredNetwork, rows: Sequence[Row]) -> dict[str, Any]:
@@ -321,10 +311,10 @@ def figure_2(model: LayeredNetwork, rows: Sequence[Row]) -> dict[str, Any]:
     towers = model.towers
     middles = [_FIGURE_HEIGHT * (tower + 0.5) / towers for tower in range(towers)]
     boxes: list[tuple[float, float, float, float, str]] = []
-    lines, labels = [], []
-    x, before = 0.0, [(_FIGURE_HEIGHT * 0.12, middle) for middle in middles]
-    boxes.append((x, 0.0, before[0][0], 1.0 * _FIGURE_HEIGHT, ""))
-    x = before[0][0]
+    x = _FIGURE_HEIGHT * 0.12  # the image is as wide as it is thick in figure 2
+    boxes.append((0.0, 0.0, x, 1.0 * _FIGURE_HEIGHT, ""))
+    lines, labels = [], [(x / 2, "image")]
+    before = [(x, middle) for middle in middles]
     for row in rows:
         own = _towers(model, row)
         units = row.output[-1] // own

@@ -47,6 +47,24 @@ def filter_pictures(kernel: np.ndarray, *, per_filter: bool) -> np.ndarray:
     return np.moveaxis(levels, -1, 0)
 
 
+def spectra(kernel: np.ndarray, *, size: int = 32) -> np.ndarray:
+    """The spatial frequencies that each kernel answers to: uint8 [N, size, size].
+
+    The middle is what is even, the rim what changes from pixel to pixel of what the kernel reads;
+    the strongest frequency is white, the weakest black. Of all inputs together, as root of the sum
+    of squares.
+
+    Args:
+      kernel: a convolution's, float [h, w, inputs, N].
+      size: side of the picture, at least h and w.
+    """
+    waves = np.fft.fft2(np.asarray(kernel, np.float32), (size, size), axes=(0, 1))
+    strength = np.fft.fftshift(np.sqrt((np.abs(waves) ** 2).sum(2)), axes=(0, 1))
+    strength -= strength.min((0, 1))
+    strength /= np.maximum(strength.max((0, 1)), 1e-12)
+    return np.moveaxis(np.round(255 * strength).astype(np.uint8), -1, 0)
+
+
 def color_shares(kernel: np.ndarray, *, towers: int = 2) -> list[float]:
     """How much of each tower's kernels is colour: 0 is grey, 1 blind to brightness.
 

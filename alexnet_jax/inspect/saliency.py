@@ -1,13 +1,19 @@
-"""Where in the image the evidence lies: the probability lost when a patch is hidden."""
+"""Where in the image the evidence lies: what hiding a patch costs, and which pixels matter."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from alexnet_jax.augment import center_view
+from alexnet_jax.compilation import compiled
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, show_image, style
+from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.workdir import Run
 
 
@@ -32,6 +38,31 @@ def occlusion_map(run: Run, image: np.ndarray, label: int, *, steps: int = 12) -
         hidden[n, top : top + side, left : left + side] = np.round(grey)
     probabilities = run.predict(hidden, views="center", batch_size=64)[:, label]
     return (probabilities[-1] - probabilities[:-1]).reshape(steps, steps)
+
+
+def gradient_map(run: Run, image: np.ndarray, label: int) -> np.ndarray:
+    """How much each pixel of the centre crop moves the score of a class: float32 [s, s].
+
+    The largest of the three colours' absolute gradients of the logit.
+
+    Args:
+      run: from `load_run`.
+      image: uint8 [S, S, 3].
+      label: the class.
+
+    Source: Simonyan, Vedaldi and Zisserman 2013, "Deep inside convolutional networks", §3.
+    """
+    crop = center_view(image[None], run.augmentation, run.model.image_size)[0]
+    return np.abs(_gradient(run.model)(run.params, crop, label)[0]).max(-1)
+
+
+@functools.lru_cache(maxsize=8)
+def _gradient(model: LayeredNetwork) -> Any:
+    def logit(crop: jax.Array, params: Any, label: Any) -> jax.Array:
+        logits: Any = model.apply({"params": params}, crop)
+        return logits[0, label]
+
+    return compiled(lambda params, crop, label: jax.grad(logit)(crop, params, label))
 
 
 def occlusion_figure(

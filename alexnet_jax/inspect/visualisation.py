@@ -24,7 +24,7 @@ _STILL = 0.25  # share of the steps at the end in which it is not
 
 
 def visualise(
-    run: Run, output: str, units: Sequence[int], *, steps: int = STEPS, seed: int = 0
+    run: Run, output: str, units: Sequence[int] | np.ndarray, *, steps: int = STEPS, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each unit the image that activates it most, as far as gradient ascent finds it.
 

@@ -334,20 +334,20 @@ def _name_a_member(workdir: Path, runs: Sequence[Path]) -> str:
     )
 
 
-def load_run(workdir: str | Path, *, which: str = "best", mesh: Mesh | None = None) -> Run:
+def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | None = None) -> Run:
     """Restores a trained network from its workdir, without what only training needs.
 
     Args:
       workdir: the folder given to `--workdir`.
-      which: "best" checkpoint by the validation, or "last".
+      which: "best" checkpoint by the validation, or "last", or that of a step.
       mesh: where to place the state, whatever mesh it was trained on.
 
     Raises:
-      ValueError: the folder holds no run, or an ensemble, or `which` is neither.
+      ValueError: the folder holds no run, or an ensemble, or `which` is another word.
       CheckpointError: there is no checkpoint, or it is damaged.
     """
-    if which not in ("best", "last"):
-        raise ValueError(f"which={which!r}; use 'best' or 'last'")
+    if which not in ("best", "last") and not isinstance(which, int):
+        raise ValueError(f"which={which!r}; use 'best', 'last' or the number of a step")
     workdir = local_path(workdir)
     config = load_config(workdir)
     folder = workdir / "checkpoints"
@@ -358,6 +358,7 @@ def load_run(workdir: str | Path, *, which: str = "best", mesh: Mesh | None = No
         raise nothing
     with Checkpointer(folder, read_only=True) as checkpoints:
         step = checkpoints.best_step if which == "best" else None
+        step = which if isinstance(which, int) else step
         step = checkpoints.latest_step if step is None else step
         if step is None:
             raise nothing

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from alexnet_jax.models.receptive import receptive_fields
 from tests.inspect.test_page import Page
 
 SEARCHED = 30
+build = partial(build_explorer, visualised=0)
+write = partial(write_explorer, visualised=0)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def searched(run, digits):
 
 @pytest.fixture(scope="module")
 def html(run, searched):
-    return build_explorer(run, searched, Looked(*(part[:3] for part in searched)), units=8)
+    return build(run, searched, Looked(*(part[:3] for part in searched)), units=8, visualised=0)
 
 
 def test_every_link_leads_somewhere_and_nothing_is_fetched(html):
@@ -123,7 +126,7 @@ def test_words_from_outside_are_escaped(run, searched):
         config=run.config.copy_and_resolve_references(),
     )  # fmt: skip
     bad.config.dataset = evil
-    html = build_explorer(bad, searched, Looked(*(part[:1] for part in searched)), units=2)
+    html = build(bad, searched, Looked(*(part[:1] for part in searched)), units=2, visualised=0)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 3
 
@@ -131,23 +134,46 @@ def test_words_from_outside_are_escaped(run, searched):
 def test_the_users_own_images_are_looked_at(run, tmp_path, capsys):
     for number in range(12):
         Image.new("RGB", (90, 70), "orange").save(tmp_path / f"mine{number:02}.png")
-    write_explorer(run, tmp_path / "page.html", photos=[tmp_path], examples=12, units=2)
+    write(run, tmp_path / "page.html", photos=[tmp_path], examples=12, units=2, visualised=0)
     assert capsys.readouterr().out == "12 images are given; the first 10 are looked at\n"
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "your image 10" in html and "your image 11" not in html
     (tmp_path / "mine03.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"mine03\.png"):
-        write_explorer(run, tmp_path / "other.html", photos=[tmp_path], examples=12, units=2)
+        write(run, tmp_path / "other.html", photos=[tmp_path], examples=12, units=2, visualised=0)
     assert not (tmp_path / "other.html").exists()
 
 
 def test_a_run_that_saw_mirrored_images_is_asked_in_ten_views_too(run, searched):
     flipped = dataclasses.replace(run.augmentation, flip=True)
     mirrored = dataclasses.replace(run, augmentation=flipped)
-    html = build_explorer(mirrored, searched, Looked(*(part[:1] for part in searched)), units=2)
+    html = build(
+        mirrored, searched, Looked(*(part[:1] for part in searched)), units=2, visualised=0
+    )
     (center,), (ten,) = (
         mirrored.predict(searched.images[:1], views=views) for views in ("center", "ten")
     )
     best = center.argmax()
     shown = re.search(r"mean of ten views</h3>.*?<span>([\d.]+%, [\d.]+%)</span>", html)[1]
     assert shown == f"{100 * center[best]:.1f}%, {100 * ten[best]:.1f}%"
+
+
+def test_images_are_made_for_the_units_that_tell_classes_apart(run, searched, monkeypatch):
+    asked = {}
+
+    def visualise(run, output, units):
+        asked[output] = list(units)
+        return np.zeros((len(units), 8, 8, 3), np.uint8), 100.0 + np.asarray(units)
+
+    monkeypatch.setattr("alexnet_jax.inspect.explorer.visualise", visualise)
+    one = Looked(*(part[:1] for part in searched))
+    html = build_explorer(run, searched, one, units=8, visualised=2)
+    shown = range(0, 16, 2)  # of conv4's 16
+    peaks = run.features(searched.images, ["conv4.linear"], maps="max")["conv4.linear"][:, shown]
+    classes = [peaks[searched.labels == label] for label in set(searched.labels)]
+    ratio = np.var([x.mean(0) for x in classes], 0) / np.mean([x.var(0) for x in classes], 0)
+    assert asked["conv4.linear"] == sorted(shown[n] for n in np.argsort(-ratio)[:2])
+    for unit in shown:
+        panel = html[html.index(f'id="conv4-{unit}"') :].partition("Its map on each")[0]
+        assert (f"Made to activate it: {100 + unit}<" in panel) == (unit in asked["conv4.linear"])
+    assert html.count("Made to activate it") == 2 * 8

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_jax.inspect.filters import color_shares, filter_picture
+from alexnet_jax.inspect.filters import color_shares, filter_picture, spectra
 
 
 def test_picture_has_sixteen_a_row_and_tower_one_above_tower_two():
@@ -51,3 +51,14 @@ def test_color_share_of_grey_color_and_noise():
     assert color_shares(np.concatenate([grey, color], -1)) == pytest.approx([0.0, 1.0], abs=1e-9)
     (noise,) = color_shares(rng.normal(size=(11, 11, 3, 96)), towers=1)
     assert noise == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_a_spectrum_has_the_kernels_frequencies():
+    x = np.arange(8)
+    waves = [np.ones(8), np.cos(np.pi * x / 2), np.cos(np.pi * x)]  # even, 4 pixels long, 2
+    kernel = np.stack([np.ones((8, 1)) * wave for wave in waves], -1)[:, :, None].repeat(2, 2)
+    pictures = spectra(kernel)
+    assert pictures.shape == (3, 32, 32) and pictures.dtype == np.uint8
+    brightest = [set(map(tuple, np.argwhere(picture == 255))) for picture in pictures]
+    assert brightest == [{(16, 16)}, {(16, 8), (16, 24)}, {(16, 0)}]
+    assert pictures.min() == 0
