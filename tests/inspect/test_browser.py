@@ -35,7 +35,7 @@ def pages(tmp_path_factory, digits):
     images = np.asarray(digits.source.read(np.arange(30))["image"])
     labels = np.asarray(digits.source.read(np.arange(30))["label"])
     searched = Looked(images, center_crops(images, run.model.image_size), labels)
-    html = build_explorer(evil, searched, Looked(*(x[:4] for x in searched)), units=4, visualised=1)
+    html = build_explorer(evil, searched, Looked(*(x[:4] for x in searched)), units=4, visualised=0)
     explorer = folder / "explorer.html"
     explorer.write_text(html.replace(str(run.workdir), "RUN"), encoding="utf-8")
     write_report(run, folder / "report.html", images=40, gallery=60)
