@@ -92,7 +92,12 @@ def leaving_lost_hosts() -> Iterator[None]:
     c_library.signal.restype = ctypes.c_void_p
     c_library.signal(signal.SIGABRT, on_abort)
     try:
-        yield
+        try:
+            yield
+        except SystemExit:  # all of them stop
+            jax.distributed.shutdown()
+            raise
+        jax.distributed.shutdown()  # here and not at exit: it, too, waits for the others
     except jax.errors.JaxRuntimeError as error:
         leave(str(error).splitlines()[0])
     finally:

@@ -1,6 +1,7 @@
 """Two processes on loopback train as one, and one that is lost stops the other."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from alexnet_jax import parallel
 from alexnet_jax.parallel import HEARTBEAT_SECONDS
 from alexnet_jax.runs.workdir import load_run
 from tests.commands import Command
@@ -113,3 +115,27 @@ def test_a_process_without_a_cluster_is_told_what_to_give(tmp_path, monkeypatch)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert re.fullmatch("error: cannot join the other hosts: .*--coordinator_address.*\n", errors)
+
+
+@pytest.mark.parametrize("ends", [None, SystemExit(143)])
+def test_a_process_lost_after_the_last_step_is_named_too(monkeypatch, capsys, ends):
+    """Leaving together is the last thing that waits for the others."""
+
+    def shutdown():
+        raise jax.errors.JaxRuntimeError("UNAVAILABLE: peer is gone\nand much more")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax.distributed, "shutdown", shutdown)
+    monkeypatch.setattr(parallel, "_other_processes", lambda: "process 1 (node7)")
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    before = signal.getsignal(signal.SIGABRT)
+    with parallel.leaving_lost_hosts():
+        if ends:
+            raise ends
+    signal.signal(signal.SIGABRT, before)
+    assert left == [1]
+    expected = (
+        r"error: process 0 stops, process 1 \(node7\) was lost \(UNAVAILABLE: peer is gone\);.*"
+    )
+    assert re.fullmatch(expected, capsys.readouterr().err.rstrip())
