@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-faults test-beam test-ray bench bench-gpu lint format clean
+.PHONY: help train test test-slow test-faults test-beam test-ray docs bench bench-gpu lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,11 @@ test-ray: ## Sweeps on Ray Tune, in an environment of its own
 	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sweep,dev]'
 	$(VENV)-ray/bin/python -m pytest tests/test_sweep.py -k ray
 
+docs: ## This documentation as pages in site/, every link checked, in an environment of its own
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+
 bench: $(READY) ## Step, operations and start beside PyTorch's, on this machine: half an hour and more
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	$(BIN)/python -m experiments.speed.operations
@@ -68,5 +73,5 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) $(VENV)-beam $(VENV)-ray runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-docs $(VENV)-ray runs site build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -70,12 +70,11 @@ def eval_batches(
     threads: int | None = None,
     place: Callable[[Batch], Batch] | None = None,
 ) -> grain.DatasetIterator[Batch]:
-    """Every image once, in the stored order.
+    """Every image once, in the stored order; `rows`, `threads`, `place` as for `train_batches`.
 
     Args:
       dataset: the split.
       batch_size: B, images per global batch; the last is filled up with copies.
-      rows, threads, place: as for `train_batches`.
 
     Returns:
       `{"image": uint8[B, S, S, 3], "label": int32[B], "mask": float32[B]}` each; the mask is 0
