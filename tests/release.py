@@ -30,7 +30,7 @@ def main() -> None:
             archive.extractall(source, filter="data")
         project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
         tools = environment(folder / "tools", "build", "twine")
-        run(tools / "python", "-m", "build", f"--outdir={folder / 'dist'}", source)
+        run(tools / "python", "-m", "build", "--quiet", f"--outdir={folder / 'dist'}", source)
         sdist, wheel = sorted((folder / "dist").iterdir(), key=lambda path: path.suffix)
         run(tools / "twine", "check", "--strict", sdist, wheel)
         check_contents(source, sdist, wheel)
