@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-faults test-beam test-ray docs bench bench-gpu lint format clean
+.PHONY: help train test test-slow test-faults test-beam test-ray coverage docs bench bench-gpu release-check lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ docs: ## This documentation as pages in site/, every link checked, in an environ
 	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 
+coverage: $(READY) ## The lines of the package that no fast test reaches
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
+	$(QUICK) $(BIN)/python -m pytest -n 2 --dist loadscope --cov=alexnet_jax --cov-report=term-missing:skip-covered
+
 bench: $(READY) ## Step, operations and start beside PyTorch's, on this machine: half an hour and more
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	$(BIN)/python -m experiments.speed.operations
@@ -63,6 +67,9 @@ bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this packag
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/cifar10 --config=cifar10
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/imagenette --config=imagenette
 
+release-check: ## Build the last commit's sdist and wheel, check them, and use them elsewhere
+	$(PYTHON) -m tests.release
+
 lint: $(READY) ## Ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,5 +80,5 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) $(VENV)-beam $(VENV)-docs $(VENV)-ray runs site build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-docs $(VENV)-ray runs site build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,6 @@ instead of results/.
 
 import contextlib
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -44,6 +43,7 @@ from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import whole_file
 from alexnet_jax.inspect.filters import color_shares
+from alexnet_jax.machine import cores
 from alexnet_jax.runs import launch
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.step import METRICS, make_predict_step
@@ -97,7 +97,7 @@ def environment() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "device": device.device_kind,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "cpu": _cpu(),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "python": platform.python_version(),

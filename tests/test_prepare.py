@@ -218,34 +218,3 @@ def test_killed_preparation_continues_and_leaves_no_worker(tmp_path, prepare):
     now = {path.name: path.stat().st_mtime_ns for path in final.glob(shards)}
     assert len(now) == 7 and first.items() <= now.items()  # nothing was written twice
     assert len(tfds.data_source("photos", data_dir=tmp_path / "out", split="train")) == 400
-
-
-def test_a_system_without_locks_limits_affinity_and_home_prepares_all_the_same(tmp_path):
-    """As on Windows, on macOS, and in a container whose user has no name."""
-    make_folder(tmp_path / "photos", ["ant", "bee"], 2)
-    code = """
-import os, sys
-for module in ("fcntl", "resource", "pwd"):
-    sys.modules[module] = None
-os.environ.pop("HOME")
-del os.sched_getaffinity
-from alexnet_jax.data.builders import make_builder
-from alexnet_jax.data.sets import open_dataset
-from alexnet_jax.data.statistics import load_statistics
-options = {"data_dir": "out", "validation_share": 0, "num_workers": 0}
-make_builder("folder", folder="photos", name="photos", **options).download_and_prepare()
-load_statistics(open_dataset("photos", "train", data_dir="out"))
-try:
-    open_dataset("digits", "train")
-except ValueError as error:
-    print(error)
-"""
-    unset = ("XDG_CACHE_HOME", "TFDS_DATA_DIR", "ALEXNET_DATA_DIR")
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
-    environment["PYTHONPATH"] = str(Path(prepare_command.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
-    assert "there is no home folder to write the data set digits to; set TFDS_" in done.stdout
-    assert "set XDG_CACHE_HOME to a folder that can be written to" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]

@@ -35,6 +35,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from alexnet_jax import machine
 from alexnet_jax.data.archives import Member, read_member
 from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
 from alexnet_jax.data.images import decode_image
@@ -116,8 +117,7 @@ def time_all_cores(paths: list[Path]) -> dict[str, list[float]]:
 
         def work(encoding: str) -> None:
             context = multiprocessing.get_context("spawn")
-            cores = len(os.sched_getaffinity(0))
-            with ProcessPoolExecutor(cores, mp_context=context) as pool:
+            with ProcessPoolExecutor(machine.cores(), mp_context=context) as pool:
                 list(pool.map(functools.partial(alone, encoding=encoding), chunks))
 
         def whole(encoding: str) -> float:
