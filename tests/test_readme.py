@@ -1,4 +1,4 @@
-"""The README: its snippet runs, its tables, figures and commands are those of the code and data."""
+"""The README and the table of figures: what they say is what the code does and the data hold."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from alexnet_jax.models.layer_table import format_table, layer_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+MEASURED = (ROOT / "docs" / "measured.md").read_text()
 RESULTS = ROOT / "experiments" / "results"
 
 
@@ -21,7 +22,7 @@ def _result(name: str) -> dict:
 
 
 def _row(start: str) -> str:
-    return next(line for line in README.splitlines() if line.startswith(f"| {start}"))
+    return next(line for line in (README + MEASURED).splitlines() if line.startswith(f"| {start}"))
 
 
 def _percent(share: float) -> str:
@@ -33,6 +34,19 @@ def test_figures_of_the_imagenette_run_are_those_of_its_log():
     error = {entry["split"]: entry["top1_error"] for entry in map(json.loads, lines)}
     figures = f"{_percent(error['test'])} / {_percent(error['test_ten_views'])}%"
     assert figures in _row("Imagenette, full network, 224 pixels")
+
+
+def test_what_imagenet_takes_is_computed_from_what_was_measured():
+    lines = (RESULTS / "imagenette_224.jsonl").read_text().splitlines()
+    rates = [row["images_per_second"] for row in map(json.loads, lines) if row["split"] == "train"]
+    rate = np.median(rates)
+    hours = 1_281_167 * 90 / rate / 3600
+    assert f"{hours:.1f} hours on one H200, {hours / 8:.1f} on eight" in _row("train, 90 epochs")
+    assert f"at the {rate:,.0f} images/s" in README
+    prepared = _result("prepare_speed")["images_per_second"]["prepare raw"]
+    assert f"prepared at {prepared:.0f} a second" in README
+    assert f"{1_331_167 / prepared / 3600:.1f} hours of one core" in _row("prepare |")
+    assert f"{rate * 256 * 256 * 3 / 1e9:.1f} GB/s" in README
 
 
 def test_figures_of_the_ablations_are_those_of_the_result():
@@ -77,6 +91,11 @@ def test_figures_of_the_step_are_those_of_the_result():
         )
 
     assert text("train", kept=False) in _row("whole training step")
+    assert (
+        text("train", kept=False)
+        .partition(";")[0]
+        .endswith(re.search(r"\[([\d.]+x)\]", _row("training step on a CPU"))[1])
+    )
     assert text("train", kept=True) in _row("the same where PyTorch's process")
     assert text("center", kept=False) in _row("evaluation of centre crops")
     assert text("ten", kept=False) in _row("the same of ten views")
