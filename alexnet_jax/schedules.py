@@ -159,7 +159,8 @@ def make_schedule(
     error), max_drops, stop: see `Plateau`. warmup_epochs: linear rise before any of them.
     Raises ValueError for an unknown name, or drops that are out of order.
     """
-    epochs = [drop * num_epochs if drop < 1 else drop for drop in drops]
+    # A run of no epochs has no updates: any length puts its shares in order.
+    epochs = [drop * (num_epochs or 1) if drop < 1 else drop for drop in drops]
     num_steps = round(num_epochs * steps_per_epoch)
     schedule: Schedule
     match name:

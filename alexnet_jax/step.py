@@ -234,7 +234,6 @@ def _train_step(
     augmentation = sized(augmentation or Augmentation(), model.image_size)
     axes = parallel.axes_of(mesh)
     net = model.split(axes.towers)
-    watched = ["intermediates"] if watch_every else []
 
     def local_step(
         state: TrainState, batch: Batch, hparams: Hyperparameters
@@ -245,18 +244,19 @@ def _train_step(
         keys = augment.example_keys(state.key, state.step, axes.positions(here))
         images = augmentation.train(batch["image"], keys, hparams.color_strength)
 
-        def mean_loss(params: Any) -> tuple[jax.Array, Any]:
+        def forward(params: Any, images: Any, keys: Any, **more: Any) -> Any:
             variables = {"params": axes.replicate(params)}
-            logits, kept = net.apply(
-                variables, images, train=True, dropout_keys=keys, mutable=watched
-            )
+            return net.apply(variables, images, train=True, dropout_keys=keys, **more)
+
+        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+            logits = forward(params, images, keys)
             scores = _float32_scores(jax.nn.log_softmax(logits), labels)
             # A factor of all losses, so that the whole gradient is NaN too.
             usable = _is_class(labels, model.num_classes).all()
             scores["loss"] *= jnp.where(usable, 1.0, jnp.nan)
-            return scores["loss"].sum() / count, (scores, kept.get("intermediates", {}))
+            return scores["loss"].sum() / count, scores
 
-        gradients, (scores, sown) = jax.grad(mean_loss, has_aux=True)(state.params)
+        gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
         transform = _rule_at(rule, hparams)
         updates, opt_state = transform.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -266,7 +266,8 @@ def _train_step(
                 vitals.due(state.step + 1, watch_every),
                 net,
                 axes,
-                sown,
+                lambda batch: forward(*batch, mutable=["intermediates"])[1]["intermediates"],
+                (state.params, images, keys),
                 scores["loss"],
                 gradients,
                 updates,

@@ -4,7 +4,7 @@ They tell a net that learns from one that cannot: the plateau of small initial w
 units that no image activates, rates that are too large.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,7 +39,8 @@ def vitals_if(
     wanted: jax.Array,
     net: Network,
     axes: Axes,
-    sown: Mapping[str, Any],
+    look: Callable[[Any], Mapping[str, Any]],
+    batch: Any,
     losses: jax.Array,
     gradients: Mapping[str, Any],
     updates: Mapping[str, Any],
@@ -47,26 +48,27 @@ def vitals_if(
 ) -> Vitals:
     """The signs over the whole batch, the same on every device; zeros where they are not `wanted`.
 
+    Where they are, the batch passes once more: an update that keeps what the pass has sown, in case
+    it is wanted, pays for it each time.
+
     Args:
       wanted: bool, the same on every device.
       net: the part of the network that one device has.
       axes: of the mesh.
-      sown: what the pass over the batch has sown, as `LayeredNetwork` says.
+      look: from `batch` to what a pass over it sows, as `LayeredNetwork` says.
+      batch: arrays that `look` takes.
       losses: of each of this device's images, [B].
       gradients, updates, params: of this device; the parameters before the update.
     """
-    read = {
-        row.name: {name: sown[f"{row.name}_{name}"][0] for name in _names(row)}
-        for row in net.layers
-    }
     kernels = [
         {row.name: tree[row.name]["kernel"] for row in net.layers}
         for tree in (gradients, updates, params)
     ]
-    arguments = (read, losses, *kernels)
+    arguments = (batch, losses, *kernels)
 
     def measure(arguments: Any) -> Vitals:
-        read, losses, gradients, updates, params = arguments
+        batch, losses, gradients, updates, params = arguments
+        sown = look(batch)
         layers = {}
         for row in net.layers:
             name = row.name
@@ -74,7 +76,8 @@ def vitals_if(
                 what: _length(tree[name], axes)
                 for what, tree in (("g", gradients), ("u", updates), ("w", params))
             }
-            layers[name] = _signal(row, read[name], axes) | {
+            read = {part: sown[f"{name}_{part}"][0] for part in _names(row)}
+            layers[name] = _signal(row, read, axes) | {
                 "gradient": length["g"],
                 "update": length["u"] / jnp.maximum(length["w"], _TINY),
             }

@@ -198,3 +198,8 @@ def test_multipliers_are_of_whatever_parameters_a_network_has():
     assert rates["block"] == {"conv": {"kernel": 1.0, "bias": 2.0}}
     # Without the parameters: what the changes name.
     assert hyperparameters_at(0, changes[:1]) == {"rate_multipliers": {"norm": {"scale": 2.0}}}
+
+
+def test_a_run_of_no_epochs_has_a_schedule_too():
+    schedule = make_schedule("drops", 0.01, num_epochs=0, steps_per_epoch=10, drops=(0.6, 0.85))
+    assert schedule.learning_rate(0, schedule.initial_state()) == 0.01
