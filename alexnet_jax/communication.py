@@ -30,6 +30,7 @@ _INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA_GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_NAMED_GROUPS = re.compile(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}")
 
 
 class Collective(NamedTuple):
@@ -105,7 +106,11 @@ def collectives(compiled: jax.stages.Compiled, mesh: Mesh, model: Network) -> li
 
 
 def _groups(text: str, mesh: Mesh) -> list[list[int]]:
-    """The positions in the mesh that talk to each other."""
+    """The positions in the mesh that talk to each other.
+
+    Raises:
+      ValueError: this jaxlib writes them in a form of its own.
+    """
     if match := _LISTED_GROUPS.search(text):
         return [[int(n) for n in group.split(",")] for group in match[1][1:-1].split("},{")]
     if match := _IOTA_GROUPS.search(text):
@@ -115,6 +120,18 @@ def _groups(text: str, mesh: Mesh) -> list[list[int]]:
         numbers = np.arange(math.prod(dims)).reshape(dims)
         groups: list[list[int]] = numbers.transpose(order or None).reshape(shape).tolist()
         return groups
+    if match := _NAMED_GROUPS.search(text):  # as jax 0.12 writes them
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        names = re.findall(r"\w+", match[2])
+        numbers = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
+        places = [list(sizes).index(name) for name in names]
+        last = np.moveaxis(numbers, places, range(-len(places), 0))
+        named: list[list[int]] = last.reshape(-1, math.prod(sizes[n] for n in names)).tolist()
+        return named
+    if match := re.search(r"replica_groups=(?!\{\})[^\s,]+", text):
+        raise ValueError(
+            f"{match[0]} is no form that is known; use jax 0.10 to 0.12 to list collectives"
+        )
     return [list(range(mesh.size))]
 
 

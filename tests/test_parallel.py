@@ -16,6 +16,7 @@ from alexnet_jax import (
     Augmentation,
     Hyperparameters,
     alexnet,
+    communication,
     create_train_state,
     make_eval_step,
     make_mesh,
@@ -300,6 +301,28 @@ def assert_one_crossing_over_data(found, model, mesh):
     leaves = [("f32", leaf.sharding.shard_shape(leaf.shape)) for leaf in params]
     assert sorted(crossed) == sorted([*leaves, ("f32", (3,))])
     assert {one.kind for one in found if one.axis == "data"} <= {"all-reduce"}
+
+
+@pytest.mark.parametrize(
+    "text, groups",
+    [
+        ("{{0,1},{2,3}}", [[0, 1], [2, 3]]),
+        ("[2,2]<=[4]", [[0, 1], [2, 3]]),
+        ("[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
+        ("mesh['data'=2,'model'=2] {'model'}", [[0, 1], [2, 3]]),
+        ("mesh['data'=2,'model'=2] {'data'}", [[0, 2], [1, 3]]),
+        ("mesh['data'=2,'model'=2] {'data','model'}", [[0, 1, 2, 3]]),
+        ("{}", [[0, 1, 2, 3]]),
+    ],
+)
+def test_groups_are_read_as_every_jax_writes_them(text, groups):
+    mesh = make_mesh(2, 2)
+    assert communication._groups(f"%x), replica_groups={text}, dimensions={{0}}", mesh) == groups
+
+
+def test_groups_in_another_form_are_told_and_not_taken_for_all_devices():
+    with pytest.raises(ValueError, match=r"replica_groups=rows<2> is no form that is known"):
+        communication._groups("%x), replica_groups=rows<2>, dimensions={0}", make_mesh(2, 2))
 
 
 def test_towers_talk_where_the_papers_gpus_talk():
