@@ -73,7 +73,8 @@ def test_killed_and_stopped_it_ends_as_the_undisturbed_run(tmp_path, undisturbed
         output, error = process.communicate(timeout=60)
         assert process.returncode == 128 + number
         assert "Resuming at step" in output
-        assert output.splitlines()[-1].startswith("Stopped at step ")
+        stopped = re.match(r"Stopped at step (\d+), saved", output.splitlines()[-1])
+        assert (tmp_path / "checkpoints" / stopped[1]).is_dir()
         assert "Traceback" not in error
 
     finish(start(tmp_path))

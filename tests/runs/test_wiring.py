@@ -16,11 +16,14 @@ from alexnet_jax.configs import default, digits
 from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.runs import final_test as final_test_module
+from alexnet_jax.runs import launch as launch_module
+from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import training as training_module
 from alexnet_jax.runs.evaluation import Measured
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.runs.workdir import load_run
+from alexnet_jax.step import METRICS
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import relative
 from tests.reference.training_numpy import color_shift, update
@@ -343,6 +346,23 @@ def test_an_earlier_run_s_weights_are_what_it_starts_from(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, old.params, new.params)
 
 
+def test_changes_by_hand_reach_the_host_s_colour():
+    config = small_config(augment="host", color_strength=0.5)
+    config.hand_changes = ((1, {"color_strength": 0.0}),)
+    assert [Recipe(config).color_strength(step) for step in range(3)] == [0.5, 0, 0]
+
+
+def test_every_field_of_the_data_reaches_them(monkeypatch):
+    def opened(name, split, **options):
+        return name, split, options
+
+    monkeypatch.setattr(recipe_module, "open_dataset", opened)
+    config = small_config(dataset="photos", data_dir="folder", stored_size=70, verify_data=True)
+    options = {"data_dir": "folder", "stored_size": 70, "verify": True}
+    assert Recipe(config).split("train") == ("photos", "train[:8]", options)
+    assert Recipe(config).split("validation") == ("photos", "validation[:16]", options)
+
+
 MODEL_VALUES = {
     "image_size": 70,
     "geometry": "valid224",
@@ -530,6 +550,43 @@ def test_checkpoints_are_written_when_they_are_asked_for(tmp_path, dictated, mon
     assert saved == [(2, None), (3, 0.9), (4, None), (6, 0.3)]
 
 
+def test_parameters_that_are_no_numbers_are_not_saved(tmp_path, dictated):
+    with pytest.raises(FloatingPointError, match="a parameter is not a number at step 1, before"):
+        dictated(tmp_path, learning_rate=1e39)  # infinite in float32
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_many_updates_in_one_call_take_the_images_of_single_ones(tmp_path, dictated, monkeypatch):
+    taken = []
+
+    def make(*_, **__):
+        def train_steps(state, data, indices, hparams):
+            taken.extend(indices)
+            metrics = dict.fromkeys(METRICS, np.zeros(len(indices), np.float32))
+            return state.replace(step=state.step + len(indices)), metrics
+
+        return train_steps
+
+    monkeypatch.setattr(training_module, "make_train_steps", make)
+    split = {"train_split": "train[:24]", "cache": "device"}
+    dictated(tmp_path, seed=7, steps_per_call=2, log_every_steps=3, **split)
+    order = batch_indices(24, batch_size=8, seed=7)
+    np.testing.assert_array_equal(taken, [order[step] for step in range(18)])
+
+
+def test_the_networks_of_an_ensemble_have_seeds_of_their_own(tmp_path, monkeypatch):
+    trained = {}
+
+    def one(config, workdir, **_):
+        trained[workdir.name] = (config.seed, config.ensemble)
+        return {"test": {}}
+
+    monkeypatch.setattr(launch_module, "train", one)
+    results = train(small_config(seed=5, ensemble=3), tmp_path)
+    assert trained == {"seed_5": (5, 1), "seed_6": (6, 1), "seed_7": (7, 1)}
+    assert results.keys() == {"seed_5/test", "seed_6/test", "seed_7/test"}
+
+
 @pytest.mark.slow
 def test_an_ensemble_is_the_runs_of_its_seeds(tmp_path):
     results = train(
@@ -551,11 +608,7 @@ def test_an_ensemble_is_the_runs_of_its_seeds(tmp_path):
 
 # Fields that the tests above change, by dotted name; and where the others are tested.
 ELSEWHERE = {
-    "dataset": "tests/data",
-    "data_dir": "tests/data",
     "read_workers": "test_main.py: where the images are kept changes no run",
-    "steps_per_call": "test_main.py: other programs change a run by rounding alone",
-    "verify_data": "tests/data/test_shards.py",
     "watch_every_steps": "test_vitals.py",
     "mesh.data": "test_parallel.py",
     "mesh.model": "test_parallel.py",
@@ -573,7 +626,7 @@ def test_every_field_is_tested():
         "final_views", "best_metric", "validate_every_epochs", "log_every_steps",
         "checkpoint_every_steps", "schedule.name", "schedule.drops", "schedule.factor",
         "schedule.patience", "schedule.min_delta", "schedule.max_drops", "schedule.stop",
-        "schedule.warmup_epochs",
+        "schedule.warmup_epochs", "dataset", "data_dir", "verify_data", "steps_per_call",
     }  # fmt: skip
     tested |= ELSEWHERE.keys()
     for group in ("rate_multipliers", "decay_multipliers"):  # one layer stands for all
