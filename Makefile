@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-faults test-beam test-ray bench bench-gpu lint format clean
+.PHONY: help train test test-slow test-faults mutants test-beam test-ray bench bench-gpu lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,9 @@ test-slow: $(READY) ## All tests, compiled as for users: full widths, long runs,
 
 test-faults: $(READY) ## Faults made and counted, an hour or two: docs/faults.md; FAULTS=quick in minutes
 	$(BIN)/python -m tests.faults $(if $(filter quick,$(FAULTS)),--part=0.03)
+
+mutants: $(READY) ## Errors made one by one, each of which a test must notice: 14 minutes of CPU time
+	$(QUICK) $(BIN)/python -m tests.mutants
 
 test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs protobuf below 7
 	$(PYTHON) -m venv $(VENV)-beam
