@@ -42,6 +42,7 @@ def test_only_a_failed_assertion_kills(tmp_path, capsys):
     (tmp_path / "tests").mkdir()
     text = "from alexnet_jax.one import one, two\ndef test_one():\n    assert one == 1\n"
     (tmp_path / "tests" / "test_one.py").write_text(text)
+    (tmp_path / "docs").mkdir()
     (tmp_path / "pyproject.toml").touch()
     test = "tests/test_one.py::test_one"
     mutants = [
@@ -60,5 +61,5 @@ def test_only_a_failed_assertion_kills(tmp_path, capsys):
     with pytest.raises(SystemExit, match="the tests do not pass without a mutant"):
         try_all(mutants[:1], jobs=1, root=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "alexnet_jax", "pyproject.toml", "tests"
+        "alexnet_jax", "docs", "pyproject.toml", "tests"
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tests.mutants.listed import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("alexnet_jax", "tests", "pyproject.toml")
+COPIED = ("alexnet_jax", "tests", "docs", "pyproject.toml")
 # What fails with one of these was not measured by the test: the error cannot be made so.
 CRASHES = ("ImportError", "ModuleNotFoundError", "SyntaxError", "NameError", "AttributeError")
 CRASHES += ("TypeError", "Failed: Timeout", "failed on setup", "failed on teardown")
@@ -136,11 +136,12 @@ def try_all(mutants: Sequence[Mutant], jobs: int, root: Path = ROOT) -> dict[str
     """
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool:
         folder = Path(name)
-        (folder / "unmutated").mkdir()
+        original = folder / "unmutated"  # so that work can go on in the checkout
+        original.mkdir()
         began = time.monotonic()
         tests = sorted({mutant.test for mutant in mutants})
         spread = ("-p", "xdist", "-n", str(jobs), "--dist", "loadscope") if jobs > 1 else ()
-        found = run_tests(copy(root, folder / "unmutated"), tests, *spread)
+        found = run_tests(copy(root, original), tests, *spread)
         if found.status:
             for test, message in found.failures:
                 print(f"{test}: {message.partition(chr(10))[0]}")
@@ -149,7 +150,7 @@ def try_all(mutants: Sequence[Mutant], jobs: int, root: Path = ROOT) -> dict[str
         print(f"{len(tests)} tests pass without a mutant  ({seconds:.0f} s)", flush=True)
 
         def one(mutant: Mutant) -> Verdict:
-            verdict = tried(mutant, root, folder)
+            verdict = tried(mutant, original, folder)
             print(f"{mutant.name}: {_in_words(verdict)}", flush=True)
             return verdict
 

@@ -53,7 +53,7 @@ _CAFFE = "tests/interop/test_caffe.py::test_every_layer_is_that_of_caffe"
 _CONFIGURATION = (
     *(
         Mutant(
-            f"{field} is not passed to the step",
+            f"{field} does not reach the step",
             "runs/recipe.py",
             "for field in dataclasses.fields(Hyperparameters)",
             f'for field in dataclasses.fields(Hyperparameters) if field.name != "{field}"',
@@ -62,14 +62,14 @@ _CONFIGURATION = (
         for field in ("weight_decay", "momentum", "color_strength", "decay_multipliers")
     ),
     Mutant(
-        "rate_multipliers are not passed to the step",
+        "rate_multipliers do not reach the step",
         "runs/recipe.py",
         'fields["rate_multipliers"] or {}',
         "{}",
         f"{_FIELDS}[rates]",
     ),
     Mutant(
-        "the rate of the biases is not passed to the step",
+        "the rate of the biases does not reach the step",
         "runs/recipe.py",
         "bias_learning_rate=config.bias_learning_rate",
         "bias_learning_rate=None",
@@ -90,7 +90,7 @@ _CONFIGURATION = (
         f"{_FIELDS}[rates]",
     ),
     Mutant(
-        "nor that of many updates in one call",
+        "the seed does not reach the order of many updates in one call",
         "runs/training.py",
         "batch_size=config.batch_size, seed=config.seed)",
         "batch_size=config.batch_size, seed=0)",
@@ -257,7 +257,7 @@ _RUN = (
         "runs/meter.py",
         "if not math.isfinite(loss):",
         "if False:",
-        "tests/test_main.py::test_a_loss_that_is_no_number_stops_the_run_and_it_can_be_mended",
+        "tests/runs/test_meter.py::test_a_loss_that_is_no_number_is_told_with_its_update",
     ),
     Mutant(
         "parameters that are no numbers are saved",
@@ -675,7 +675,7 @@ _MEASURES = (
         "models/receptive.py",
         "self.start - before * self.stride",
         "self.start",
-        "tests/models/test_receptive.py::test_they_are_the_published_ones",
+        "tests/models/test_receptive.py::test_nets_of_other_operations",
     ),
 )
 
