@@ -43,7 +43,7 @@ test-ray: ## Sweeps on Ray Tune, in an environment of its own
 
 docs: ## This documentation as pages in site/, every link checked, in an environment of its own
 	$(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -r docs/requirements.txt
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 
 coverage: $(READY) ## The lines of the package that no fast test reaches

@@ -8,7 +8,7 @@ import griffe
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ("*.md", "docs/*.*", "experiments/README.md", "experiments/results/*.*")
+SHOWN = ("*.md", "docs/*.*", "docs/tour/*.png", "experiments/README.md", "experiments/results/*.*")
 WIDE = ("experiments/README.md", "docs/faults.md")  # tables that want the contents' place
 LINK = re.compile(r"\[([^\]]+)\]\(([^):#]+)\)")  # text, a file of the repository
 
