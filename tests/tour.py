@@ -128,7 +128,8 @@ def main() -> int:
             store_pictures(Path(folder))
             return 0
         problems = compare(chosen, printed, Path(folder))
-    print(*problems, sep="\n", file=sys.stderr)
+    if problems:
+        print(*problems, sep="\n", file=sys.stderr)
     return 1 if problems else 0
 
 
