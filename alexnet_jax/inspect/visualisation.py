@@ -85,31 +85,36 @@ def _climb(
             maps = maps[:, middle, middle]
         return maps[jnp.arange(len(maps)), units].astype(jnp.float32)
 
-    def climb(params: Any, units: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        start, moves = jax.random.split(key)
-        shape = (2, len(units), *spectrum.shape, 3)
-        coefficients = 0.1 * jax.random.normal(start, shape)
+    def step(params: Any, units: Any, key: jax.Array, number: Any, climbed: Any) -> Any:
+        """One step up, `number` of them done."""
+        coefficients, state = climbed
         most = side // _JITTER
+        by = jax.random.randint(jax.random.fold_in(key, number), (2,), -most, most + 1)
+        by = jnp.where(number < steps * (1 - _STILL), by, 0)
 
-        def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
-            coefficients, state = carry
-            moving = number < steps * (1 - _STILL)
-            by = jax.random.randint(jax.random.fold_in(moves, number), (2,), -most, most + 1)
-            by = jnp.where(moving, by, 0)
+        def loss(coefficients: jax.Array) -> jax.Array:
+            images = jnp.roll(drawn(coefficients), by, axis=(1, 2))
+            return -activations(params, images, units).sum()
 
-            def loss(coefficients: jax.Array) -> jax.Array:
-                images = jnp.roll(drawn(coefficients), by, axis=(1, 2))
-                return -activations(params, images, units).sum()
+        updates, state = optimizer.update(jax.grad(loss)(coefficients), state)
+        return optax.apply_updates(coefficients, updates), state
 
-            updates, state = optimizer.update(jax.grad(loss)(coefficients), state)
-            return (optax.apply_updates(coefficients, updates), state), None
-
-        carry = (coefficients, optimizer.init(coefficients))
-        (coefficients, _), _ = lax.scan(step, carry, jnp.arange(steps))
+    def finish(params: Any, units: Any, coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
         images = jnp.round(drawn(coefficients))
         return images.astype(jnp.uint8), activations(params, images, units)
 
-    return compiled(climb)
+    step, finish = compiled(step), compiled(finish)
+
+    def climb(params: Any, units: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start, moves = jax.random.split(key)
+        coefficients = 0.1 * jax.random.normal(start, (2, len(units), *spectrum.shape, 3))
+        climbed = coefficients, optimizer.init(coefficients)
+        # Not a loop of XLA's, in which the CPU has no fast convolutions.
+        for number in range(steps):
+            climbed = step(params, units, moves, number, climbed)
+        return finish(params, units, climbed[0])
+
+    return climb
 
 
 def _middle(model: LayeredNetwork, output: str) -> int:
