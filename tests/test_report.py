@@ -24,6 +24,7 @@ def test_what_is_not_there_is_told_in_one_line_before_the_work(flag, message, tm
     assert line.startswith("error: " + message.format(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_page_is_written_where_it_is_said(tmp_path):
     workdir = write_run(tmp_path / "run")
     done = report(f"--workdir={workdir}", "--images=12", "--gallery=16")
@@ -36,6 +37,7 @@ def test_the_explorer_is_written_where_it_is_said(tmp_path):
     workdir = write_run(tmp_path / "run")
     output = tmp_path / "walk.html"
     flags = [f"--workdir={workdir}", f"--output={output}", "--examples=12", "--units=2"]
+    flags += ["--visualised=0"]
     done = run_command("alexnet_jax.explore", *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{output}: ")

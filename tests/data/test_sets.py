@@ -33,6 +33,7 @@ def _open_digits(folder, barrier, queue):
     queue.put(len(open_dataset("digits", "train")))
 
 
+@pytest.mark.slow
 def test_two_processes_may_prepare_digits_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()

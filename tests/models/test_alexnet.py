@@ -489,9 +489,11 @@ def test_flax_nnx_takes_the_net_training_included():
     "setting",
     [
         ("jax_enable_x64", True),
-        ("jax_numpy_dtype_promotion", "strict"),
-        ("jax_numpy_rank_promotion", "raise"),
-        ("jax_default_prng_impl", "rbg"),
+        *slow(
+            ("jax_numpy_dtype_promotion", "strict"),
+            ("jax_numpy_rank_promotion", "raise"),
+            ("jax_default_prng_impl", "rbg"),
+        ),
     ],
     ids=str,
 )
