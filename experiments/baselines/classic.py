@@ -28,7 +28,7 @@ from experiments.baselines.descriptors import KINDS, PLACES, SIDE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("seed", 0, "of the sampled descriptors and of what is learned from them")
-PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)  # C of the classifier, chosen on validation images
+PENALTIES = (1.0, 10.0, 100.0)  # C of the classifier, chosen on validation images
 PACKAGES = ("opencv-python-headless", "scikit-image", "scikit-learn")
 Encode = Callable[[np.ndarray], np.ndarray]
 
@@ -70,7 +70,7 @@ def measure(
         probabilities.append(chosen.predict_proba(found["test"]))
         rows[kind] = {"C": penalty, "features": found["test"].shape[1]}
         rows[kind] |= _errors(probabilities[-1], labels["test"])
-        print(kind, rows[kind], flush=True)
+        print(f"{kind}: {100 * rows[kind]['top1_error']:.2f}%", flush=True)
     together = _errors(np.mean(probabilities, axis=0), labels["test"])
     result = {
         "claim": "AlexNet table 1: the net is better",
@@ -101,7 +101,7 @@ def _placed(descriptors: np.ndarray) -> np.ndarray:
     return np.concatenate([descriptors, PLACES], 1)
 
 
-def _sample(describe: Encode, images: np.ndarray, of_images: int = 2000, each: int = 50) -> Any:
+def _sample(describe: Encode, images: np.ndarray, of_images: int = 1000, each: int = 100) -> Any:
     """Descriptors with their places of some images, float32[M, D + 2]."""
     draw = np.random.default_rng(FLAGS.seed)
     chosen = images[draw.permutation(len(images))[:of_images]]

@@ -1,13 +1,13 @@
 """Local descriptors of the classic methods: SIFT and colour statistics on a dense grid of patches.
 
-The same patches for both: 16 x 16 pixels, every 5 pixels, in the image at three scales.
+The same patches for both: 16 x 16 pixels, every 6 pixels, in the image at three scales.
 """
 
 import cv2
 import numpy as np
 
 SIDE = 160  # pixels of the stored photographs; our net reads the same ones scaled up to 256
-PATCH, CELL, STEP = 16, 4, 5  # pixels
+PATCH, CELL, STEP = 16, 4, 6  # pixels
 SIDES = (160, 112, 80)  # of the scaled image; the patch stays
 
 

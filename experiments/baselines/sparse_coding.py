@@ -42,7 +42,7 @@ def learn(sample: np.ndarray) -> classic.Encode:
         random_state=FLAGS.seed,
     )
     shuffled = np.random.default_rng(FLAGS.seed).permutation(unit(sample).astype(np.float64))
-    dictionary = atoms.fit(shuffled[:30_000]).components_.astype(np.float32)
+    dictionary = atoms.fit(shuffled[:20_000]).components_.astype(np.float32)
     row, column = (PLACES * PARTS).astype(int).T
     part = row * PARTS + column
     order = np.argsort(part, kind="stable")
