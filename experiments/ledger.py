@@ -299,8 +299,8 @@ def baseline(name: str) -> Callable[[], Found | None]:
             f"{percent(ten[key])} → {percent(table[key])}%" for key in ("top1_error", "top5_error")
         )
         return Found(
-            f"{100 * mean:+.2f} ± {100 * half:.2f} points ({top1}, our net with ten views; "
-            f"top-5: {top5})",
+            f"{100 * mean:+.2f} ± {100 * half:.2f} points (our net with ten views → this: {top1}; "
+            f"top-5: {top5}; of SIFT alone {percent(table['kinds']['SIFT']['top1_error'])}%)",
             f"Imagenette, {table['training images']:,} training and {images:,} test images, those "
             "of our net at 224 pixels",
             verdict(mean, half),

@@ -10,9 +10,12 @@ descriptor, their probabilities averaged. The penalty is chosen on the validatio
 extra `baselines`. Writes results/baseline_sparse_coding.json and .png.
 """
 
+import warnings
+
 import numpy as np
 from absl import flags
 from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
+from sklearn.exceptions import ConvergenceWarning
 
 from experiments import harness
 from experiments.baselines import classic
@@ -42,7 +45,9 @@ def learn(sample: np.ndarray) -> classic.Encode:
         random_state=FLAGS.seed,
     )
     shuffled = np.random.default_rng(FLAGS.seed).permutation(unit(sample).astype(np.float64))
-    dictionary = atoms.fit(shuffled[:20_000]).components_.astype(np.float32)
+    with warnings.catch_warnings():  # one a batch where a code's last digits are still moving
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        dictionary = atoms.fit(shuffled[:20_000]).components_.astype(np.float32)
     row, column = (PLACES * PARTS).astype(int).T
     part = row * PARTS + column
     order = np.argsort(part, kind="stable")
