@@ -28,7 +28,7 @@ from experiments.baselines.descriptors import KINDS, PLACES, SIDE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("seed", 0, "of the sampled descriptors and of what is learned from them")
-PENALTIES = (1.0, 10.0, 100.0)  # C of the classifier, chosen on validation images
+PENALTIES = (1.0, 10.0, 100.0)  # C, their inverse; chosen on validation images
 PACKAGES = ("opencv-python-headless", "scikit-image", "scikit-learn")
 Encode = Callable[[np.ndarray], np.ndarray]
 

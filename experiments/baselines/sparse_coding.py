@@ -6,8 +6,9 @@ On Imagenette, with the split and the test images of our net: whitened dense des
 dictionary learned by sparse coding (scikit-learn), codes by its soft threshold, which Coates and Ng
 (2011) found as good as solving for them where labels are many, the maximum of each code over 1, 2 x
 2 and 4 x 4 parts of the image (Yang et al. 2009) and logistic regression on each of two kinds of
-descriptor, their probabilities averaged. The penalty is chosen on the validation images. Needs the
-extra `baselines`. Writes results/baseline_sparse_coding.json and .png.
+descriptor, their probabilities averaged. The penalty is chosen on the validation images: C = 100
+was the largest tried and the best of both kinds, so a weaker one might do better. Needs the extra
+`baselines`. Writes results/baseline_sparse_coding.json and .png.
 """
 
 import warnings
