@@ -118,8 +118,7 @@ def _difference(ours: dict, theirs: dict, measure: str, images: int) -> tuple[fl
     """Mean and half the width of the 95% interval of the differences of two rows' errors."""
     seeds = _shared_seeds(ours, theirs)
     if len(seeds) == 1:
-        errors = np.array([ours[measure]["mean"], theirs[measure]["mean"]])
-        return errors[0] - errors[1], 1.96 * float(np.sqrt((errors * (1 - errors) / images).sum()))
+        return _binomial(ours[measure]["mean"], theirs[measure]["mean"], images)
     values = [
         ours[measure]["values"][ours["seeds"].index(seed)]
         - theirs[measure]["values"][theirs["seeds"].index(seed)]
@@ -127,6 +126,12 @@ def _difference(ours: dict, theirs: dict, measure: str, images: int) -> tuple[fl
     ]
     found = spread(values)
     return found["mean"], found["interval"]
+
+
+def _binomial(ours: float, theirs: float, images: int) -> tuple[float, float]:
+    """Difference of two errors on so many images, and half the width of its 95% interval."""
+    errors = np.array([ours, theirs])
+    return ours - theirs, 1.96 * float(np.sqrt((errors * (1 - errors) / images).sum()))
 
 
 def _images(table: dict, measure: str) -> int:
@@ -288,12 +293,18 @@ def baseline(name: str) -> Callable[[], Found | None]:
         if not table:
             return None
         path = harness.RESULTS / "imagenette_224.jsonl"
-        last = json.loads(path.read_text().splitlines()[-1])
+        ten, images = json.loads(path.read_text().splitlines()[-1]), table["of"]
+        mean, half = _binomial(table["top1_error"], ten["top1_error"], images)
+        top1, top5 = (
+            f"{percent(ten[key])} → {percent(table[key])}%" for key in ("top1_error", "top5_error")
+        )
         return Found(
-            f"{percent(table['top1_error'])}% ({table['wrong']:,} of {table['of']:,}), our net "
-            f"{percent(last['top1_error'])}%",
-            "Imagenette, the same split as our net at 224 pixels",
-            REPRODUCED if last["top1_error"] < table["top1_error"] else NOT,
+            f"{100 * mean:+.2f} ± {100 * half:.2f} points (our net with ten views → this: {top1}; "
+            f"top-5: {top5}; of SIFT alone {percent(table['kinds']['SIFT']['top1_error'])}%)",
+            f"Imagenette, {table['training images']:,} training and {images:,} test images, those "
+            "of our net at 224 pixels",
+            verdict(mean, half),
+            f"baseline_{name}.png",
         )
 
     return find

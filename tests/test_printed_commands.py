@@ -30,7 +30,8 @@ DATA = {
     "--config=experiments/quick_rates.py": "cifar10",
 }
 MODULES = {
-    "experiments.baselines.sift_fisher": "cv2",
+    "experiments.baselines.sift_fisher": "skimage",
+    "experiments.baselines": "cv2",
     "experiments.ray_tune": "ray",
     "--trials": "optuna",
 }

@@ -73,7 +73,7 @@ def film(run: Run, images: np.ndarray, labels: np.ndarray, names: Sequence[str])
                 step * epochs,
                 f"{wrong} of {len(labels):,} images wrong ({wrong / len(labels):.1%})",
                 html.image(picture, f"Kernels of {run.model.layers[0].name}"),
-                html.figure(confusion_figure(matrix, names), "Confusion matrix")
+                html.svg(confusion_figure(matrix, names), "Confusion matrix", smooth=False)
                 if len(names) <= MOST_CLASSES
                 else Markup(),
                 _health(log, step),
@@ -95,4 +95,4 @@ def _health(log: Sequence[dict[str, Any]], step: int) -> Markup:
 
 
 def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
+    return "–" if value is None else f"{value:.3g}"
