@@ -36,6 +36,12 @@ def test_figures_of_the_imagenette_run_are_those_of_its_log():
     assert figures in _row("Imagenette, full network, 224 pixels")
 
 
+def test_figures_of_the_baselines_are_those_of_the_results():
+    names = ("sift_fisher", "sparse_coding")
+    errors = [_percent(_result(f"baseline_{name}")["top1_error"]) for name in names]
+    assert f"{' / '.join(errors)}%" in _row("the same test, what the paper beat")
+
+
 def test_what_imagenet_takes_is_computed_from_what_was_measured():
     lines = (RESULTS / "imagenette_224.jsonl").read_text().splitlines()
     rates = [row["images_per_second"] for row in map(json.loads, lines) if row["split"] == "train"]
