@@ -36,6 +36,15 @@ def test_figures_of_the_imagenette_run_are_those_of_its_log():
     assert figures in _row("Imagenette, full network, 224 pixels")
 
 
+def test_figures_of_watching_are_those_of_the_result():
+    result = _result("vitals_cpu")
+    text = (ROOT / "docs" / "health.md").read_text()
+    assert f"{100 * result['more_time_by_interval']['100']:.1f}% slower" in text
+    ratios = result["median_of_ratios"]
+    assert f"{ratios['due']:.2f} times as long" in text
+    assert f"{ratios['not due']:.2f} times" in text
+
+
 def test_figures_of_the_baselines_are_those_of_the_results():
     names = ("sift_fisher", "sparse_coding")
     errors = [_percent(_result(f"baseline_{name}")["top1_error"]) for name in names]
