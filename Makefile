@@ -28,7 +28,7 @@ test-slow: $(READY) ## All tests, compiled as for users: full widths, long runs,
 test-faults: $(READY) ## Faults made and counted, an hour or two: docs/faults.md; FAULTS=quick in minutes
 	$(BIN)/python -m tests.faults $(if $(filter quick,$(FAULTS)),--part=0.03)
 
-mutants: $(READY) ## Errors made one by one, each of which a test must notice: 14 minutes of CPU time
+mutants: $(READY) ## Errors made one by one, each of which a test must notice: 10 minutes on 2 cores
 	$(QUICK) $(BIN)/python -m tests.mutants
 
 test-beam: ## Preparing on Apache Beam, in an environment of its own: Beam needs protobuf below 7
