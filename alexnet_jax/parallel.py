@@ -69,7 +69,8 @@ def leaving_lost_hosts() -> Iterator[None]:
     At once, since the usual way out waits for all of them. Where a collective breaks off, JAX
     raises. Where this process waits for one that is silent, or the first one is gone, JAX's
     runtime logs its reason and aborts the process, from a thread of its own: only a handler that
-    does not return to it, which Python's own do, can still say what to do.
+    does not return to it, which Python's own do, can still say what to do. The processes leave
+    together, since that waits for all of them, too.
     """
     if jax.process_count() == 1:
         yield
@@ -97,7 +98,7 @@ def leaving_lost_hosts() -> Iterator[None]:
         except SystemExit:  # all of them stop
             jax.distributed.shutdown()
             raise
-        jax.distributed.shutdown()  # here and not at exit: it, too, waits for the others
+        jax.distributed.shutdown()
     except jax.errors.JaxRuntimeError as error:
         leave(str(error).splitlines()[0])
     finally:

@@ -244,12 +244,12 @@ def _train_step(
         keys = augment.example_keys(state.key, state.step, axes.positions(here))
         images = augmentation.train(batch["image"], keys, hparams.color_strength)
 
-        def forward(params: Any, images: Any, keys: Any, **more: Any) -> Any:
+        def forward(params: Any, **more: Any) -> Any:
             variables = {"params": axes.replicate(params)}
             return net.apply(variables, images, train=True, dropout_keys=keys, **more)
 
         def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
-            logits = forward(params, images, keys)
+            logits = forward(params)
             scores = _float32_scores(jax.nn.log_softmax(logits), labels)
             # A factor of all losses, so that the whole gradient is NaN too.
             usable = _is_class(labels, model.num_classes).all()
@@ -266,8 +266,7 @@ def _train_step(
                 vitals.due(state.step + 1, watch_every),
                 net,
                 axes,
-                lambda batch: forward(*batch, mutable=["intermediates"])[1]["intermediates"],
-                (state.params, images, keys),
+                lambda: forward(state.params, mutable=["intermediates"])[1]["intermediates"],
                 scores["loss"],
                 gradients,
                 updates,

@@ -39,8 +39,7 @@ def vitals_if(
     wanted: jax.Array,
     net: Network,
     axes: Axes,
-    look: Callable[[Any], Mapping[str, Any]],
-    batch: Any,
+    look: Callable[[], Mapping[str, Any]],
     losses: jax.Array,
     gradients: Mapping[str, Any],
     updates: Mapping[str, Any],
@@ -55,25 +54,17 @@ def vitals_if(
       wanted: bool, the same on every device.
       net: the part of the network that one device has.
       axes: of the mesh.
-      look: from `batch` to what a pass over it sows, as `LayeredNetwork` says.
-      batch: arrays that `look` takes.
+      look: passes the batch once more; gives what it sows, as `LayeredNetwork` says.
       losses: of each of this device's images, [B].
       gradients, updates, params: of this device; the parameters before the update.
     """
-    kernels = [
-        {row.name: tree[row.name]["kernel"] for row in net.layers}
-        for tree in (gradients, updates, params)
-    ]
-    arguments = (batch, losses, *kernels)
 
-    def measure(arguments: Any) -> Vitals:
-        batch, losses, gradients, updates, params = arguments
-        sown = look(batch)
-        layers = {}
+    def measure() -> Vitals:
+        sown, layers = look(), {}
         for row in net.layers:
             name = row.name
             length = {
-                what: _length(tree[name], axes)
+                what: _length(tree[name]["kernel"], axes)
                 for what, tree in (("g", gradients), ("u", updates), ("w", params))
             }
             read = {part: sown[f"{name}_{part}"][0] for part in _names(row)}
@@ -83,12 +74,12 @@ def vitals_if(
             }
         return {"loss_spread": _moments(losses, axes)[1], "layers": layers}
 
-    shapes = jax.eval_shape(measure, arguments)
+    shapes = jax.eval_shape(measure)
 
-    def nothing(_: Any) -> Vitals:
+    def nothing() -> Vitals:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    return lax.cond(wanted, measure, nothing, arguments)
+    return lax.cond(wanted, measure, nothing)
 
 
 def _names(row: Layer) -> list[str]:

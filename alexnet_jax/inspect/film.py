@@ -1,5 +1,6 @@
 """Training as a film: kernels, mistakes and health at the checkpoints that were kept for it."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +62,10 @@ def film(run: Run, images: np.ndarray, labels: np.ndarray, names: Sequence[str])
     epochs = next((row["epoch"] / row["step"] for row in reversed(log) if row["step"]), 0.0)
     frames = []
     for step in tqdm([steps[n] for n in chosen], desc="film", disable=None):
-        kept = load_run(run.workdir, which=step, mesh=run.mesh)
+        # Else this run, whose compiled prediction serves them all.
+        kept = dataclasses.replace(
+            run, step=step, state=load_run(run.workdir, which=step, mesh=run.mesh).state
+        )
         predicted = kept.predict(images, views="center", batch_size=64).argmax(-1)
         matrix = confusion_matrix(labels, predicted, len(names))
         kernel = np.asarray(kept.params[run.model.layers[0].name]["kernel"])

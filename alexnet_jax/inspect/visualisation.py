@@ -14,7 +14,7 @@ from alexnet_jax.activations import known_outputs
 from alexnet_jax.augment import Augmentation, center_view
 from alexnet_jax.compilation import compiled
 from alexnet_jax.models.network import LayeredNetwork
-from alexnet_jax.models.receptive import receptive_fields
+from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
 from alexnet_jax.runs.workdir import Run
 
 STEPS = 192
@@ -58,7 +58,7 @@ def _climb(
     name = known_outputs(model)[output]
     field = receptive_fields(model)[output]
     side = min(field.size, model.image_size)
-    middle = _middle(model, output)
+    middle = _middle(field, model.image_size)
     first = field.start + middle * field.stride if side < model.image_size else 0
     # A view is linear in the pixels: that of a black image is what is subtracted.
     black = np.zeros((1, stored, stored, 3), np.uint8)
@@ -117,12 +117,9 @@ def _climb(
     return climb
 
 
-def _middle(model: LayeredNetwork, output: str) -> int:
-    """Row and column of the unit in the middle of the map; 0 of a full connection."""
-    field = receptive_fields(model)[output]
-    if field.stride == 0:
-        return 0
-    return round((model.image_size / 2 - field.start - field.size / 2) / field.stride)
+def _middle(field: ReceptiveField, side: int) -> int:
+    """Row and column of the unit that looks at the middle of an image; 0 of a full connection."""
+    return round((side / 2 - field.start - field.size / 2) / field.stride) if field.stride else 0
 
 
 def _spectrum(side: int) -> jax.Array:
@@ -135,4 +132,5 @@ def _spectrum(side: int) -> jax.Array:
 def _colors(augmentation: Augmentation) -> jax.Array:
     """float32 [3, 3]: from the data's principal axes, longest 1, to red, green and blue."""
     axes = np.asarray(augmentation.eigenvectors, np.float32) * np.asarray(augmentation.deviations)
-    return jnp.asarray(axes.T / np.linalg.norm(axes, axis=0).max(), jnp.float32)
+    longest = max(float(np.linalg.norm(axes, axis=0).max()), 1e-12)  # of images all alike
+    return jnp.asarray(axes.T / longest, jnp.float32)

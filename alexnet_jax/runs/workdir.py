@@ -358,8 +358,8 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
         raise nothing
     with Checkpointer(folder, read_only=True) as checkpoints:
         step = checkpoints.best_step if which == "best" else None
-        step = which if isinstance(which, int) else step
-        step = checkpoints.latest_step if step is None else step
+        if step is None:
+            step = which if isinstance(which, int) else checkpoints.latest_step
         if step is None:
             raise nothing
         metadata = checkpoints.metadata(step)
