@@ -6,7 +6,7 @@ the page's address, and what is not the target is hidden.
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,15 +17,13 @@ from alexnet_jax.data.cache import cached
 from alexnet_jax.data.records import Batch
 from alexnet_jax.files import whole_file
 from alexnet_jax.inspect import html, sections
-from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.inspect.files import image_files, read_images
 from alexnet_jax.inspect.film import film
 from alexnet_jax.inspect.filters import filter_pictures, spectra
 from alexnet_jax.inspect.names import readable_names
+from alexnet_jax.inspect.photographs import Distances, photograph_rows
 from alexnet_jax.inspect.pictures import Cut, Pictures
-from alexnet_jax.inspect.retrieval import nearest
-from alexnet_jax.inspect.saliency import gradient_map, occlusion_map, overlay
-from alexnet_jax.inspect.samples import sample, split_of
+from alexnet_jax.inspect.samples import Looked, sample, split_of
 from alexnet_jax.inspect.units import Strongest, strongest
 from alexnet_jax.inspect.visualisation import visualise
 from alexnet_jax.models.layer_table import Row, layer_table
@@ -33,20 +31,9 @@ from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
 from alexnet_jax.runs.workdir import Run
 
-PATCHES, PHOTOS, GUESSES, NEAR = 9, 10, 5, 6
+PATCHES, PHOTOS = 9, 10
 _FIGURE_HEIGHT = 190  # of the image in figure 2; the maps are to the same scale
 _WIDTH_OF_A_MAP = 0.15
-
-
-class Looked(NamedTuple):
-    """Images uint8 [N, S, S, 3] as they are stored, their centre crops, and labels int [N].
-
-    A user's own images have no labels.
-    """
-
-    images: np.ndarray
-    crops: np.ndarray
-    labels: Any
 
 
 def write_explorer(
@@ -127,9 +114,12 @@ def build_explorer(
     rows = [row for row in layer_table(run.model) if row.parameters]
     names = readable_names(run.class_names)
     outputs = [f"{row.name}.linear" for row in rows]  # as they are before any operation
+    compared = [row.name for row in rows]  # as they are after all: what the next layer reads
     peaks: dict[str, list[np.ndarray]] = {output: [] for output in outputs}
-    best = strongest(_noting(run.features_of_batches(_batches(searched), outputs), peaks), PATCHES)
-    maps = run.features(chosen.images, outputs)
+    maps = run.features(chosen.images, outputs + compared)
+    distances = Distances({layer: maps[layer] for layer in compared})
+    parts = run.features_of_batches(_batches(searched), outputs + compared)
+    best = strongest(_noting(parts, peaks, distances), PATCHES)
     fields = receptive_fields(run.model)
     pictures = Pictures(run.model.image_size)
     layers = []
@@ -139,7 +129,7 @@ def build_explorer(
         answers = np.concatenate(peaks[output])[:, shown]
         kernel = np.asarray(run.params[row.name]["kernel"])[..., shown]
         first = row is rows[0]
-        parts = {
+        shows = {
             "patches": [
                 _patches(pictures, best[output], unit, searched, fields[output]) for unit in shown
             ],
@@ -151,11 +141,11 @@ def build_explorer(
         }
         described = [
             {"number": int(unit), "tower": int(unit) * towers // row.output[-1]}
-            | {name: part and part[n] for name, part in parts.items()}
+            | {name: part and part[n] for name, part in shows.items()}
             for n, unit in enumerate(shown)
         ]
         layers.append({"row": row, "field": fields[output], "towers": towers, "units": described})
-    photos = _photo_rows(run, searched, chosen, names, pictures)
+    photos = photograph_rows(run, searched, chosen, distances, names, pictures)
     return html.page(
         "explorer.html",
         title=f"Inside AlexNet on {run.config.dataset}",
@@ -170,12 +160,19 @@ def build_explorer(
     )
 
 
-def _noting(parts: Iterable[Outputs], peaks: dict[str, list[np.ndarray]]) -> Iterator[Outputs]:
-    """The parts as they are; the highest of each image's values, [n, C], is put into `peaks`."""
+def _noting(
+    parts: Iterable[Outputs], peaks: dict[str, list[np.ndarray]], distances: Distances
+) -> Iterator[Outputs]:
+    """The outputs in `peaks`, whose highest values of each image, [n, C], are put there.
+
+    How far each image is from the chosen ones is put into `distances`.
+    """
     for part in parts:
-        for name, maps in part.items():
+        distances.add(part)
+        searched = {name: part[name] for name in peaks}
+        for name, maps in searched.items():
             peaks[name].append(maps.max((1, 2)) if maps.ndim == 4 else maps)
-        yield part
+        yield searched
 
 
 def _batches(looked: Looked) -> Iterable[Batch]:
@@ -256,50 +253,6 @@ def _patches(
         zoom = searched.crops.shape[1] / field.size
         found.append((Cut(picture, -column / field.size, -row / field.size, zoom), float(value)))
     return found
-
-
-def _photo_rows(
-    run: Run, searched: Looked, chosen: Looked, names: Sequence[str], pictures: Pictures
-) -> list[dict[str, Any]]:
-    """What is shown of each chosen image."""
-    center, tested = (
-        run.predict(chosen.images, views=views, batch_size=sections.BATCH_SIZE)
-        for views in ("center", run.views)
-    )
-    # A chosen image that was searched, too, is its own nearest.
-    queries, gallery = (extract_features(run, looked.images) for looked in (chosen, searched))
-    near = nearest(queries, gallery, min(NEAR + 1, len(gallery)))
-    rows = []
-    for n, image in enumerate(tqdm(chosen.images, desc="images", disable=None)):
-        crop = chosen.crops[n]
-        guesses = np.argsort(-center[n], kind="stable")[:GUESSES]
-        label = int(guesses[0]) if chosen.labels is None else int(chosen.labels[n])
-        others = near.indices[n][near.distances[n] > 0][:NEAR]
-        hidden = overlay(crop, occlusion_map(run, image, label))
-        rows.append(
-            {
-                "picture": pictures.whole(f"c{n}", crop),
-                "name": None if chosen.labels is None else names[label],
-                "watched": names[label],
-                "guesses": [(names[g], float(center[n, g]), float(tested[n, g])) for g in guesses],
-                "hidden": pictures.whole(f"o{n}", hidden),
-                "gradient": pictures.whole(f"g{n}", _bright(gradient_map(run, image, label))),
-                "near": [
-                    (
-                        pictures.whole(f"i{other}", searched.crops[other]),
-                        names[int(searched.labels[other])],
-                    )
-                    for other in others
-                ],
-            }
-        )
-    return rows
-
-
-def _bright(gradients: np.ndarray) -> np.ndarray:
-    """A map [H, W] as uint8 [H, W, 3]; its strongest hundredth is white."""
-    shares = gradients / max(float(np.quantile(gradients, 0.99)), 1e-12)
-    return np.round(255 * np.minimum(shares, 1)[..., None].repeat(3, -1)).astype(np.uint8)
 
 
 def figure_2(model: LayeredNetwork, rows: Sequence[Row]) -> dict[str, Any]:

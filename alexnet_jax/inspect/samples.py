@@ -1,7 +1,7 @@
 """Which images are looked at: a split of the run's data, and a part of it."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,17 @@ class Part:
     def read(self, indices: np.ndarray) -> Batch:
         """The images `indices`, as `Source.read`."""
         return self._source.read(self._indices[indices])
+
+
+class Looked(NamedTuple):
+    """Images uint8 [N, S, S, 3] as they are stored, their centre crops, and labels int [N].
+
+    A user's own images have no labels.
+    """
+
+    images: np.ndarray
+    crops: np.ndarray
+    labels: Any
 
 
 def sample(dataset: Dataset, count: int, *, seed: int = 0) -> Dataset:

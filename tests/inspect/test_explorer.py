@@ -177,3 +177,37 @@ def test_images_are_made_for_the_units_that_tell_classes_apart(run, searched, mo
         panel = html[html.index(f'id="conv4-{unit}"') :].partition("Its map on each")[0]
         assert (f"Made to activate it: {100 + unit}<" in panel) == (unit in asked["conv4.linear"])
     assert html.count("Made to activate it") == 2 * 8
+
+
+def test_neighbours_are_the_nearest_by_what_each_layer_puts_out(run, searched, html):
+    layers = [row.name for row in layer_table(run.model) if row.parameters]
+    outputs = run.features(searched.images, layers)
+    section = html[html.index('id="image-1"') : html.index('id="image-2"')]
+    for layer in layers:
+        flat = outputs[layer].reshape(SEARCHED, -1).astype(np.float64)
+        order = np.argsort(((flat - flat[1]) ** 2).sum(1))
+        part = section.partition(f"Nearest by what {layer} puts out")[2].partition("</div>")[0]
+        assert re.findall(r"large i(\d+)\"", part) == [str(n) for n in order[1:7]], layer
+
+
+def test_each_view_is_the_crop_it_is_said_of(run, searched):
+    """Cut out of the page as a browser does it, and asked one by one."""
+    mirrored = dataclasses.replace(
+        run, augmentation=dataclasses.replace(run.augmentation, flip=True)
+    )
+    html = build(mirrored, searched, Looked(*(part[:1] for part in searched)), units=2)
+    section = html.partition("The ten views")[2].partition("<h3>")[0]
+    found = re.findall(
+        r"large (mirrored )?v0\".*?--x:([-.\d]+);--y:([-.\d]+);--z:([-.\d]+).*?>([\d.]+)%", section
+    )
+    image, size = searched.images[0], run.model.image_size
+    assert len(found) == 10 and len({cut[:3] for cut in found}) == 10
+    for flipped, x, y, zoom, share in found:
+        left, top = (round(-float(at) * size) for at in (x, y))
+        assert round(float(zoom) * size) == len(image)
+        crop = image[top : top + size, left : left + size]
+        margin = (len(image) - size) // 2
+        placed = np.zeros_like(image)  # where the centre view looks
+        placed[margin : margin + size, margin : margin + size] = crop[:, ::-1] if flipped else crop
+        (wanted,) = run.predict(placed[None], views="center")
+        assert float(share) == pytest.approx(100 * wanted[searched.labels[0]], abs=0.2)
