@@ -26,8 +26,8 @@ from flax.traverse_util import flatten_dict
 from scipy import stats
 
 from alexnet_jax.files import local_path
+from alexnet_jax.runs.configuration import load_config
 from alexnet_jax.runs.metrics_log import read_metrics
-from alexnet_jax.runs.workdir import load_config
 from experiments import harness
 
 FLAGS = flags.FLAGS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import ledger
+from experiments import claims, ledger
 
 
 @pytest.mark.parametrize("template", ledger.PAGES)
@@ -22,20 +22,20 @@ def test_pages_are_those_of_the_results(template):
     ],
 )
 def test_a_verdict_follows_from_the_interval(mean, half, word):
-    assert ledger.verdict(mean, half) == word
+    assert claims.verdict(mean, half) == word
 
 
 def test_seeds_are_paired():
     """The differences are 1, 2 and 3 points: 2 ± 4.30 / sqrt(3); the errors differ far more."""
     ours = {"seeds": [0, 1, 2], "test": {"values": [0.11, 0.22, 0.33]}}
     theirs = {"seeds": [2, 0, 1], "test": {"values": [0.30, 0.10, 0.20]}}
-    mean, half = ledger._difference(ours, theirs, "test", 1000)
+    mean, half = claims._difference(ours, theirs, "test", 1000)
     assert mean == pytest.approx(0.02)
     assert half == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-3)
 
 
 def test_one_seed_is_judged_by_the_number_of_images():
     rows = [{"seeds": [0], "test": {"mean": error}} for error in (0.2, 0.1)]
-    mean, half = ledger._difference(*rows, "test", 1000)
+    mean, half = claims._difference(*rows, "test", 1000)
     assert mean == pytest.approx(0.1)
     assert half == pytest.approx(1.96 * (0.16 / 1000 + 0.09 / 1000) ** 0.5)

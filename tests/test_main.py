@@ -21,11 +21,12 @@ from alexnet_jax.main import with_config_paths
 from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import saved_config
 from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.health import Health
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.lock import locked
 from alexnet_jax.runs.metrics_log import CLOCKED
-from alexnet_jax.runs.workdir import load_run, save_config
+from alexnet_jax.runs.workdir import load_run
 from tests.commands import run_command
 from tests.small import SMALL
 from tests.tiers import slow

@@ -9,8 +9,8 @@ import numpy as np
 
 from alexnet_jax.configs import digits
 from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.recipe import build_model
-from alexnet_jax.runs.workdir import save_config
 from alexnet_jax.step import create_train_state
 
 CLASS_NAMES = tuple(map(str, range(10)))

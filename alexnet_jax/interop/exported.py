@@ -19,9 +19,10 @@ from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import output_file, whole_file
 from alexnet_jax.interop.imported import check_params
+from alexnet_jax.runs.configuration import config_of
 from alexnet_jax.runs.evaluation import Tally
 from alexnet_jax.runs.recipe import build_augmentation, build_model, split_augmentation
-from alexnet_jax.runs.workdir import Run, config_of
+from alexnet_jax.runs.workdir import Run
 from alexnet_jax.step import TrainState, run_key
 
 Facts = dict[str, Any]

@@ -19,8 +19,9 @@ from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
 from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.recipe import split_augmentation
-from alexnet_jax.runs.workdir import Run, save_config
+from alexnet_jax.runs.workdir import Run
 from alexnet_jax.step import create_train_state, run_key
 from alexnet_jax.wording import align
 

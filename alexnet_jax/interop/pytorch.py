@@ -24,8 +24,9 @@ from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.layers import Dropout
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
+from alexnet_jax.runs.configuration import config_of
 from alexnet_jax.runs.recipe import build_model
-from alexnet_jax.runs.workdir import Run, config_of
+from alexnet_jax.runs.workdir import Run
 
 _LEAVES = ("weight", "bias")
 _PARTS = re.compile(r"(\d+)")

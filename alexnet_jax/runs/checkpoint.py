@@ -8,27 +8,29 @@ step are kept, and those of `keep_every_epochs`.
 import json
 import logging as python_logging
 import math
-import os
-import re
 import shutil
-import sys
-import time
-import traceback
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from alexnet_jax.files import whole_file
+from alexnet_jax.runs.checkpoint_folder import (
+    DAMAGED,
+    METRICS,
+    REPLACED,
+    remove_leftovers,
+    restore_metrics,
+    settle,
+)
 from alexnet_jax.runs.digest import crc, digests
+from alexnet_jax.runs.leaves import abstract_bits, bits, difference, leaves_of, signature, zeros
+from alexnet_jax.runs.orbax_errors import hush_orbax, reason, without_orbax
 
 
 class CheckpointError(RuntimeError):
@@ -59,9 +61,9 @@ class Checkpointer:
     def __init__(
         self, directory: str | Path, *, keep_every: int | None = None, read_only: bool = False
     ):
-        _hush_orbax()
+        hush_orbax()
         for name in ("absl", "asyncio"):
-            python_logging.getLogger(name).addFilter(_without_orbax)
+            python_logging.getLogger(name).addFilter(without_orbax)
         self.directory = Path(directory).absolute()
         if magic := sorted(set("*?[") & set(str(self.directory))):
             raise CheckpointError(  # it looks for its parts with such patterns, and finds none
@@ -69,9 +71,9 @@ class Checkpointer:
                 "pattern; give a --workdir without"
             )
         if not read_only:
-            self._remove_leftovers()
-            self._settle()
-            self._restore_metrics()
+            remove_leftovers(self.directory)
+            settle(self.directory)
+            restore_metrics(self.directory)
         keep = [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(
@@ -98,12 +100,12 @@ class Checkpointer:
             )
         except json.JSONDecodeError as error:  # Orbax reads the metrics of all of them at once
             raise DamagedCheckpoint(
-                f"a file {_METRICS} in {self.directory} is damaged ({error}); the command that "
+                f"a file {METRICS} in {self.directory} is damaged ({error}); the command that "
                 "trains writes it anew"
             ) from error
         except Exception as error:
             raise CheckpointError(
-                f"cannot open the checkpoints in {self.directory}: {_reason(error)}; make the "
+                f"cannot open the checkpoints in {self.directory}: {reason(error)}; make the "
                 "directory readable and writable, or use another --workdir"
             ) from error
         self._saving: int | None = None
@@ -160,26 +162,26 @@ class Checkpointer:
         self.wait()
         if step in self._manager.all_steps() and best_metric is None:
             return
-        leaves, _ = _leaves(state)
-        found = jax.device_get(digests({path: _bits(leaf) for path, leaf in leaves.items()}))
+        leaves, _ = leaves_of(state)
+        found = jax.device_get(digests({path: bits(leaf) for path, leaf in leaves.items()}))
         if best_metric is not None and math.isnan(best_metric):
             best_metric = None
         content = {
             "metadata": metadata,
             "best_metric": best_metric,
             "state": {
-                path: _signature(leaf) | {"digest": int(found[path])}
+                path: signature(leaf) | {"digest": int(found[path])}
                 for path, leaf in leaves.items()
             },
             "arrays": {
-                name: _signature(array) | {"digest": crc(np.ascontiguousarray(array).data)}
+                name: signature(array) | {"digest": crc(np.ascontiguousarray(array).data)}
                 for name, array in arrays.items()
             },
         }
         text = json.dumps(content, sort_keys=True)
         items = {
             "state": ocp.args.PyTreeSave(
-                unflatten_dict({path: _bits(leaf) for path, leaf in leaves.items()}, sep="/")
+                unflatten_dict({path: bits(leaf) for path, leaf in leaves.items()}, sep="/")
             ),
             "manifest": ocp.args.JsonSave({"crc32": crc(text.encode()), "content": text}),
         }
@@ -203,7 +205,7 @@ class Checkpointer:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
-        self._settle()
+        settle(self.directory)
 
     def close(self) -> None:
         """Waits for the last save and frees the threads. Raises CheckpointError if it failed."""
@@ -232,7 +234,7 @@ class Checkpointer:
                 continue
             for newer in self._manager.all_steps():
                 if newer > step:
-                    self._rename(newer, f"{self._path(newer)}{_DAMAGED}")
+                    self._rename(newer, f"{self._path(newer)}{DAMAGED}")
             return restored, [str(error) for error in problems]
         if problems:
             raise problems[0]
@@ -254,30 +256,29 @@ class Checkpointer:
         if step is None:
             raise CheckpointError(f"there is no checkpoint in {self.directory}; train first")
         manifest = self._manifest(step)
-        leaves, tree = _leaves(template_state)
+        leaves, tree = leaves_of(template_state)
         saved = manifest["state"]
         if partial:
             saved = {path: saved[path] for path in leaves if path in saved}
-        difference = _difference(saved, leaves)
-        if difference:
+        if unlike := difference(saved, leaves):
             raise CheckpointError(
-                f"checkpoint {self._path(step)} does not fit the model: {difference}; use the "
+                f"checkpoint {self._path(step)} does not fit the model: {unlike}; use the "
                 "configuration it was saved with, or another --workdir"
             )
-        abstract = unflatten_dict({path: _abstract_bits(x) for path, x in leaves.items()}, sep="/")
+        abstract = unflatten_dict({path: abstract_bits(x) for path, x in leaves.items()}, sep="/")
         placement = ocp.checkpoint_utils.construct_restore_args(abstract)
         items = {
             "state": ocp.args.PyTreeRestore(
                 abstract, restore_args=placement, partial_restore=partial
             )
         }
-        arrays = {name: _zeros(signature) for name, signature in manifest["arrays"].items()}
+        arrays = {name: zeros(noted) for name, noted in manifest["arrays"].items()}
         if arrays:
             items["arrays"] = ocp.args.StandardRestore(arrays)
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
-            raise self._damage(step, _reason(error)) from error
+            raise self._damage(step, reason(error)) from error
         state = flatten_dict(restored["state"], sep="/")
         arrays = restored["arrays"] if arrays else {}
         found = {
@@ -289,10 +290,10 @@ class Checkpointer:
                 if digest != manifest[item][path]["digest"]:
                     raise self._damage(step, f"{path} is not what was saved")
         state = {
-            path: jax.random.wrap_key_data(state[path], impl=signature["key"])
-            if "key" in signature
+            path: jax.random.wrap_key_data(state[path], impl=noted["key"])
+            if "key" in noted
             else state[path]
-            for path, signature in saved.items()
+            for path, noted in saved.items()
         }
         return Restored(
             jax.tree.unflatten(tree, [state[path] for path in leaves]),
@@ -310,7 +311,7 @@ class Checkpointer:
             saved = self._manager.restore(step, args=args)["manifest"]
             text, expected = saved["content"], saved["crc32"]
         except Exception as error:
-            raise self._damage(step, _reason(error)) from error
+            raise self._damage(step, reason(error)) from error
         if crc(text.encode()) != expected:
             raise self._damage(step, "its metadata is not what was saved")
         return json.loads(text)
@@ -323,32 +324,13 @@ class Checkpointer:
         manifest = self._manifest(step)
         if "best_metric" in manifest:
             return manifest["best_metric"]
-        path = self._path(step) / _METRICS  # of an earlier version: it stands there alone
+        path = self._path(step) / METRICS  # of an earlier version: it stands there alone
         try:
             return float(json.loads(path.read_bytes())["value"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damage(step, f"{path} cannot be read ({error})") from error
-
-    def _restore_metrics(self) -> None:
-        """Writes anew what Orbax keeps the best checkpoint by, where it is not what was saved."""
-        if jax.process_index() != 0:
-            return
-        for path in self.directory.glob("*/manifest/metadata"):
-            try:
-                content = json.loads(json.loads(path.read_bytes())["content"])
-                value, step = content["best_metric"], int(path.parents[1].name)
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # damaged, which `restore` tells, or of an earlier version
-            metrics = path.parents[1] / _METRICS
-            expected = json.dumps({"value": value, "step": step})
-            if value is not None and not (
-                metrics.exists() and metrics.read_bytes() == expected.encode()
-            ):
-                metrics.parent.mkdir(exist_ok=True)
-                with whole_file(metrics) as file:
-                    file.write(expected)
 
     def _damage(self, step: int, fact: str) -> DamagedCheckpoint:
         others = [other for other in self._manager.all_steps() if other != step]
@@ -360,21 +342,21 @@ class Checkpointer:
     def _failure(self, error: Exception) -> CheckpointError:
         """Puts the directory in order after a failed save. Returns the error to raise."""
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        self._remove_leftovers(looks=5)
-        self._settle()
+        remove_leftovers(self.directory, looks=5)
+        settle(self.directory)
         self._manager.reload()  # Orbax has already struck out the steps this save was to replace
         latest = self.latest_step
         intact = "" if latest is None else f"; checkpoint {latest} is intact"
         return CheckpointError(
             f"checkpoint {self._saving} could not be written in {self.directory}: "
-            f"{_reason(error)}; make room there (a checkpoint takes {_readable(self._bytes)}, "
+            f"{reason(error)}; make room there (a checkpoint takes {_readable(self._bytes)}, "
             f"{_readable(shutil.disk_usage(self.directory).free)} are free) or use another "
             f"--workdir{intact}"
         )
 
     def _set_aside(self, step: int) -> None:
         """Makes room for another checkpoint of `step`; this one goes once that one is whole."""
-        self._rename(step, f"{self._path(step)}{_REPLACED}")
+        self._rename(step, f"{self._path(step)}{REPLACED}")
 
     def _rename(self, step: int, path: str) -> None:
         """Takes a checkpoint out of those that count."""
@@ -385,61 +367,6 @@ class Checkpointer:
             multihost_utils.sync_global_devices("checkpoint set aside")
         self._manager.reload()
 
-    def _settle(self) -> None:
-        """Removes what was set aside; puts it back where its replacement is not there."""
-        if jax.process_index() != 0:
-            return
-        for old in self.directory.glob(f"*{_REPLACED}"):
-            replacement = Path(str(old).removesuffix(_REPLACED))
-            if replacement.exists():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.rename(replacement)
-
-    def _remove_leftovers(self, looks: int = 1) -> None:
-        """Until none was found so many times in a row, or for a few seconds."""
-        clean = 0
-        for _ in range(100):  # the other writers of a failed save may still be at work for a moment
-            leftovers = list(self.directory.glob(f"*{_TEMPORARY}*"))
-            clean = 0 if leftovers else clean + 1
-            if clean == looks or jax.process_index() != 0:
-                return
-            for path in leftovers:
-                shutil.rmtree(path, ignore_errors=True)
-            time.sleep(0.02)
-
-
-_REPLACED = ".replaced"
-_DAMAGED = ".damaged"
-_METRICS = Path("metrics", "metrics")
-_TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
-
-
-def _without_orbax(record: python_logging.LogRecord) -> bool:
-    """Drops Orbax's own log, many tracebacks for one error, unless --verbosity=1 asks for it."""
-    source = record.getMessage() if record.name == "asyncio" else record.pathname
-    if record.name == "asyncio" and record.exc_info:  # of a task that nobody asked
-        source += "".join(traceback.format_exception(*record.exc_info))
-    # TensorStore's errors say OCDBT, its format.
-    of_orbax = f"{os.sep}orbax{os.sep}" in source or "in OCDBT database" in source
-    return logging.level_debug() or not of_orbax
-
-
-@cache
-def _hush_orbax() -> None:
-    """Hides what its threads still say of a save or restore that failed and was told."""
-
-    usual = sys.unraisablehook
-
-    def quiet(unraisable: Any) -> None:
-        code = getattr(unraisable.object, "cr_code", None)
-        of_orbax = f"{os.sep}orbax{os.sep}" in getattr(code, "co_filename", "")
-        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
-            usual(unraisable)
-
-    if not logging.level_debug():
-        sys.unraisablehook = quiet
-
 
 def _readable(size: int) -> str:
     """A number of bytes in words."""
@@ -449,65 +376,3 @@ def _readable(size: int) -> str:
 def _rank(metrics: dict[str, float]) -> Any:
     """Sorts the best last: the lowest value, of equals the earliest."""
     return -metrics.get("value", math.inf), -metrics.get("step", math.inf)
-
-
-def _reason(error: Exception) -> str:
-    """The cause in a few words: the system's error if there is one, else the first line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error) or type(error).__name__
-    if code := re.search(r"os_error_code='(\d+)'", text):  # TensorStore, writing
-        return os.strerror(int(code[1]))
-    if leaf := re.search(r"'path': '([^/']+)/'", text):  # TensorStore, reading
-        return f"{leaf[1].replace('.', '/')} cannot be read"
-    return text.splitlines()[0]
-
-
-def _leaves(tree: Any) -> tuple[dict[str, Any], Any]:
-    """Leaves by path, such as `params/conv1/kernel`, and the structure."""
-    leaves, structure = jax.tree.flatten_with_path(tree)
-    name = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-    return name, structure
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _bits(leaf: jax.Array) -> jax.Array:
-    """PRNG keys as the uint32 they consist of; anything else as it is."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _abstract_bits(leaf: Any) -> jax.ShapeDtypeStruct:
-    bits = jax.eval_shape(_bits, leaf)
-    sharding = getattr(leaf, "sharding", None)
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(bits.shape, bits.dtype, sharding=sharding)
-
-
-def _signature(leaf: Any) -> dict[str, Any]:
-    key = {"key": jax.random.key_impl(leaf)} if _is_key(leaf) else {}
-    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} | key
-
-
-def _zeros(signature: dict[str, Any]) -> np.ndarray:
-    return np.zeros(signature["shape"], signature["dtype"])
-
-
-def _difference(saved: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """The first leaf in which a checkpoint and a model differ, in words."""
-
-    def describe(shape, dtype):
-        return f"{dtype}[{', '.join(map(str, shape))}]"
-
-    for path in saved | wanted:
-        there = path in saved and describe(saved[path]["shape"], saved[path]["dtype"])
-        here = path in wanted and describe(wanted[path].shape, wanted[path].dtype)
-        if not here:
-            return f"the model has no {path} ({there} in the checkpoint)"
-        if not there:
-            return f"the checkpoint has no {path} ({here} in the model)"
-        if there != here:
-            return f"{path} is {there} in the checkpoint, {here} in the model"
-    return None

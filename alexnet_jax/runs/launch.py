@@ -13,13 +13,13 @@ from tqdm import tqdm
 from alexnet_jax import parallel
 from alexnet_jax.files import local_path
 from alexnet_jax.runs.checks import check
+from alexnet_jax.runs.configuration import members, save_config
 from alexnet_jax.runs.final_test import final_test
 from alexnet_jax.runs.lock import locked
 from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.runs.stop_signal import StopSignal
 from alexnet_jax.runs.training import Training
-from alexnet_jax.runs.workdir import members, save_config
 
 
 def train(

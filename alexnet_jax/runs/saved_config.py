@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.runs.workdir import load_config
+from alexnet_jax.runs.configuration import load_config
 
 
 def get_config(workdir: str) -> ConfigDict:

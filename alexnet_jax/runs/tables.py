@@ -19,6 +19,7 @@ from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.sets import Dataset, match_classes, open_dataset
 from alexnet_jax.files import local_path, output_file, whole_file
 from alexnet_jax.runs import submission
+from alexnet_jax.runs.configuration import members
 from alexnet_jax.runs.evaluation import (
     Predictions,
     SplitResult,
@@ -27,7 +28,7 @@ from alexnet_jax.runs.evaluation import (
     search_weights,
     tally,
 )
-from alexnet_jax.runs.workdir import Run, load_run, members
+from alexnet_jax.runs.workdir import Run, load_run
 from alexnet_jax.wording import printable
 
 # Draws what was taken for what: (counts, class names, title, file).

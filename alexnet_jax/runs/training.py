@@ -29,12 +29,12 @@ from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.records import Batch
 from alexnet_jax.runs import health, meter, throughput, transfer
 from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.profile import Profile
 from alexnet_jax.runs.recipe import Recipe, build_augmentation, split_augmentation
 from alexnet_jax.runs.stop_signal import StopSignal
-from alexnet_jax.runs.workdir import save_config
 from alexnet_jax.step import (
     TrainState,
     create_train_state,

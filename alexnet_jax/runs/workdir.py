@@ -1,4 +1,4 @@
-"""A run's folder: its configuration, and the network that its checkpoints hold.
+"""A run's folder, and the network that its checkpoints hold.
 
 config.json      the resolved configuration
 metrics.jsonl    one measurement per line
@@ -10,8 +10,7 @@ seed_0/ …        of an ensemble: a run each
 import dataclasses
 import functools
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +24,15 @@ from ml_collections import ConfigDict
 from alexnet_jax import parallel
 from alexnet_jax.activations import outputs_of_batches
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.configs import default
 from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.images import square
 from alexnet_jax.data.records import Batch
-from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.files import local_path
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
-from alexnet_jax.runs.digest import crc
+from alexnet_jax.runs.configuration import load_config, members, name_a_member
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.step import TrainState, make_predict_step, state_template
-
-# Fields that a resumed run may change: where it runs, how long, and its test at the end.
-MAY_CHANGE = (
-    "data_dir",
-    "cache",
-    "steps_per_call",
-    "read_workers",
-    "verify_data",
-    "mesh.data",
-    "mesh.model",
-    "num_epochs",
-    "watch_every_steps",
-    "keep_every_epochs",
-    "eval_batch_size",
-    "test_split",
-    "final_views",
-)
-_DIGEST = "digest"  # the name of what config.json holds beside the fields
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -226,114 +206,6 @@ def _predict_step(
     return make_predict_step(model, augmentation, views=views, mesh=mesh)
 
 
-def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str]:
-    """Writes the configuration, whole or not at all.
-
-    Args:
-      config: of the run that begins or goes on.
-      workdir: its folder.
-      resumes: the folder holds a run already, whose configuration this must be.
-
-    Returns:
-      What is different from the run so far, a line per field.
-
-    Raises:
-      ValueError: it `resumes` a run of another configuration.
-    """
-    path = workdir / "config.json"
-    text = _as_text(config)
-    changes = []
-    if resumes and path.exists():
-        saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
-        for field in sorted(saved.keys() | given.keys()):
-            was, now = saved.get(field), given.get(field)
-            if was == now:
-                continue
-            if field not in MAY_CHANGE:
-                raise ValueError(
-                    f"{workdir} holds a run with {field}={was!r} and this one has {now!r}; give "
-                    "the same configuration, or another --workdir"
-                )
-            changes.append(f"{field} was {was!r} and is {now!r} from here on")
-    with whole_file(path) as file:
-        file.write(text)
-    return changes
-
-
-def _as_text(config: ConfigDict) -> str:
-    fields = json.loads(config.to_json())
-    return json.dumps({**fields, _DIGEST: _digest(fields)}, indent=2, sort_keys=True) + "\n"
-
-
-def _digest(fields: dict[str, Any]) -> int:
-    """Of a configuration, so that a damaged or edited file is told."""
-    return crc(json.dumps(fields, sort_keys=True).encode())
-
-
-def _flat(tree: dict[str, Any]) -> dict[str, Any]:
-    return flatten_dict(tree, keep_empty_nodes=True, sep=".")
-
-
-def load_config(workdir: str | Path) -> ConfigDict:
-    """The configuration saved in `workdir`; fields it lacks have their default.
-
-    Raises:
-      ValueError: there is none, or it is damaged.
-    """
-    workdir = local_path(workdir)
-    path = workdir / "config.json"
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        digest = saved.pop(_DIGEST, None)
-        if digest is not None and digest != _digest(saved):  # files of earlier versions have none
-            raise ValueError(
-                f"its fields are not those that were saved; if you changed them, take out the line "
-                f'"{_DIGEST}"'
-            )
-        return config_of(saved, unknown=digest is not None)
-    except (FileNotFoundError, NotADirectoryError):
-        if runs := members(workdir):
-            raise ValueError(_name_a_member(workdir, runs)) from None
-        raise ValueError(
-            f"{workdir} holds no run (no config.json); train one with "
-            f"`python -m alexnet_jax.main --workdir {workdir}`"
-        ) from None
-    except (ValueError, TypeError, AttributeError) as error:  # not JSON, or of other types
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is damaged ({reason}); restore it, or train again") from error
-
-
-def config_of(fields: Mapping[str, Any], *, unknown: bool = False) -> ConfigDict:
-    """The configuration with these fields; those it lacks have their default.
-
-    Raises:
-      ValueError: a field is not known, unless `unknown` ones are taken, too.
-    """
-    config = default.get_config()
-    if not unknown and (others := fields.keys() - config.keys()):
-        raise ValueError(f"unknown field {min(others)!r}")
-    with config.unlocked():
-        config.update(dict(fields))
-    return config
-
-
-def members(workdir: Path) -> list[Path]:
-    """The runs of an ensemble, `seed_0`, `seed_1`, …, in order of the seeds; none of a run."""
-    found = {}
-    for path in workdir.glob("seed_*/config.json"):
-        seed = path.parent.name.removeprefix("seed_")
-        if seed.isdecimal():
-            found[int(seed)] = path.parent
-    return [found[seed] for seed in sorted(found)]
-
-
-def _name_a_member(workdir: Path, runs: Sequence[Path]) -> str:
-    return (
-        f"{workdir} holds an ensemble of {len(runs)} runs; name one of them, such as {runs[0]} "
-        "(`evaluate` averages all of them)"
-    )
-
-
 def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | None = None) -> Run:
     """Restores a trained network from its workdir, without what only training needs.
 
@@ -354,7 +226,7 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
     nothing = CheckpointError(f"{workdir} has no checkpoint yet; let the training save one")
     if not folder.is_dir():
         if runs := members(workdir):
-            raise ValueError(_name_a_member(workdir, runs))
+            raise ValueError(name_a_member(workdir, runs))
         raise nothing
     with Checkpointer(folder, read_only=True) as checkpoints:
         step = checkpoints.best_step if which == "best" else None

@@ -140,7 +140,7 @@ _CONFIGURATION = (
     ),
     Mutant(
         "a run goes on with another configuration",
-        "runs/workdir.py",
+        "runs/configuration.py",
         "if field not in MAY_CHANGE:",
         "if field in ():",
         "tests/test_main.py::test_another_configuration_in_the_same_workdir_names_the_field",

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from alexnet_jax import alexnet, create_train_state, make_mesh, parallel
-from alexnet_jax.runs import checkpoint
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.digest import digest
+from alexnet_jax.runs.orbax_errors import without_orbax
 from tests.commands import on_devices
 
 
@@ -523,7 +523,7 @@ def test_importing_the_package_does_not_import_orbax():
 )
 def test_what_threads_of_a_failed_save_say_later_is_not_shown(message, kept):
     record = logging.LogRecord("asyncio", logging.ERROR, "events.py", 1, message, (), None)
-    assert checkpoint._without_orbax(record) is kept
+    assert without_orbax(record) is kept
 
 
 def test_nor_are_errors_that_orbax_raised_in_tasks_of_its_own():
@@ -535,5 +535,5 @@ def test_nor_are_errors_that_orbax_raised_in_tasks_of_its_own():
             where = ("asyncio", logging.ERROR, "base_events.py", 1, message, ())
             return logging.LogRecord(*where, sys.exc_info())
 
-    assert not checkpoint._without_orbax(record(f"{os.sep}lib{os.sep}orbax{os.sep}path.py"))
-    assert checkpoint._without_orbax(record(f"{os.sep}mine.py"))
+    assert not without_orbax(record(f"{os.sep}lib{os.sep}orbax{os.sep}path.py"))
+    assert without_orbax(record(f"{os.sep}mine.py"))

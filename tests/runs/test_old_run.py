@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet_jax.runs.configuration import load_config
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.metrics_log import CLOCKED
-from alexnet_jax.runs.workdir import load_config, load_run
+from alexnet_jax.runs.workdir import load_run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -8,9 +8,10 @@ from flax.traverse_util import flatten_dict
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
 from alexnet_jax.runs import transfer
+from alexnet_jax.runs.configuration import load_config
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.transfer import Weights
-from alexnet_jax.runs.workdir import load_config, load_run
+from alexnet_jax.runs.workdir import load_run
 from tests.tiny_run import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

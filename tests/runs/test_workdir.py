@@ -9,7 +9,8 @@ import pytest
 from alexnet_jax.files import whole_file
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs.checkpoint import Checkpointer, DamagedCheckpoint
-from alexnet_jax.runs.workdir import load_config, load_run, members
+from alexnet_jax.runs.configuration import load_config, members
+from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import state_template
 from tests.tiny_run import write_run
 

@@ -1,0 +1,140 @@
+"""The configuration in a run's folder: config.json, and what a resumed run may change of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from alexnet_jax.configs import default
+from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.runs.digest import crc
+
+# Fields that a resumed run may change: where it runs, how long, and its test at the end.
+MAY_CHANGE = (
+    "data_dir",
+    "cache",
+    "steps_per_call",
+    "read_workers",
+    "verify_data",
+    "mesh.data",
+    "mesh.model",
+    "num_epochs",
+    "watch_every_steps",
+    "keep_every_epochs",
+    "eval_batch_size",
+    "test_split",
+    "final_views",
+)
+_DIGEST = "digest"  # the name of what config.json holds beside the fields
+
+
+def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str]:
+    """Writes the configuration, whole or not at all.
+
+    Args:
+      config: of the run that begins or goes on.
+      workdir: its folder.
+      resumes: the folder holds a run already, whose configuration this must be.
+
+    Returns:
+      What is different from the run so far, a line per field.
+
+    Raises:
+      ValueError: it `resumes` a run of another configuration.
+    """
+    path = workdir / "config.json"
+    text = _as_text(config)
+    changes = []
+    if resumes and path.exists():
+        saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
+        for field in sorted(saved.keys() | given.keys()):
+            was, now = saved.get(field), given.get(field)
+            if was == now:
+                continue
+            if field not in MAY_CHANGE:
+                raise ValueError(
+                    f"{workdir} holds a run with {field}={was!r} and this one has {now!r}; give "
+                    "the same configuration, or another --workdir"
+                )
+            changes.append(f"{field} was {was!r} and is {now!r} from here on")
+    with whole_file(path) as file:
+        file.write(text)
+    return changes
+
+
+def _as_text(config: ConfigDict) -> str:
+    fields = json.loads(config.to_json())
+    return json.dumps({**fields, _DIGEST: _digest(fields)}, indent=2, sort_keys=True) + "\n"
+
+
+def _digest(fields: dict[str, Any]) -> int:
+    """Of a configuration, so that a damaged or edited file is told."""
+    return crc(json.dumps(fields, sort_keys=True).encode())
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return flatten_dict(tree, keep_empty_nodes=True, sep=".")
+
+
+def load_config(workdir: str | Path) -> ConfigDict:
+    """The configuration saved in `workdir`; fields it lacks have their default.
+
+    Raises:
+      ValueError: there is none, or it is damaged.
+    """
+    workdir = local_path(workdir)
+    path = workdir / "config.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        digest = saved.pop(_DIGEST, None)
+        if digest is not None and digest != _digest(saved):  # files of earlier versions have none
+            raise ValueError(
+                f"its fields are not those that were saved; if you changed them, take out the line "
+                f'"{_DIGEST}"'
+            )
+        return config_of(saved, unknown=digest is not None)
+    except (FileNotFoundError, NotADirectoryError):
+        if runs := members(workdir):
+            raise ValueError(name_a_member(workdir, runs)) from None
+        raise ValueError(
+            f"{workdir} holds no run (no config.json); train one with "
+            f"`python -m alexnet_jax.main --workdir {workdir}`"
+        ) from None
+    except (ValueError, TypeError, AttributeError) as error:  # not JSON, or of other types
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is damaged ({reason}); restore it, or train again") from error
+
+
+def config_of(fields: Mapping[str, Any], *, unknown: bool = False) -> ConfigDict:
+    """The configuration with these fields; those it lacks have their default.
+
+    Raises:
+      ValueError: a field is not known, unless `unknown` ones are taken, too.
+    """
+    config = default.get_config()
+    if not unknown and (others := fields.keys() - config.keys()):
+        raise ValueError(f"unknown field {min(others)!r}")
+    with config.unlocked():
+        config.update(dict(fields))
+    return config
+
+
+def members(workdir: Path) -> list[Path]:
+    """The runs of an ensemble, `seed_0`, `seed_1`, …, in order of the seeds; none of a run."""
+    found = {}
+    for path in workdir.glob("seed_*/config.json"):
+        seed = path.parent.name.removeprefix("seed_")
+        if seed.isdecimal():
+            found[int(seed)] = path.parent
+    return [found[seed] for seed in sorted(found)]
+
+
+def name_a_member(workdir: Path, runs: Sequence[Path]) -> str:
+    """What to say where one run is asked for and the folder is an ensemble's."""
+    return (
+        f"{workdir} holds an ensemble of {len(runs)} runs; name one of them, such as {runs[0]} "
+        "(`evaluate` averages all of them)"
+    )
