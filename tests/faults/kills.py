@@ -110,7 +110,6 @@ def _killed_preparing(scale: Scale) -> Row:
             os.killpg(process.pid, signal.SIGKILL)
             row.tried += 1
             process.communicate()
-        began = time.monotonic()
         status, _, errors = ended(process)
         row.seconds.append(time.monotonic() - began)
         row.check(status == 0, f"did not go on: {errors[-300:]}")
