@@ -108,7 +108,7 @@ def test_a_step_is_the_same_inside_jit_and_scan(steps, name):
     assert_same(jax.tree.map(lambda x: x[0], scanned), expected)
 
 
-@pytest.mark.parametrize("name", ["train", "eval", *slow("train_steps", "predict")])
+@pytest.mark.parametrize("name", ["eval", *slow("train", "train_steps", "predict")])
 def test_a_step_is_mapped_inside_jit_and_by_itself(steps, name):
     step, (state, *others) = steps[name]
     expected = step(jax.tree.map(jnp.copy, state), *others)
@@ -163,7 +163,7 @@ def test_a_step_is_exported_for_any_number_of_images(steps, name):
         assert_same(exported.call(state, batch), step(state, batch))
 
 
-@pytest.mark.parametrize("name", ["train", *slow("train_steps")])
+@pytest.mark.parametrize("name", slow("train", "train_steps"))
 def test_a_training_step_is_exported(steps, name):
     step, arguments = steps[name]
     assert_same(jax.export.export(step)(*arguments).call(*arguments), step(*copied(arguments)))
@@ -278,6 +278,7 @@ def test_any_key_of_a_seed_begins_the_same_run(form):
     np.testing.assert_array_equal(jax.random.key_data(state.key), expected)
 
 
+@pytest.mark.slow
 def test_a_state_of_any_key_draws_the_same():
     step = make_train_step(MODEL, Augmentation())
     losses = []

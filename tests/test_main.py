@@ -115,6 +115,7 @@ def small():
     return config
 
 
+@pytest.mark.slow
 def test_the_last_good_checkpoint_outlives_a_loss_that_is_no_number(tmp_path):
     config = small()
     config.hand_changes = ((1.5, {"weight_decay": 1e30}),)  # the weights burst at step 15

@@ -204,7 +204,7 @@ def test_gradients_equal_one_device_in_float64(name, shape):
     assert_equal_on(shape, NARROW_NETS[name], np.float64, 1e-10)
 
 
-@pytest.mark.parametrize("name", ["paper", *slow(*sorted(NARROW_NETS.keys() - {"paper"}))])
+@pytest.mark.parametrize("name", slow(*sorted(NARROW_NETS)))
 def test_gradients_equal_one_device_in_float32(name):
     assert_equal_on((2, 2), NARROW_NETS[name], np.float32, 1e-5)
 
@@ -214,7 +214,7 @@ WIRED_NETS = {
 }
 
 
-@pytest.mark.parametrize("name", ["no exchange before fc8", *slow("exchange everywhere")])
+@pytest.mark.parametrize("name", slow("no exchange before fc8", "exchange everywhere"))
 def test_other_wirings_equal_one_device(name):
     assert_equal_on((2, 2), WIRED_NETS[name], np.float64, 1e-10)
 
@@ -334,6 +334,7 @@ def test_towers_talk_where_the_papers_gpus_talk():
     assert {one.axis for one in found} == {"model", "data"}
 
 
+@pytest.mark.slow
 def test_the_sixth_convolution_also_reads_both_towers():
     model, mesh = narrow("six_conv"), make_mesh(2, 2)
     found = collectives(compile_train_step(model, mesh, BATCH, 72), mesh, model)

@@ -137,6 +137,7 @@ def test_they_are_taken_when_due_by_one_program():
     assert (metrics["vitals"]["layers"]["conv1"]["deviation"] > 0).tolist() == taken
 
 
+@pytest.mark.slow
 def test_another_rule_is_watched_by_its_updates():
     def halved(learning_rate):
         return update_rule(learning_rate=learning_rate / 2, weight_decay=0.0)

@@ -454,6 +454,7 @@ def test_killed_while_saving_leaves_the_last_finished_checkpoint(tmp_path):
         assert int(restored.state["w"].min()) == int(restored.state["w"].max()) == restored.step
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_checkpoint(tmp_path):
     program = textwrap.dedent(
         """
