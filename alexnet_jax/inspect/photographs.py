@@ -40,16 +40,18 @@ class Distances:
             others = searched[layer].reshape(len(searched[layer]), -1)
             self._parts[layer].append(cdist(chosen, others))
 
-    def nearest(self, image: int) -> dict[str, np.ndarray]:
+    def nearest(self, image: int, others: np.ndarray) -> dict[str, np.ndarray]:
         """Layer -> numbers of the nearest searched images, the closest first.
 
-        A chosen image that was searched, too, is at distance 0, and left out.
+        Args:
+          image: number of the chosen image.
+          others: bool [N], which of the searched images may be its neighbours.
         """
         found = {}
         for layer, parts in self._parts.items():
             distances = np.concatenate([part[image] for part in parts])
             order = np.argsort(distances, kind="stable")
-            found[layer] = order[distances[order] > 0][:NEAR]
+            found[layer] = order[others[order]][:NEAR]
         return found
 
 
@@ -81,6 +83,7 @@ def photograph_rows(
         guesses = np.argsort(-center[n], kind="stable")[:GUESSES]
         label = int(guesses[0]) if chosen.labels is None else int(chosen.labels[n])
         hidden = overlay(crop, occlusion_map(run, image, label))
+        others = (searched.images != image).any((1, 2, 3))  # it may have been searched, too
         rows.append(
             {
                 "picture": pictures.whole(f"c{n}", crop),
@@ -91,8 +94,8 @@ def photograph_rows(
                 "gradient": pictures.whole(f"g{n}", _bright(gradient_map(run, image, label))),
                 "views": _views(run, f"v{n}", image, label, pictures) if run.views == "ten" else [],
                 "near": {
-                    layer: [_searched(searched, other, names, pictures) for other in others]
-                    for layer, others in distances.nearest(n).items()
+                    layer: [_searched(searched, number, names, pictures) for number in numbers]
+                    for layer, numbers in distances.nearest(n, others).items()
                 },
             }
         )

@@ -13,6 +13,7 @@ from PIL import Image
 from alexnet_jax import alexnet
 from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.inspect.explorer import Looked, build_explorer, figure_2, write_explorer
+from alexnet_jax.inspect.photographs import Distances
 from alexnet_jax.inspect.sections import center_crops
 from alexnet_jax.inspect.units import patch, strongest
 from alexnet_jax.models.layer_table import layer_table
@@ -211,3 +212,10 @@ def test_each_view_is_the_crop_it_is_said_of(run, searched):
         placed[margin : margin + size, margin : margin + size] = crop[:, ::-1] if flipped else crop
         (wanted,) = run.predict(placed[None], views="center")
         assert float(share) == pytest.approx(100 * wanted[searched.labels[0]], abs=0.2)
+
+
+def test_an_image_is_no_neighbour_of_its_own_however_it_is_rounded():
+    distances = Distances({"fc7": np.zeros((1, 4))})
+    distances.add({"fc7": np.array([[1e-6] * 4, [2.0] * 4, [1.0] * 4])})
+    found = distances.nearest(0, np.array([False, True, True]))
+    assert found["fc7"].tolist() == [2, 1]
