@@ -12,8 +12,9 @@ import jax
 from absl import app, flags, logging
 
 from alexnet_jax.compilation import keep_programs
+from alexnet_jax.files import output_file
 from alexnet_jax.machine import keep_freed_memory
-from alexnet_jax.wording import write_on_any_terminal
+from alexnet_jax.wording import of_numbers, write_on_any_terminal
 
 if TYPE_CHECKING:
     from alexnet_jax.runs.workdir import Run
@@ -94,27 +95,29 @@ def flags_alone(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
 
 
-def write_page(workdir: str | None, output: Path, write: "Callable[[Run, Path], None]") -> None:
+def write_page(
+    workdir: str | None, output: str | None, name: str, write: "Callable[[Run, Path], None]"
+) -> None:
     """Loads a run, has a page about it written, and says how large it is.
 
     Args:
       workdir: the run's folder, as the user gave it.
-      output: the HTML file.
-      write: takes the run and `output`.
+      output: the HTML file, as the user gave it; None: in the run's folder.
+      name: of the file there.
+      write: takes the run and the file.
 
     Raises:
       UsageError: no folder is given.
-      ValueError: the page's own folder is not there; told before the work.
+      ValueError: the file cannot be written; told before the work.
     """
     from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     if not workdir:
         raise app.UsageError("--workdir is missing: the folder of a trained run")
     run = load_run(workdir)
-    if not output.parent.is_dir():
-        raise ValueError(f"folder {output.parent} is not there; make it, or change --output")
-    write(run, output)
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB; open it in a browser")
+    file = output_file(output or run.workdir / name)
+    write(run, file)
+    print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 
 
 def _platform_problem() -> str | None:
@@ -132,5 +135,10 @@ def _platform_problem() -> str | None:
 
 
 def _fail(error: Exception | str) -> NoReturn:
-    print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    print(
+        f"error: {of_numbers(str(error))}",
+        *getattr(error, "__notes__", ()),
+        sep="\n",
+        file=sys.stderr,
+    )
     sys.exit(1)

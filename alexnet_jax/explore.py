@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from absl import flags
 
@@ -43,8 +42,7 @@ def main(argv: Sequence[str]) -> None:
         visualised=_VISUALISED.value,
         classes_by_position=_BY_POSITION.value,
     )
-    output = Path(_OUTPUT.value or Path(_WORKDIR.value or "") / "explorer.html")
-    command.write_page(_WORKDIR.value, output, write)
+    command.write_page(_WORKDIR.value, _OUTPUT.value, "explorer.html", write)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from absl import flags
 
@@ -32,8 +31,7 @@ def main(argv: Sequence[str]) -> None:
         gallery=_GALLERY.value,
         classes_by_position=_BY_POSITION.value,
     )
-    output = Path(_OUTPUT.value or Path(_WORKDIR.value or "") / "report.html")
-    command.write_page(_WORKDIR.value, output, write)
+    command.write_page(_WORKDIR.value, _OUTPUT.value, "report.html", write)
 
 
 if __name__ == "__main__":

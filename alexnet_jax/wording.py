@@ -3,6 +3,7 @@
 import codecs
 import difflib
 import io
+import re
 import sys
 import unicodedata
 from typing import TextIO
@@ -16,6 +17,14 @@ def suggestion(name: str, known) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
+
+
+def of_numbers(message: str) -> str:
+    """A message with Python's own words for what is no number in plain English."""
+    message = re.sub(
+        r"invalid literal for int\(\) with base \d+: (.*)", r"\1 is no whole number", message
+    )
+    return re.sub(r"could not convert string to float: (.*)", r"\1 is no number", message)
 
 
 def align(lines: list[tuple[str, ...]]) -> str:

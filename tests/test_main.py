@@ -50,7 +50,7 @@ def error_of(*flags):
     "flag, message",
     [
         ("--config.learning_rat=1", 'Did you mean "learning_rate" instead of "learning_rat"?'),
-        ("--config.batch_size=x", "batch_size"),
+        ("--config.batch_size=x", "flag --config.batch_size=x: 'x' is no whole number"),
         ("--config=digit", "no config 'digit': did you mean 'digits'?"),
     ],
 )

@@ -15,6 +15,8 @@ report = partial(run_command, "alexnet_jax.report")
     [
         ("--workdir={}/none", "{}/none holds no run (no config.json)"),
         ("--output={}/none/report.html", "folder {}/none is not there; make it"),
+        ("--output={}", "{} is a folder; name a file in it with --output"),
+        ("--output=gs://bucket/page.html", "gs://bucket/page.html is a URL and only"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line_before_the_work(flag, message, tmp_path):

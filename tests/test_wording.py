@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alexnet_jax.wording import printable
+from alexnet_jax.wording import of_numbers, printable
 
 
 def stream(encoding):
@@ -43,3 +43,11 @@ def test_every_command_writes_on_any_terminal(encoding):
     )
     assert done.returncode == 0, done.stderr
     assert b"[--flag=value ...]" in done.stdout
+
+
+@pytest.mark.parametrize("number", [int, float])
+def test_what_is_no_number_is_told_without_pythons_words(number):
+    with pytest.raises(ValueError) as raised:
+        number("1,5")
+    kind = "whole number" if number is int else "number"
+    assert of_numbers(f"flag --rate=1,5: {raised.value}") == f"flag --rate=1,5: '1,5' is no {kind}"
