@@ -135,10 +135,8 @@ def _platform_problem() -> str | None:
 
 
 def _fail(error: Exception | str) -> NoReturn:
-    print(
-        f"error: {of_numbers(str(error))}",
-        *getattr(error, "__notes__", ()),
-        sep="\n",
-        file=sys.stderr,
-    )
+    told = of_numbers(str(error))
+    if isinstance(error, OSError) and error.filename and told.startswith("[Errno"):
+        told = f"{error.filename}: {error.strerror}"
+    print(f"error: {told}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
     sys.exit(1)

@@ -64,6 +64,24 @@ def output_file(path: str | os.PathLike[str], flag: str = "--output") -> Path:
     return file
 
 
+def output_folder(folder: Path, flag: str = "--workdir") -> Path:
+    """Makes a folder that is to be written in, and those above it, where they are not there.
+
+    Raises:
+      ValueError: it cannot be made; the message names `flag` as what to change.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for part in (folder, *folder.parents):
+            if os.path.isfile(part):  # of a name that is too long the path itself raises
+                raise ValueError(f"{part} is a file, not a folder; change {flag}") from error
+        raise ValueError(
+            f"folder {folder} cannot be made ({error.strerror}); change {flag}"
+        ) from error
+    return folder
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that appears at `path` at once whole, or not at all.

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from alexnet_jax import files
-from alexnet_jax.files import local_path, output_file, whole_file
+from alexnet_jax.files import local_path, output_file, output_folder, whole_file
 
 
 def test_a_file_in_a_folder_that_takes_it_is_given_back_and_nothing_written(tmp_path, monkeypatch):
@@ -34,6 +34,20 @@ def test_what_cannot_be_written_is_named(name, message, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match=message):
         output_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["file", "file/runs/1"])
+def test_a_file_in_the_place_of_a_folder_is_named(name, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/file is a file, not a folder; change --w"):
+        output_folder(tmp_path / name)
+    assert output_folder(tmp_path / "a" / "b") == output_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"folder .* cannot be made \(File name too long\); chan"):
+        output_folder(tmp_path / ("x" * 300), "--output")
 
 
 def test_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ an Apache Beam worker. Everything stays in `<version>.partial` until the last sh
 import functools
 import json
 import shutil
+import sys
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -303,7 +304,12 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             return
         total = sum(plan.images.values())
         with tqdm(
-            desc="Preparing", total=total, initial=finished, unit=" img", smoothing=0.05
+            desc="Preparing",
+            total=total,
+            initial=finished,
+            unit=" img",
+            smoothing=0.05,
+            mininterval=0.1 if sys.stderr.isatty() else 60,  # a log takes a line a minute
         ) as bar:
             write_with_processes(write, tasks, bar, min(self._num_workers, len(tasks)))
 

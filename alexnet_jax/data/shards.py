@@ -41,7 +41,7 @@ def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:
             f"{folder} has no {MANIFEST} to verify the shards with; "
             "sets written by alexnet_jax.prepare have one"
         )
-    for file in tqdm(files, desc="Verifying shards", disable=not verify):
+    for file in tqdm(files, desc="Verifying shards", disable=None if verify else True):
         try:
             size = os.stat(file).st_size
             with open(file, "rb") as stream:

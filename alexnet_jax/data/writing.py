@@ -186,7 +186,7 @@ def write_plan(folder: Path, images: Iterable[tuple[str, Member]]) -> dict[str, 
     counts: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         spools: dict[str, Any] = {}
-        for split, member in tqdm(images, "Indexing", unit=" images", leave=False):
+        for split, member in tqdm(images, "Indexing", unit=" images", leave=False, disable=None):
             if split not in spools:
                 spools[split] = stack.enter_context(open(folder / f"{split}.jsonl", "w"))
             spools[split].write(json.dumps(member) + "\n")

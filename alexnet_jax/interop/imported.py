@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.configs import imagenet2012_caffe, imagenet2012_original
-from alexnet_jax.files import local_path
+from alexnet_jax.files import local_path, output_folder
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
@@ -195,7 +195,7 @@ def save_run(run: Run, workdir: str | Path) -> None:
     settings, arrays = split_augmentation(dataclasses.replace(run.augmentation, image_size=None))
     fresh = create_train_state(run.model, run_key(run.config.seed))
     state = fresh.replace(params=run.params, step=jax.numpy.full_like(fresh.step, run.step))
-    workdir.parent.mkdir(parents=True, exist_ok=True)
+    output_folder(workdir.parent)
     part = Path(tempfile.mkdtemp(prefix=f"{workdir.name}.", dir=workdir.parent))
     try:
         save_config(run.config, part, resumes=False)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from alexnet_jax import parallel
-from alexnet_jax.files import local_path
+from alexnet_jax.files import local_path, output_folder
 from alexnet_jax.runs.checks import check
 from alexnet_jax.runs.configuration import members, save_config
 from alexnet_jax.runs.final_test import final_test
@@ -74,7 +74,7 @@ def _alone_in(workdir: Path, first: bool) -> Generator[None]:
     if not first:  # the first process of a run stands for all
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
+    output_folder(workdir)
     with locked(workdir):
         yield
 

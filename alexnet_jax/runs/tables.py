@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.sets import Dataset, match_classes, open_dataset
-from alexnet_jax.files import local_path, output_file, whole_file
+from alexnet_jax.files import local_path, output_file, output_folder, whole_file
 from alexnet_jax.runs import submission
 from alexnet_jax.runs.configuration import members
 from alexnet_jax.runs.evaluation import (
@@ -89,7 +89,7 @@ def evaluate_runs(
     runs = [run.with_classes(loaded[0].class_names) for run in loaded]
     output = local_path(output or workdirs[0])  # told now, not after the work
     if not output.exists():
-        output.mkdir(parents=True)
+        output_folder(output, "--output")
     output_file(output / "evaluation.json")
     config = runs[0].config
     wanted = {split: config.get(f"{split}_split") for split in ("validation", "test")}
