@@ -414,8 +414,9 @@ def _cpu() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit that is checked out, "+" where files differ; None outside git."""
+    """The commit checked out, "+" where files other than results differ; None outside git."""
     here = Path(__file__).parent
+    files = [":(top)", ":(top,exclude)docs", ":(top,exclude)experiments/results"]
 
     def git(*words: str) -> str:
         found = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
@@ -423,7 +424,8 @@ def _commit() -> str | None:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if git("status", "-s", "-uno") else "") if commit else None
+        differs = git("status", "-s", "-uno", "--", *files)
+        return commit + ("+" if differs else "") if commit else None
     except OSError:
         return None
 
