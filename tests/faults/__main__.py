@@ -62,6 +62,8 @@ def page(counts: dict[str, dict[str, Any]]) -> str:
             lines.append(f"| {' | '.join(map(str, cells))} |")
         else:
             lines.append(f"| {kind} | not run yet | | | |")
+    if "long" in counts:
+        lines += ["", "![20,000 updates: memory, open files, threads](faults_long.png)"]
     return "\n".join([*lines, ""])
 
 
