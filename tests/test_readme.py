@@ -47,6 +47,18 @@ def test_figures_of_watching_are_those_of_the_result():
     assert result["more_time_by_interval"]["100"] < 0.01  # "too little to be measured"
 
 
+def test_figures_of_the_ensemble_are_those_of_the_result():
+    *alone, together = [
+        round(
+            sum(row[split]["top1_error"] * row[split]["images"] for split in ("validation", "test"))
+        )
+        for row in _result("ensemble")["views"]["center"]
+    ]
+    assert f"| {min(alone)} to {max(alone)} / {together} |" in _row(
+        "five seeds of the digits recipe"
+    )
+
+
 def test_figures_of_the_baselines_are_those_of_the_results():
     names = ("sift_fisher", "sparse_coding")
     errors = [_percent(_result(f"baseline_{name}")["top1_error"]) for name in names]
