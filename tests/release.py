@@ -25,9 +25,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = folder / "source"
-        run("git", "-C", ROOT, "archive", f"--output={folder / 'source.tar'}", "HEAD")
-        with tarfile.open(folder / "source.tar") as archive:
-            archive.extractall(source, filter="data")
+        run("git", "-C", ROOT, "archive", f"--output={folder / 'source.zip'}", "HEAD")
+        with zipfile.ZipFile(folder / "source.zip") as archive:
+            archive.extractall(source)
         project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
         tools = environment(folder / "tools", "build", "twine")
         run(tools / "python", "-m", "build", "--quiet", f"--outdir={folder / 'dist'}", source)
