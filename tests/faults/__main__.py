@@ -1,7 +1,7 @@
 """Makes faults and counts what they cost: `python -m tests.faults` writes docs/faults.md.
 
     make test-faults               # an hour or two on two cores
-    FAULTS=quick make test-faults  # minutes; prints the table and keeps nothing
+    FAULTS=quick make test-faults  # some of each, in minutes; prints the table and keeps nothing
     python -m tests.faults --only=kills --part=0.7 --keep
 
 What was counted last of each kind is kept in docs/faults.json, from which the page is written.

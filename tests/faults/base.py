@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -63,7 +64,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much is tried: `part` of the full number, at least a few."""
+    """How much is tried: `part` of the full number, at least one."""
 
     part: float
     seed: int
@@ -71,7 +72,13 @@ class Scale:
 
     def times(self, number: int) -> int:
         """`number` at full scale."""
-        return max(2, round(number * self.part))
+        return max(1, round(number * self.part))
+
+    def some(self, things: Iterable[Any], name: str) -> list[Any]:
+        """As many of them, in order."""
+        found = list(things)
+        chosen = self.rng(name).sample(range(len(found)), self.times(len(found)))
+        return [found[n] for n in sorted(chosen)]
 
     def rng(self, name: str) -> random.Random:
         """A generator of its own for each fault."""

@@ -45,7 +45,7 @@ def _checkpoint(scale: Scale, run: Path) -> Iterator[Row]:
     for damage in (remove, halve, empty, flip, swap):
         row, outcomes = Row(f"a file of the last checkpoint {damage.__name__}"), Counter()
         rng = scale.rng(damage.__name__)
-        for file in files:
+        for file in scale.some(files, damage.__name__):
             size = (directory / file).stat().st_size
             places = scale.times(20) if damage is flip and size > BIG else 1
             for _ in range(places):

@@ -38,8 +38,8 @@ def faults(scale: Scale) -> Iterator[Row]:
     jax.config.update("jax_disable_most_optimizations", True)
     fields = sorted(flatten_dict(_base().to_dict(), sep="."))
     for name, value in VALUES.items():
-        row, rng = Row(f"a field of the configuration: {name}"), scale.rng(name)
-        chosen = fields if scale.part == 1 else rng.sample(fields, scale.times(len(fields)))
+        row = Row(f"a field of the configuration: {name}")
+        chosen = scale.some(fields, name)
         counts = {"refused": 0, "trained": 0}
         for field in chosen:
             config = _base()
