@@ -7,6 +7,10 @@ What is listed here is the public face. It is imported when it is first asked fo
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
+from alexnet_jax import interrupts
+
+interrupts.end_at_once()
+
 if TYPE_CHECKING:
     from alexnet_jax.augment import AlreadyAugmented, Augmentation, AugmentationProtocol
     from alexnet_jax.compilation import compiler_options

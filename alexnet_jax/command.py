@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jax
 from absl import app, flags, logging
 
+from alexnet_jax import interrupts
 from alexnet_jax.compilation import keep_programs
 from alexnet_jax.files import output_file
 from alexnet_jax.machine import keep_freed_memory
@@ -68,6 +69,7 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
         jax.config.update("jax_traceback_filtering", "off")  # else it adds a note to errors
         if _KEEP_PROGRAMS.value:
             keep_programs()
+        interrupts.raise_again()
         try:
             main(argv)
         except (ValueError, CheckpointError, OSError, FloatingPointError) as error:
