@@ -266,11 +266,11 @@ def _train_step(
                 vitals.due(state.step + 1, watch_every),
                 net,
                 axes,
-                lambda params: forward(params, mutable=["intermediates"])[1]["intermediates"],
+                lambda: forward(state.params, mutable=["intermediates"])[1]["intermediates"],
                 scores["loss"],
                 gradients,
                 updates,
-                params,
+                state.params,
             )
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 

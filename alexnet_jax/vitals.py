@@ -39,7 +39,7 @@ def vitals_if(
     wanted: jax.Array,
     net: Network,
     axes: Axes,
-    look: Callable[[Any], Mapping[str, Any]],
+    look: Callable[[], Mapping[str, Any]],
     losses: jax.Array,
     gradients: Mapping[str, Any],
     updates: Mapping[str, Any],
@@ -48,27 +48,27 @@ def vitals_if(
     """The signs over the whole batch, the same on every device; zeros where they are not `wanted`.
 
     Where they are, the batch passes once more: an update that keeps what the pass has sown, in case
-    it is wanted, pays for it each time. So do the parameters from before the update: kept beside
-    the new ones, XLA would copy them at every update.
+    it is wanted, pays for it each time. That the parameters from before the update are read here
+    makes XLA copy all of them at every update. To find them again as those after it less the update
+    saves that, but they are lost to rounding where an update is millions of times longer than its
+    kernel, and a net that bursts would be called dead.
 
     Args:
       wanted: bool, the same on every device.
       net: the part of the network that one device has.
       axes: of the mesh.
-      look: passes the batch once more through the network with the parameters it is given; gives
-        what it sows, as `LayeredNetwork` says.
+      look: passes the batch once more; gives what it sows, as `LayeredNetwork` says.
       losses: of each of this device's images, [B].
-      gradients, updates, params: of this device; the parameters after the update.
+      gradients, updates, params: of this device; the parameters before the update.
     """
 
     def measure() -> Vitals:
-        before = jax.tree.map(lambda new, update: (new - update).astype(new.dtype), params, updates)
-        sown, layers = look(before), {}
+        sown, layers = look(), {}
         for row in net.layers:
             name = row.name
             length = {
                 what: _length(tree[name]["kernel"], axes)
-                for what, tree in (("g", gradients), ("u", updates), ("w", before))
+                for what, tree in (("g", gradients), ("u", updates), ("w", params))
             }
             read = {part: sown[f"{name}_{part}"][0] for part in _names(row)}
             layers[name] = _signal(row, read, axes) | {

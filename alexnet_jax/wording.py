@@ -21,10 +21,11 @@ def suggestion(name: str, known) -> str:
 
 def of_numbers(message: str) -> str:
     """A message with Python's own words for what is no number in plain English."""
+    quoted = r"((['\"]).*?\2)"  # as repr writes text
     message = re.sub(
-        r"invalid literal for int\(\) with base \d+: (.*)", r"\1 is no whole number", message
+        rf"invalid literal for int\(\) with base \d+: {quoted}", r"\1 is no whole number", message
     )
-    return re.sub(r"could not convert string to float: (.*)", r"\1 is no number", message)
+    return re.sub(rf"could not convert string to float: {quoted}", r"\1 is no number", message)
 
 
 def align(lines: list[tuple[str, ...]]) -> str:

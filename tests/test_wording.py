@@ -50,4 +50,5 @@ def test_what_is_no_number_is_told_without_pythons_words(number):
     with pytest.raises(ValueError) as raised:
         number("1,5")
     kind = "whole number" if number is int else "number"
-    assert of_numbers(f"flag --rate=1,5: {raised.value}") == f"flag --rate=1,5: '1,5' is no {kind}"
+    told = of_numbers(f"flag --rate=1,5: {raised.value}; give 1.5 or 'none'")
+    assert told == f"flag --rate=1,5: '1,5' is no {kind}; give 1.5 or 'none'"
