@@ -38,13 +38,10 @@ def test_figures_of_the_imagenette_run_are_those_of_its_log():
 
 def test_figures_of_watching_are_those_of_the_result():
     result = _result("vitals_cpu")
-    text = (ROOT / "docs" / "health.md").read_text()
-    text = " ".join(text.split())
+    text = " ".join((ROOT / "docs" / "health.md").read_text().split())
+    assert f"{100 * result['more_time_by_interval']['100']:.1f}% slower" in text
     ratios = result["median_of_ratios"]
-    share = (ratios["due"] - 1) / 100
-    assert f"takes {ratios['due']:.2f} times as long, which makes {100 * share:.1f}%" in text
-    assert f"the others take {ratios['not due']:.2f} times what they take unwatched" in text
-    assert result["more_time_by_interval"]["100"] < 0.01  # "too little to be measured"
+    assert f"takes {ratios['due']:.2f} times as long, the others {ratios['not due']:.2f}" in text
 
 
 def test_figures_of_the_ensemble_are_those_of_the_result():

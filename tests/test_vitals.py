@@ -65,13 +65,13 @@ def awake(state, dead_units=3):
     return state.replace(params=params)
 
 
-def updated(shape=None, watch_every=5):
+def updated(shape=None, watch_every=5, hparams=HPARAMS):
     """An update's state before and after, and its metrics, on a mesh."""
     mesh = None if shape is None else make_mesh(*shape)
     step = make_train_step(NET, PLAIN, mesh=mesh, watch_every=watch_every)
     before = awake(create_train_state(NET, run_key(0), mesh=mesh))
     params = jax.device_get(before.params)
-    after, metrics = step(before, batch_of(), HPARAMS)
+    after, metrics = step(before, batch_of(), hparams)
     return params, jax.device_get(after.params), jax.device_get(metrics)
 
 
@@ -114,6 +114,16 @@ def test_they_are_those_that_numpy_finds(one_device):
 def test_every_mesh_gives_the_same(one_device, shape):
     _, _, metrics = updated(shape)
     chex.assert_trees_all_close(metrics, one_device[2], rtol=1e-3, atol=1e-6)
+
+
+def test_a_net_that_bursts_is_not_called_dead(one_device):
+    """The signal is that from before the update, however large the update is."""
+    _, _, metrics = updated(hparams=HPARAMS.replace(learning_rate=1e12))
+    layers, usual = (found["vitals"]["layers"] for found in (metrics, one_device[2]))
+    for name, signs in layers.items():
+        assert signs["update"] == pytest.approx(1e14 * usual[name]["update"], rel=1e-3)
+        for sign in signs.keys() - {"update"}:
+            assert signs[sign] == pytest.approx(usual[name][sign], rel=1e-5, abs=1e-7)
 
 
 def test_watching_changes_no_update(one_device):
