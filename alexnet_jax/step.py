@@ -259,10 +259,9 @@ def _train_step(
         gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
         transform = _rule_at(rule, hparams)
         updates, opt_state = transform.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
         metrics: Metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
         if watch_every:
-            metrics["vitals"] = vitals.vitals_if(
+            metrics["vitals"], updates = vitals.vitals_if(
                 vitals.due(state.step + 1, watch_every),
                 net,
                 axes,
@@ -272,6 +271,7 @@ def _train_step(
                 updates,
                 state.params,
             )
+        params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     def train_step(

@@ -44,14 +44,13 @@ def vitals_if(
     gradients: Mapping[str, Any],
     updates: Mapping[str, Any],
     params: Mapping[str, Any],
-) -> Vitals:
-    """The signs over the whole batch, the same on every device; zeros where they are not `wanted`.
+) -> tuple[Vitals, Any]:
+    """The signs over the whole batch, and `updates`, which are now to come after them.
 
-    Where they are, the batch passes once more: an update that keeps what the pass has sown, in case
-    it is wanted, pays for it each time. That the parameters from before the update are read here
-    makes XLA copy all of them at every update. To find them again as those after it less the update
-    saves that, but they are lost to rounding where an update is millions of times longer than its
-    kernel, and a net that bursts would be called dead.
+    The signs are the same on every device, and zeros where they are not `wanted`. Where they are,
+    the batch passes once more: an update that keeps what the pass has sown, in case it is wanted,
+    pays for it each time. The updates are handed through so that XLA knows the pass to come before
+    the parameters change; it would copy all of them at every update otherwise.
 
     Args:
       wanted: bool, the same on every device.
@@ -62,27 +61,34 @@ def vitals_if(
       gradients, updates, params: of this device; the parameters before the update.
     """
 
-    def measure() -> Vitals:
-        sown, layers = look(), {}
+    def lengths(tree: Mapping[str, Any]) -> dict[str, jax.Array]:
+        return {row.name: _length(tree[row.name]["kernel"], axes) for row in net.layers}
+
+    def ahead() -> tuple[Any, ...]:
+        sown, signals = look(), {}
         for row in net.layers:
-            name = row.name
-            length = {
-                what: _length(tree[name]["kernel"], axes)
-                for what, tree in (("g", gradients), ("u", updates), ("w", params))
-            }
-            read = {part: sown[f"{name}_{part}"][0] for part in _names(row)}
-            layers[name] = _signal(row, read, axes) | {
-                "gradient": length["g"],
-                "update": length["u"] / jnp.maximum(length["w"], _TINY),
-            }
-        return {"loss_spread": _moments(losses, axes)[1], "layers": layers}
+            read = {part: sown[f"{row.name}_{part}"][0] for part in _names(row)}
+            signals[row.name] = _signal(row, read, axes)
+        return _moments(losses, axes)[1], signals, lengths(params)
 
-    shapes = jax.eval_shape(measure)
+    (spread, layers, weights), one = _where(wanted, ahead)
+    (pulls, moves), _ = _where(wanted, lambda: (lengths(gradients), lengths(updates)))
+    for name, signs in layers.items():
+        signs["gradient"] = pulls[name]
+        signs["update"] = moves[name] / jnp.maximum(weights[name], _TINY)
+    after = jax.tree.map(lambda leaf: leaf * one.astype(leaf.dtype), updates)
+    return {"loss_spread": spread, "layers": layers}, after
 
-    def nothing() -> Vitals:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    return lax.cond(wanted, measure, nothing)
+def _where(wanted: jax.Array, take: Callable[[], Any]) -> tuple[Any, jax.Array]:
+    """What `take` gives, or zeros where it is not `wanted`; and 1.0, which is known thereafter."""
+    shapes = jax.eval_shape(take)
+    one = 1 - wanted.astype(jnp.float32)  # where it is returned; a constant would be found out
+
+    def nothing() -> tuple[Any, jax.Array]:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), one
+
+    return lax.cond(wanted, lambda: (take(), jnp.ones_like(one)), nothing)
 
 
 def _names(row: Layer) -> list[str]:

@@ -9,7 +9,8 @@ threads and memory are in its way; on a GPU all share one. PyTorch runs in every
 batch size, later in those that were near its best, and compiled once more with the memory setting
 that our commands make (`alexnet_jax.machine.keep_freed_memory`). With --forms, each form replaces
 one operation of `alexnet_jax.ops` by another way to write it (`experiments.speed.forms`). Writes
-results/step_PLATFORM.json, .txt and .png, and prints what could not be run.
+results/step_PLATFORM.json, .txt and .png, with --label results/step_PLATFORM_LABEL, and prints what
+could not be run.
 """
 
 import json
@@ -47,6 +48,7 @@ flags.DEFINE_integer("updates", 2, "updates a turn; evaluations are as many")
 flags.DEFINE_string("serve", None, "JSON: be this contender, a turn for each line of input")
 flags.DEFINE_bool("torch", True, "PyTorch too")
 flags.DEFINE_bool("forms", False, "other forms of the operations too")
+flags.DEFINE_string("label", "", "ends the files' names: a second machine's beside the first's")
 flags.DEFINE_float("near", 0.95, "share of PyTorch's best rate that keeps a mode in the race")
 MEASURES = ("train", "center", "ten")
 KEPT = ", memory kept"
@@ -435,7 +437,7 @@ def write(rows: list[dict], failed: list[str], more: dict[str, Any]) -> None:
         "not_run": failed,
         **more,
     }
-    name = f"step_{jax.default_backend()}"
+    name = f"step_{jax.default_backend()}" + (f"_{FLAGS.label}" if FLAGS.label else "")
     harness.record(name, harness.rounded(result, 3), draw(rows))
     (harness.results_folder() / f"{name}.txt").write_text(
         f"{harness.machine()}\n\n{table(rows, compared)}\n"
