@@ -40,7 +40,7 @@ def test_figures_of_the_imagenette_run_are_those_of_its_log():
 def test_figures_of_watching_are_those_of_the_result():
     result = _result("vitals_cpu")
     text = " ".join((ROOT / "docs" / "health.md").read_text().split())
-    assert f"{100 * result['more_time_by_interval']['100']:.1f}% slower" in text
+    assert f"{100 * result['more_time_by_interval']['100']:.1f}% of its time" in text
     ratios = result["median_of_ratios"]
     assert f"takes {ratios['due']:.2f} times as long, the others {ratios['not due']:.2f}" in text
 
