@@ -57,9 +57,10 @@ def parse_net(preset: str, overrides: list[str]) -> LayeredNetwork:
 def main(_: Sequence[str]) -> None:
     """Prints what the flags ask for."""
     model = parse_net(flags.FLAGS.preset, flags.FLAGS.model)
+    if flags.FLAGS.collectives:
+        _simulate_devices(4)  # before the table, which begins with jax's devices
     print(format_table(layer_table(model)))
     if flags.FLAGS.collectives:
-        _simulate_devices(4)
         print(f"\n{describe_collectives(model, flags.FLAGS.batch_size)}")
 
 

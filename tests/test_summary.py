@@ -124,3 +124,12 @@ def test_unknown_preset_gives_one_line():
     done = run_command("alexnet_jax.summary", "--preset=orignal")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: unknown preset 'orignal'; did you mean 'original'?"
+
+
+def test_what_devices_exchange_is_shown_on_a_machine_with_one():
+    """By the command itself: what reads jax's devices first would fix their number."""
+    small = ("--batch_size=4", "--model=image_size=64", "--model=fc_features=(64,64)")
+    done = run_command("alexnet_jax.summary", "--collectives", *small)
+    assert done.returncode == 0, done.stderr
+    assert "conv3  all-gather" in done.stdout
+    assert done.stdout.split()[-3] == "total"
