@@ -50,19 +50,22 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
     changes = []
     if resumes and path.exists():
         saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
-        for field in sorted(saved.keys() | given.keys()):
-            was, now = saved.get(field), given.get(field)
-            if was == now:
-                continue
-            if field not in MAY_CHANGE:
-                raise ValueError(
-                    f"{workdir} holds a run with {field}={was!r} and this one has {now!r}; give "
-                    "the same configuration, or another --workdir"
-                )
-            changes.append(f"{field} was {was!r} and is {now!r} from here on")
+        fields = [f for f in sorted(saved.keys() | given.keys()) if saved.get(f) != given.get(f)]
+        told = {f: f"{f} was {_said(saved, f)} and is {_said(given, f)}" for f in fields}
+        if refused := [told[field] for field in fields if field not in MAY_CHANGE]:
+            more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+            raise ValueError(
+                f"{workdir} holds a run of another configuration: {', '.join(refused[:3])}{more}; "
+                "give the same configuration, or another --workdir"
+            )
+        changes = [f"{line} from here on" for line in told.values()]
     with whole_file(path) as file:
         file.write(text)
     return changes
+
+
+def _said(fields: dict[str, Any], field: str) -> str:
+    return repr(fields[field]) if field in fields else "not set"
 
 
 def _as_text(config: ConfigDict) -> str:
