@@ -15,7 +15,7 @@ COMMANDS = {
     "report": ("report", "one HTML page about a run"),
     "explore": ("explore", "one HTML page to walk through a network"),
     "prepare": ("prepare", "store a data set at 256x256, once"),
-    "convert": ("convert", "make a run of Caffe's or torchvision's weights"),
+    "convert": ("convert", "weights of Caffe, PyTorch or the authors in, ours out"),
     "summary": ("summary", "the layer table, and what the towers exchange"),
 }
 

@@ -37,6 +37,7 @@ LEVEL, SURE = 0.99, 0.999  # of a point of the curves, and of those that decide
 # Fields that do not change what is computed, or only as the seed does.
 _FREE = ("seed", "ensemble", "data_dir", "cache", "augment", "read_workers", "verify_data", "mesh")
 _FREE += ("steps_per_call", "log_every_steps", "checkpoint_every_steps", "eval_batch_size")
+_FREE += ("watch_every_steps", "keep_every_epochs")
 Curves = Mapping[str, float]
 
 

@@ -49,6 +49,7 @@ def draw(workdir: Path, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     imsave(output / "digits.png", np.ascontiguousarray(np.hstack(pictures)))
     shutil.copy(workdir / "metrics.jsonl", output / "digits.jsonl")
+    print(f"{output / 'digits.png'}: loss and error; {output / 'digits.jsonl'}: the log")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from alexnet_jax.configs import digits
+from alexnet_jax.runs.configuration import save_config
 from experiments import check_run, harness
 from tests.tiny_run import write_run
 
@@ -29,6 +31,14 @@ def test_a_run_that_learned_less_is_told(path, split, shift):
     run, *others = (one["log"] for one in runs_of(path))
     worse = {name: value + shift * name.startswith(split) for name, value in run.items()}
     assert not check_run.compare(worse, others).ours
+
+
+def test_a_new_run_of_the_recipe_is_of_the_references_recipe(tmp_path):
+    """Also where fields have come since the reference was made."""
+    save_config(digits.get_config(), tmp_path, resumes=False)
+    reference = json.loads((harness.RESULTS / "reference_digits.json").read_text())["result"]
+    ours = reference["settings"]
+    assert list(check_run.differences(check_run.settings(tmp_path), ours)) == []
 
 
 def test_a_run_of_other_logged_updates_is_refused():

@@ -94,7 +94,7 @@ def test_another_configuration_in_the_same_workdir_names_the_fields(tmp_path):
     save_config(config, tmp_path, resumes=False)
     config.weight_decay = 0.1
     del config.model.fc_features
-    said = r": model.fc_features was \[.*\] and is not set, weight_decay was 0.0005 and is 0.1; give the"
+    said = r": model.fc_features was \[.*\] and is not set, weight_decay was 0.0005 and is 0.1; "
     with pytest.raises(ValueError, match=said):
         save_config(config, tmp_path, resumes=True)
 

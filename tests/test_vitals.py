@@ -196,6 +196,8 @@ def test_a_trace_speaks_of_layers(tmp_path, capsys):
     (trace,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
     assert all(name.encode() in trace.read_bytes() for name in ("conv1", "conv5/", "fc8"))
     assert "A trace of some calls of the step, from number 4 on, is in" in capsys.readouterr().out
+    train(small_config(), tmp_path, profile=True)  # it has ended
+    assert "No trace: it begins at call 4 of the step" in capsys.readouterr().out
 
 
 def test_a_dead_layer_is_named(tmp_path, capsys):

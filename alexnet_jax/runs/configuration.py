@@ -53,7 +53,7 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
         fields = [f for f in sorted(saved.keys() | given.keys()) if saved.get(f) != given.get(f)]
         told = {f: f"{f} was {_said(saved, f)} and is {_said(given, f)}" for f in fields}
         if refused := [told[field] for field in fields if field not in MAY_CHANGE]:
-            more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+            more = f", and {len(refused) - 3} more" if len(refused) > 3 else ""
             raise ValueError(
                 f"{workdir} holds a run of another configuration: {', '.join(refused[:3])}{more}; "
                 "give the same configuration, or another --workdir"

@@ -17,7 +17,7 @@ class Profile:
     def __init__(self, folder: Path | None, say: Callable[[str], None]):
         """`folder` is where the trace is written; `say` is told where it is."""
         self.folder, self.say = folder, say
-        self._traces = False
+        self._traces = self._traced = False
 
     def before(self, call: int) -> None:
         """Begins or ends the trace where call `call` (1 is the first) asks for it."""
@@ -30,12 +30,17 @@ class Profile:
             jax.profiler.start_trace(
                 self.folder, create_perfetto_trace=True, profiler_options=options
             )
-            self._traces = True
+            self._traces = self._traced = True
         if call == FIRST + CALLS:
             self.close()
 
     def close(self) -> None:
-        """Writes the trace if one goes on, and says so."""
+        """Writes the trace if one goes on, and says so, or that there was nothing to trace."""
+        if self.folder is not None and not self._traced:
+            self.say(
+                f"No trace: it begins at call {FIRST} of the step, and there were fewer; another "
+                "--workdir, or more --config.num_epochs, makes them"
+            )
         if not self._traces:
             return
         self._traces = False

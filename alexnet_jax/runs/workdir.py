@@ -170,9 +170,10 @@ class Run:
         if wanted == self.class_names:
             return self
         if sorted(wanted) != sorted(self.class_names):
+            odd = min(set(wanted) ^ set(self.class_names), default="")
             raise ValueError(
-                f"{self.workdir} distinguishes {len(self.class_names)} classes and "
-                f"{len(wanted)} are asked for, or others; use runs on the same classes"
+                f"{self.workdir} distinguishes {len(self.class_names)} classes and {len(wanted)} "
+                f"are wanted; {odd!r} is not in both; use runs on the same classes"
             )
         order = np.array([self.class_names.index(name) for name in wanted])
         head = self.model.head
