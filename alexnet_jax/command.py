@@ -1,5 +1,6 @@
 """How every command starts and ends: flags in, one line an error out."""
 
+import difflib
 import os
 import signal
 import sys
@@ -55,9 +56,22 @@ def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
         error: BaseException = raised
         while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
             error = error.args[0]
-        message = str(error.args[0] if isinstance(error, KeyError) else error)
-        prefix = "unknown config field " if isinstance(error, KeyError) else ""
-        _fail(prefix + " ".join(message.split()))
+        if isinstance(error, KeyError):
+            _fail(_unknown_field(str(error.args[0])))
+        _fail(" ".join(str(error).split()))
+
+
+def _unknown_field(message: str) -> str:
+    """Of a KeyError's message, which begins with the field in quotation marks."""
+    from flax.traverse_util import flatten_dict  # noqa: PLC0415
+
+    from alexnet_jax.configs import default  # noqa: PLC0415
+
+    name = message.split()[0].strip("'\"")
+    known = [key for path in flatten_dict(default.get_config().to_dict()) for key in path]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "alexnet_jax/configs/default.py lists them"
+    return f"unknown config field {name!r}; {hint}"
 
 
 def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], None]:

@@ -60,9 +60,7 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
             return str(_CONFIGS / f"{value}.py")
         path, colon, argument = value.partition(":")
         if not local_path(path).is_file():
-            raise ValueError(
-                f"no config {value!r}: {suggestion(value, known)}, or the path of a file"
-            )
+            raise ValueError(f"no config {value!r} and no such file; {suggestion(value, known)}")
         return f"{local_path(path)}{colon}{argument}"
 
     resolved = [argv[0]]

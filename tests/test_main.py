@@ -49,9 +49,17 @@ def error_of(*flags):
 @pytest.mark.parametrize(
     "flag, message",
     [
-        ("--config.learning_rat=1", 'Did you mean "learning_rate" instead of "learning_rat"?'),
+        (
+            "--config.learning_rat=1",
+            "unknown config field 'learning_rat'; did you mean 'learning_rate'?",
+        ),
         ("--config.batch_size=x", "flag --config.batch_size=x: 'x' is no whole number"),
-        ("--config=digit", "no config 'digit': did you mean 'digits'?"),
+        ("--config.model.lnr=1", "unknown config field 'lnr'; did you mean 'lrn'?"),
+        (
+            "--config.foo.bar=1",
+            "unknown config field 'foo'; alexnet_jax/configs/default.py lists them",
+        ),
+        ("--config=digit", "no config 'digit' and no such file; did you mean 'digits'?"),
     ],
 )
 def test_a_mistake_in_a_flag_is_one_line(tmp_path, flag, message):

@@ -65,7 +65,7 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
 
 
 def _said(fields: dict[str, Any], field: str) -> str:
-    return repr(fields[field]) if field in fields else "not set"
+    return "not set" if fields.get(field) is None else repr(fields[field])
 
 
 def _as_text(config: ConfigDict) -> str:
