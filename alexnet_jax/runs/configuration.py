@@ -12,7 +12,8 @@ from alexnet_jax.configs import default
 from alexnet_jax.files import local_path, whole_file
 from alexnet_jax.runs.digest import crc
 
-# Fields that a resumed run may change: where it runs, how long, and its test at the end.
+# Fields that a resumed run may change: where it runs, how long, and its test at the end. An
+# ensemble may have more networks, too.
 MAY_CHANGE = (
     "data_dir",
     "cache",
@@ -52,7 +53,9 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
         saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
         fields = [f for f in sorted(saved.keys() | given.keys()) if saved.get(f) != given.get(f)]
         told = {f: f"{f} was {_said(saved, f)} and is {_said(given, f)}" for f in fields}
-        if refused := [told[field] for field in fields if field not in MAY_CHANGE]:
+        grows = saved.get("ensemble") and 1 < saved["ensemble"] < given["ensemble"]
+        allowed = (*MAY_CHANGE, "ensemble") if grows else MAY_CHANGE
+        if refused := [told[field] for field in fields if field not in allowed]:
             more = f", and {len(refused) - 3} more" if len(refused) > 3 else ""
             raise ValueError(
                 f"{workdir} holds a run of another configuration: {', '.join(refused[:3])}{more}; "

@@ -91,7 +91,8 @@ def _train_ensemble(config: ConfigDict, workdir: Path, **how: bool) -> dict[str,
     with _alone_in(workdir, first):
         if first:
             begun = any((run / "checkpoints").is_dir() for run in members(workdir))
-            save_config(config, workdir, resumes=begun)
+            for change in save_config(config, workdir, resumes=begun):
+                print(change, flush=True)
         for number, seed in enumerate(range(config.seed, config.seed + config.ensemble), 1):
             member = config.copy_and_resolve_references()
             member.seed, member.ensemble = seed, 1

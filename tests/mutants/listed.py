@@ -141,9 +141,9 @@ _CONFIGURATION = (
     Mutant(
         "a run goes on with another configuration",
         "runs/configuration.py",
-        "if field not in MAY_CHANGE:",
-        "if field in ():",
-        "tests/test_main.py::test_another_configuration_in_the_same_workdir_names_the_field",
+        "for field in fields if field not in allowed]",
+        "for field in fields if field in ()]",
+        "tests/test_main.py::test_another_configuration_in_the_same_workdir_names_the_fields",
     ),
 )
 

@@ -20,6 +20,7 @@ from alexnet_jax.runs import launch as launch_module
 from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import training as training_module
 from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.evaluation import Measured
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
@@ -593,6 +594,18 @@ def test_the_networks_of_an_ensemble_have_seeds_of_their_own(tmp_path, monkeypat
     results = train(small_config(seed=5, ensemble=3), tmp_path)
     assert trained == {"seed_5": (5, 1), "seed_6": (6, 1), "seed_7": (7, 1)}
     assert results.keys() == {"seed_5/test", "seed_6/test", "seed_7/test"}
+
+
+def test_an_ensemble_takes_more_networks_and_not_fewer(tmp_path):
+    save_config(small_config(ensemble=2), tmp_path, resumes=False)
+    changes = save_config(small_config(ensemble=3), tmp_path, resumes=True)
+    assert changes == ["ensemble was 2 and is 3 from here on"]
+    for count in (2, 1):
+        with pytest.raises(ValueError, match=f"ensemble was 3 and is {count}; give"):
+            save_config(small_config(ensemble=count), tmp_path, resumes=True)
+    save_config(small_config(), tmp_path, resumes=False)  # one run is no ensemble
+    with pytest.raises(ValueError, match="ensemble was 1 and is 2; give"):
+        save_config(small_config(ensemble=2), tmp_path, resumes=True)
 
 
 @pytest.mark.slow
