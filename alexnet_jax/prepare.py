@@ -13,7 +13,7 @@ from tqdm import tqdm
 from alexnet_jax.data.archives import PrepareError
 from alexnet_jax.data.builders import FROM_TARS, make_builder
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.names import classes_without
+from alexnet_jax.data.names import PARTS, classes_without
 from alexnet_jax.data.preparation import Plan, PreparedBuilder
 from alexnet_jax.data.workers import beam_options
 from alexnet_jax.data.writing import ENCODINGS
@@ -128,6 +128,8 @@ def summarize(builder: PreparedBuilder) -> str:
         lines.append(
             f"warning: {classes_without(untrained)}; it keeps its number and is never learned"
         )
+    if "validation" not in info.splits:
+        lines.append(f"warning: no image is set aside for validation; train with {PARTS}")
     images = sum(split.num_examples for split in info.splits.values())
     total = sum(split.num_bytes for split in info.splits.values())
     lines.append(

@@ -218,3 +218,16 @@ def test_killed_preparation_continues_and_leaves_no_worker(tmp_path, prepare):
     now = {path.name: path.stat().st_mtime_ns for path in final.glob(shards)}
     assert len(now) == 7 and first.items() <= now.items()  # nothing was written twice
     assert len(tfds.data_source("photos", data_dir=tmp_path / "out", split="train")) == 400
+
+
+@pytest.mark.parametrize("share", ["0", "0.5"])
+def test_a_set_without_images_for_validation_says_how_to_train_on_it(tmp_path, prepare, share):
+    make_folder(tmp_path / "photos", ["ant", "bee"], 20)
+    source = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
+    target = [f"--data_dir={tmp_path}/out", f"--validation_share={share}", "--num_workers=0"]
+    status, output, _ = prepare(*source, *target)
+    assert status == 0
+    said = (
+        "warning: no image is set aside for validation; train with --config.train_split=" in output
+    )
+    assert said == (share == "0")

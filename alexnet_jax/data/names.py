@@ -21,6 +21,8 @@ _LITTER = frozenset(
 )
 # Control characters, halves of characters (bytes that are not UTF-8), ends of lines.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+# For a set without a split for validation: parts of the one it has.
+PARTS = "--config.train_split='train[:90%]' --config.validation_split='train[90%:]'"
 
 
 def is_litter(name: str) -> bool:

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
+from alexnet_jax.data.names import PARTS
 from alexnet_jax.data.records import Batch, Records, Source
 from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
 from alexnet_jax.files import local_path
@@ -280,10 +281,13 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
     try:
         files = [Path(file) for file in info.splits[split].filepaths]
     except (KeyError, ValueError):
-        none = "; `--config.test_split=` with nothing behind it names none"
+        hint = ""
+        if split.lower() in ("none", "null"):
+            hint = "; `--config.test_split=` with nothing behind it names none"
+        elif split == "validation" and "train" in info.splits:
+            hint = f"; train with {PARTS}"
         raise ValueError(
-            f"{info.full_name} has no split {split!r}; it has {_splits(info)}"
-            f"{none if split.lower() in ('none', 'null') else ''}"
+            f"{info.full_name} has no split {split!r}; it has {_splits(info)}{hint}"
         ) from None
     if not files:
         raise ValueError(f"split {split!r} of {info.full_name} is empty; take a larger part")

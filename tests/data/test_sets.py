@@ -209,6 +209,7 @@ def test_class_names_that_are_fewer_or_more_or_twice_are_refused(described, name
         (None, "no split of photos/1.0.0 is named"),
         ("None", "no split 'None'; it has train; `--config.test_split=` with nothing behind it"),
         ("valid", "no split 'valid'; it has train$"),
+        ("validation", r"it has train; train with .*\[:90%\]' --config.validation_split='train\["),
     ],
 )
 def test_a_split_that_is_not_named_says_how_it_is(described, split, message):
