@@ -43,8 +43,8 @@ def known_outputs(model: LayeredNetwork) -> dict[str, str]:
     return found
 
 
-def layers_named(model: LayeredNetwork, names: Sequence[str]) -> tuple[str, ...]:
-    """The names, "all" spelled out as every row and none as the last before the head, fc7.
+def layers_named(model: LayeredNetwork, names: str | Sequence[str]) -> tuple[str, ...]:
+    """The names (or one alone), "all" as every row and none as the last before the head, fc7.
 
     Raises:
       ValueError: the network has no such layer.
@@ -54,7 +54,7 @@ def layers_named(model: LayeredNetwork, names: Sequence[str]) -> tuple[str, ...]
     rows = tuple(row.name for row in model.layers)
     known = known_outputs(model)
     spelled: dict[str, None] = {}
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         if name != "all" and name not in known:
             raise ValueError(f"the network has no layer {name!r}; {suggestion(name, known)}")
         spelled |= dict.fromkeys(rows if name == "all" else (name,))
@@ -66,7 +66,7 @@ def outputs_of_batches(
     augmentation: Augmentation,
     params: Mapping[str, Any],
     batches: Iterable[Batch],
-    layers: Sequence[str] = (),
+    layers: str | Sequence[str] = (),
     *,
     maps: str = "whole",
 ) -> Iterator[Outputs]:
@@ -79,7 +79,8 @@ def outputs_of_batches(
       augmentation: what is done to the images.
       params: its parameters, wherever they lie.
       batches: {"image": uint8 [B, S, S, 3], "mask": [B]}; what the mask leaves out is left out.
-      layers: names in `known_outputs`, or "all"; none is the last before the head, fc7.
+      layers: names in `known_outputs` (or one alone), or "all"; none is the last before the head,
+        fc7.
       maps: of convolutions the "whole" maps, or their "mean" or "max" over places, [n, C].
 
     Raises:

@@ -183,8 +183,11 @@ def threefry(key: Any) -> jax.Array:
     """A threefry key of the same seed as `key`, whatever its implementation.
 
     The draws of other implementations depend on how the batch lies on the devices. A raw key
-    (uint32 words) is taken too.
+    (uint32 words) is taken too. Raises ValueError for what is no key.
     """
+    if not hasattr(key, "dtype"):
+        seed = key if isinstance(key, int) else 0
+        raise ValueError(f"key={key!r} is no PRNG key; give jax.random.key({seed})")
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if typed and str(jax.random.key_impl(key)) == "threefry2x32":
         return key

@@ -237,7 +237,7 @@ def check_batch(batch: Mapping[str, Any], mesh: Mesh) -> None:
     """Raises ValueError where the images of `batch` do not divide over the mesh."""
     shards = mesh.shape["data"]
     images = batch["image"].shape[0]
-    if images % shards or not images:
+    if images % shards:
         below = images // shards * shards
         nearest = f"{below} or {below + shards}" if below else f"{shards}"
         raise ValueError(

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import augment, parallel, vitals
+from alexnet_jax.arguments import check_batch, check_hparams, check_state
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
 from alexnet_jax.compilation import compiled, compiler_options
 from alexnet_jax.models.layers import Network
@@ -170,7 +171,7 @@ def make_train_step(
 
     Raises:
       ValueError: the model cannot be split over the mesh; or, at a call, the images do not have
-        three channels, are too small, or do not divide over the mesh.
+        three channels, are too small, or do not divide over the mesh; or an argument is none such.
     """
     train_step = _train_step(model, augmentation, rule, mesh, watch_every)
     if max_traces is not None:
@@ -200,6 +201,8 @@ def make_train_steps(
     def train_steps(
         state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
+        check_batch(data, "image", "label")
+
         def one(state: TrainState, update: Any) -> tuple[TrainState, Metrics]:
             chosen, hparams = update
             batch = {name: jnp.take(array, chosen, axis=0) for name, array in data.items()}
@@ -277,6 +280,9 @@ def _train_step(
     def train_step(
         state: TrainState, batch: Batch, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
+        check_state(state)
+        check_batch(batch, "image", "label")
+        check_hparams(hparams)
         return _on_mesh(local_step, model, mesh)(state, batch, hparams)
 
     return train_step
@@ -316,6 +322,8 @@ def make_eval_step(
         return axes.sum({name: jnp.where(mask, score, 0).sum() for name, score in scores.items()})
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
+        check_state(state)
+        check_batch(batch, "image", "label")
         return _on_mesh(local_step, model, mesh)(state, batch)
 
     return compiled(eval_step)
@@ -338,6 +346,8 @@ def make_predict_step(
         return predict(state.params, batch["image"])
 
     def predict_step(state: TrainState, batch: Batch) -> jax.Array:
+        check_state(state)
+        check_batch(batch, "image")
         images = {"image": batch["image"]}
         return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, images)
 

@@ -467,7 +467,7 @@ def build_on(mesh, model):
         ),
         (
             lambda: compile_train_step(narrow(), make_mesh(1, 2), 0),
-            "a batch of 0 does not divide over data=1; use a multiple of 1, such as 1",
+            "a batch of no images; give at least one",
         ),
     ],
 )

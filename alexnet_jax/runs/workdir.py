@@ -107,7 +107,7 @@ class Run:
     def features(
         self,
         images: np.ndarray | Sequence[np.ndarray],
-        layers: Sequence[str] = (),
+        layers: str | Sequence[str] = (),
         *,
         maps: str = "whole",
         batch_size: int = 32,
@@ -117,7 +117,8 @@ class Run:
         Args:
           images: as of `predict`.
           layers: "conv1" to "fc8" (what the next layer reads), "conv1.linear", "conv1.relu",
-            "conv1.lrn", "pool1", … (`activations.known_outputs`), or "all"; none is fc7.
+            "conv1.lrn", "pool1", … (`activations.known_outputs`), one alone too, or "all"; none is
+            fc7.
           maps: of convolutions the "whole" maps, or their "mean" or "max" over places, [N, C].
           batch_size: images at a time.
 
@@ -135,7 +136,7 @@ class Run:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def features_of_batches(
-        self, batches: Iterable[Batch], layers: Sequence[str] = (), *, maps: str = "whole"
+        self, batches: Iterable[Batch], layers: str | Sequence[str] = (), *, maps: str = "whole"
     ) -> Iterator[dict[str, np.ndarray]]:
         """`features` of batch after batch, for images that do not fit memory.
 
@@ -195,7 +196,8 @@ def _stored(image: np.ndarray, size: int) -> np.ndarray:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise ValueError(
-            f"an image of {image.dtype} {list(image.shape)}; it is uint8 [H, W, 3], RGB 0-255"
+            f"an image of {image.dtype} {list(image.shape)}; it is uint8 [H, W, 3], RGB 0-255, and "
+            "one alone is given as images[None]"
         )
     return image if image.shape[:2] == (size, size) else square(image, size)
 
