@@ -1,9 +1,11 @@
-"""What a step is given, checked while it is traced: what does not fit is named in one line."""
+"""What a step is made of and given, checked: what does not fit is named in one line."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import optax
 
 from alexnet_jax.state import Hyperparameters, TrainState
 
@@ -23,6 +25,51 @@ def check_hparams(hparams: Any) -> None:
         raise ValueError(
             "hparams are no Hyperparameters; write Hyperparameters(learning_rate=0.01)"
         )
+
+
+def check_rule(rule: Any) -> None:
+    """Raises ValueError for what makes no update rule."""
+    if not callable(rule):
+        raise ValueError(
+            f"rule is a {type(rule).__name__} where the function that makes one is wanted, such as "
+            "optax.adam: it is called with the hyper-parameters it names"
+        )
+
+
+def check_opt_state(transform: Any, state: TrainState) -> None:
+    """Raises ValueError where the state's rule is not the step's."""
+    if not isinstance(transform, optax.GradientTransformation):
+        raise ValueError(f"rule gives no Optax transform: {transform!r}")
+    wanted = jax.tree.structure(jax.eval_shape(transform.init, state.params))
+    if wanted is None or wanted != jax.tree.structure(state.opt_state):
+        raise ValueError(
+            "the state was made for another update rule than the step; give create_train_state "
+            "and make_train_step the same rule="
+        )
+
+
+def check_watch_every(watch_every: Any) -> None:
+    """Raises ValueError for what is no number of updates."""
+    if not isinstance(watch_every, int) or watch_every < 0:
+        raise ValueError(f"watch_every={watch_every!r}; give a number of updates, or 0 for never")
+
+
+def check_updates(indices: Any, hparams: Any) -> None:
+    """Raises ValueError where several updates are not given as [T, B] images and [T] settings."""
+    check_hparams(hparams)
+    shape = jnp.shape(indices)
+    if len(shape) != 2 or not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
+        raise ValueError(
+            f"indices are {jnp.result_type(indices)} {list(shape)}; give int32 [T, B], the numbers "
+            "of the images of each update"
+        )
+    for path, leaf in jax.tree.leaves_with_path(hparams):
+        if jnp.shape(leaf)[:1] != shape[:1]:
+            raise ValueError(
+                f"hparams{jax.tree_util.keystr(path)} has the shape {list(jnp.shape(leaf))} where "
+                f"[{shape[0]}] is wanted, one value for each update; "
+                f"jax.tree.map(lambda x: jnp.full({shape[0]}, x), hparams) repeats one"
+            )
 
 
 def check_batch(batch: Any, *names: str) -> None:

@@ -113,8 +113,10 @@ class Augmentation:
     def __post_init__(self) -> None:
         for field, allowed in (
             ("crop", ("random", "center", "ten")),
+            ("flip", (True, False)),
             ("color", ("std", "eigenvalue", "none")),
             ("mean_at", ("crop", "center")),
+            ("scale_with_color", (True, False)),
         ):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r}; use one of {allowed}")
@@ -171,7 +173,17 @@ class AlreadyAugmented:
 
 
 def sized(augmentation: AugmentationProtocol, image_size: int) -> AugmentationProtocol:
-    """The augmentation itself, with `image_size` where it has such a field that is None."""
+    """The augmentation itself, with `image_size` where it has such a field that is None.
+
+    Raises ValueError for what is no augmentation.
+    """
+    if isinstance(augmentation, type):
+        raise ValueError(f"augmentation is a class; give one made of it: {augmentation.__name__}()")
+    if not all(callable(getattr(augmentation, name, None)) for name in ("train", "views")):
+        raise ValueError(
+            f"augmentation={augmentation!r} has no `train` and `views`; give an Augmentation(…) "
+            "or an object with both (AugmentationProtocol)"
+        )
     if isinstance(augmentation, AlreadyAugmented):
         return AlreadyAugmented(sized(augmentation.augmentation, image_size))
     if not dataclasses.is_dataclass(augmentation) or getattr(augmentation, "image_size", 0):

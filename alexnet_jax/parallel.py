@@ -222,13 +222,24 @@ class Partition(Protocol):
         ...
 
 
-def check_mesh(model: Partition, mesh: Mesh | None) -> None:
-    """Raises ValueError where `model` cannot be split over `mesh`, or it has other axes."""
-    if mesh is not None and mesh.axis_names != ("data", "model"):
+def check_kind(mesh: Any) -> None:
+    """Raises ValueError where `mesh` is neither None nor one of `make_mesh`."""
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise ValueError(
+            f"mesh is a {type(mesh).__name__}; give one that alexnet_jax.make_mesh makes, or None"
+        )
+    if mesh.axis_names != ("data", "model"):
         raise ValueError(
             f"the mesh has the axes {mesh.axis_names} where ('data', 'model') are wanted; make it "
             "with alexnet_jax.make_mesh"
         )
+
+
+def check_mesh(model: Partition, mesh: Mesh | None) -> None:
+    """Raises ValueError where `model` cannot be split over `mesh`, or it is no such mesh."""
+    check_kind(mesh)
     if mesh is not None and mesh.shape["model"] > 1:
         model.check_split(mesh.shape["model"])
 

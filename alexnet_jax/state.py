@@ -46,6 +46,9 @@ class Hyperparameters:
         such as `{"conv1": 0.1, "fc8": {"bias": 2.0}}`; 0 freezes. A tree of another structure
         compiles again, other values do not.
       decay_multipliers: the same for the decay, which biases have none of by default.
+
+    Raises:
+      ValueError: a field that holds no number.
     """
 
     learning_rate: Any = 0.01
@@ -57,7 +60,13 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), getattr(self, field.name))
+            value = getattr(self, field.name)
+            if value is None and field.default is not None:
+                raise ValueError(f"{field.name} is None; give a number")
+            try:
+                value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{field.name}={value!r} is no number; give one") from error
             object.__setattr__(self, field.name, value)
 
     def replace(self, **changes: Any) -> "Hyperparameters":

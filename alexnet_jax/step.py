@@ -18,7 +18,15 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import augment, parallel, vitals
-from alexnet_jax.arguments import check_batch, check_hparams, check_state
+from alexnet_jax.arguments import (
+    check_batch,
+    check_hparams,
+    check_opt_state,
+    check_rule,
+    check_state,
+    check_updates,
+    check_watch_every,
+)
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
 from alexnet_jax.compilation import compiled, compiler_options
 from alexnet_jax.models.layers import Network
@@ -108,6 +116,7 @@ def create_train_state(
       ValueError: the model cannot be split over the mesh.
     """
     parallel.check_mesh(model, mesh)
+    check_rule(rule)
 
     def create(key: jax.Array) -> TrainState:
         images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
@@ -202,6 +211,7 @@ def make_train_steps(
         state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
         check_batch(data, "image", "label")
+        check_updates(indices, hparams)
 
         def one(state: TrainState, update: Any) -> tuple[TrainState, Metrics]:
             chosen, hparams = update
@@ -234,6 +244,8 @@ def _train_step(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The function that `make_train_step` compiles."""
     parallel.check_mesh(model, mesh)
+    check_rule(rule)
+    check_watch_every(watch_every)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
     axes = parallel.axes_of(mesh)
     net = model.split(axes.towers)
@@ -261,6 +273,7 @@ def _train_step(
 
         gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
         transform = _rule_at(rule, hparams)
+        check_opt_state(transform, state)
         updates, opt_state = transform.update(gradients, state.opt_state, state.params)
         metrics: Metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
         if watch_every:
@@ -381,7 +394,7 @@ def make_predictor(
 
 def _check_views(views: str, known: Collection[str]) -> None:
     if views not in known:
-        raise ValueError(f"views={views!r}; {suggestion(str(views), known)}")
+        raise ValueError(f"views={views!r}; {suggestion(views, known)}")
 
 
 def _on_mesh(

@@ -12,10 +12,10 @@ from typing import TextIO
 _ASCII = {"█": "#", "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "’": "'", "·": "."}
 
 
-def suggestion(name: str, known) -> str:
+def suggestion(name: object, known) -> str:
     """What to write instead of an unknown name: 'did you mean …' or the list."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
 
 

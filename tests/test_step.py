@@ -334,50 +334,6 @@ def test_unusable_images_are_named(model, eval_step, shape, message):
         eval_step(fresh_state(model), batch)
 
 
-LABELS = np.zeros(2, np.int32)
-NO_BATCHES = {
-    "a tuple": ((0, LABELS), "a batch is a dict with 'image' and 'label'; this one is a tuple"),
-    "other names": ({"images": 0, "labels": 0}, "has 'image' and 'label'; this one has 'images'"),
-    "a list": ({"label": [0, 1]}, "'label' of the batch is a list; give an array"),
-    "fewer labels": ({"label": LABELS[:1]}, r"'label' .* shape \[1\] where \[2\] is wanted"),
-    "one-hot": ({"label": np.eye(10)[:2]}, r"shape \[2, 10\] .*; of one-hot labels take argmax"),
-    "numbers": (
-        {"label": np.zeros(2, np.float32)},
-        "labels are float32; give the classes' numbers, int32",
-    ),
-    "mask": ({"mask": np.ones(3)}, r"'mask' of the batch has the shape \[3\]"),
-    "empty": ({"image": np.zeros((0, 72, 72, 3), np.uint8)}, "a batch of no images"),
-}
-
-
-@pytest.mark.parametrize("case", NO_BATCHES)
-def test_what_is_no_batch_is_named(model, case):
-    given, message = NO_BATCHES[case]
-    if isinstance(given, dict) and "images" not in given:
-        given = {"image": np.zeros((2, STORED, STORED, 3), np.uint8), "label": LABELS} | given
-    state = fresh_state(model)
-    for step in (make_train_step(model), make_train_steps(model), make_eval_step(model)):
-        more = {"eval_step": (), "train_step": (Hyperparameters(),)}.get(
-            step.__name__, (np.zeros((1, 2), np.int32), Hyperparameters())
-        )
-        with pytest.raises(ValueError, match=message):
-            jax.eval_shape(step.__wrapped__, state, given, *more)
-
-
-def test_what_is_no_state_or_no_hyperparameters_is_named(model):
-    batch, state = batch_of(), fresh_state(model)
-    step = make_train_step(model)
-    with pytest.raises(ValueError, match="the state is a dict; `create_train_state` makes one"):
-        step(state.params, batch, Hyperparameters())
-    with pytest.raises(ValueError, match="the state is a dict"):
-        make_predict_step(model)(state.params, batch)
-    for hparams in ({"learning_rate": 0.1}, 0.1):
-        with pytest.raises(ValueError, match="write Hyperparameters"):
-            step(state, batch, hparams)
-    with pytest.raises(ValueError, match=r"key=3 is no PRNG key; give jax.random.key\(3\)"):
-        create_train_state(model, 3)
-
-
 def test_unknown_views_are_named(model):
     with pytest.raises(ValueError, match="views='five'; use one of center, ten"):
         make_eval_step(model, views="five")

@@ -84,16 +84,11 @@ class LayeredNetwork(nn.Module):
           dropout_keys: [B] PRNG keys, one per image; by default drawn from rngs "dropout".
 
         Raises:
-          ValueError: images of another size or dtype.
+          ValueError: images of another size or dtype, or not one key for each.
         """
         self._check_images(images)
         _check_draws(self.layers)
-        if not train:
-            dropout_keys = None
-        elif dropout_keys is None:
-            positions = jnp.arange(images.shape[0], dtype=jnp.int32)
-            fold = jax.vmap(jax.random.fold_in, (None, 0))
-            dropout_keys = fold(self.make_rng("dropout"), positions)
+        dropout_keys = self._dropout_keys(dropout_keys, images.shape[0]) if train else None
         towers = Towers(self.towers, self.tower_axis)
         x = images.astype(jnp.bfloat16) if self.precision == "bfloat16" else images
         for row in self.layers:
@@ -106,6 +101,23 @@ class LayeredNetwork(nn.Module):
                     self.sow("intermediates", f"{row.name}_{sown_name(operation)}", x)
             self.sow("intermediates", f"{row.name}_output", x)
         return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+
+    def _dropout_keys(self, keys: jax.Array | None, count: int) -> jax.Array:
+        """Keys [count]: those given, or drawn from rngs "dropout"."""
+        if keys is None:
+            if not self.has_rng("dropout"):
+                raise ValueError(
+                    "train=True draws which units are dropped; give dropout_keys=[B] keys, or "
+                    "rngs={'dropout': key}"
+                )
+            positions = jnp.arange(count, dtype=jnp.int32)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), positions)
+        if keys.shape[:1] != (count,):
+            raise ValueError(
+                f"dropout_keys have the shape {list(keys.shape)} where [{count}] is wanted, one "
+                "for each image; jax.random.split(key, len(images)) gives them"
+            )
+        return keys
 
     def _check_images(self, images: jax.Array) -> None:
         side = self.image_size

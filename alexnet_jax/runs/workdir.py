@@ -85,10 +85,11 @@ class Run:
           batch_size: images at a time.
 
         Raises:
-          ValueError: an image is not uint8 RGB, or the views are unknown.
+          ValueError: an image is not uint8 RGB, the views are unknown, or a batch is empty.
 
         Source: AlexNet §4.1.
         """
+        _check_batch_size(batch_size)
         size = self.config.stored_size
         pixels = [_stored(image, size) for image in images]
         if not pixels:
@@ -123,10 +124,12 @@ class Run:
           batch_size: images at a time.
 
         Raises:
-          ValueError: an image is not uint8 RGB, there is none, or no such layer or `maps`.
+          ValueError: an image is not uint8 RGB, there is none, no such layer or `maps`, or a
+            batch is empty.
 
         Source: AlexNet §6.1 (fc7).
         """
+        _check_batch_size(batch_size)
         if not len(images):
             raise ValueError("there is no image; give at least one")
         pixels = np.stack([_stored(image, self.config.stored_size) for image in images])
@@ -192,6 +195,11 @@ def _reordered(leaves: dict[str, jax.Array], order: np.ndarray) -> dict[str, jax
     }
 
 
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; give at least 1 image at a time")
+
+
 def _stored(image: np.ndarray, size: int) -> np.ndarray:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
@@ -223,6 +231,7 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
     """
     if which not in ("best", "last") and not isinstance(which, int):
         raise ValueError(f"which={which!r}; use 'best', 'last' or the number of a step")
+    parallel.check_kind(mesh)
     workdir = local_path(workdir)
     config = load_config(workdir)
     folder = workdir / "checkpoints"

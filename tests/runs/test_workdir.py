@@ -45,9 +45,14 @@ def test_it_predicts_images_of_any_size_in_batches_of_any(run):
     assert run.predict([]).shape == (0, 10)
     with pytest.raises(ValueError, match="it is uint8"):
         run.predict(images(1).astype(np.float32))
+    for ask in (run.predict, run.features):
+        with pytest.raises(ValueError, match="batch_size=0; give at least 1 image at a time"):
+            ask(images(1), batch_size=0)
 
 
 def test_it_predicts_the_same_on_a_mesh(workdir, run):
+    with pytest.raises(ValueError, match=r"mesh is a str; give one that alexnet_jax\.make_mesh"):
+        load_run(workdir, mesh="2x2")
     mesh = make_mesh(data=2, model=2)
     found = load_run(workdir, mesh=mesh).predict(images(3), views="center")
     np.testing.assert_allclose(found, run.predict(images(3), views="center"), atol=1e-5)

@@ -1,0 +1,152 @@
+"""What steps, states and networks are given: what does not fit is named in one line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alexnet_jax import (
+    Augmentation,
+    Hyperparameters,
+    alexnet,
+    create_train_state,
+    make_eval_step,
+    make_predict_step,
+    make_train_step,
+    make_train_steps,
+)
+from tests.models.test_alexnet import small_model
+from tests.test_step import STORED, batch_of, fresh_state
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("paper")
+
+
+LABELS = np.zeros(2, np.int32)
+NO_BATCHES = {
+    "a tuple": ((0, LABELS), "a batch is a dict with 'image' and 'label'; this one is a tuple"),
+    "other names": ({"images": 0, "labels": 0}, "has 'image' and 'label'; this one has 'images'"),
+    "a list": ({"label": [0, 1]}, "'label' of the batch is a list; give an array"),
+    "fewer labels": ({"label": LABELS[:1]}, r"'label' .* shape \[1\] where \[2\] is wanted"),
+    "one-hot": ({"label": np.eye(10)[:2]}, r"shape \[2, 10\] .*; of one-hot labels take argmax"),
+    "numbers": (
+        {"label": np.zeros(2, np.float32)},
+        "labels are float32; give the classes' numbers, int32",
+    ),
+    "mask": ({"mask": np.ones(3)}, r"'mask' of the batch has the shape \[3\]"),
+    "empty": ({"image": np.zeros((0, 72, 72, 3), np.uint8)}, "a batch of no images"),
+}
+
+
+@pytest.mark.parametrize("case", NO_BATCHES)
+def test_what_is_no_batch_is_named(model, case):
+    given, message = NO_BATCHES[case]
+    if isinstance(given, dict) and "images" not in given:
+        given = {"image": np.zeros((2, STORED, STORED, 3), np.uint8), "label": LABELS} | given
+    state = fresh_state(model)
+    for step in (make_train_step(model), make_train_steps(model), make_eval_step(model)):
+        more = {"eval_step": (), "train_step": (Hyperparameters(),)}.get(
+            step.__name__, (np.zeros((1, 2), np.int32), Hyperparameters())
+        )
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(step.__wrapped__, state, given, *more)
+
+
+def test_what_is_no_state_or_no_hyperparameters_is_named(model):
+    batch, state = batch_of(), fresh_state(model)
+    step = make_train_step(model)
+    with pytest.raises(ValueError, match="the state is a dict; `create_train_state` makes one"):
+        step(state.params, batch, Hyperparameters())
+    with pytest.raises(ValueError, match="the state is a dict"):
+        make_predict_step(model)(state.params, batch)
+    for hparams in ({"learning_rate": 0.1}, 0.1):
+        with pytest.raises(ValueError, match="write Hyperparameters"):
+            step(state, batch, hparams)
+    with pytest.raises(ValueError, match=r"key=3 is no PRNG key; give jax.random.key\(3\)"):
+        create_train_state(model, 3)
+
+
+def test_what_makes_no_step_is_named(model):
+    for rule, message in (
+        (optax.adam(0.1), "rule is a GradientTransformation.* where the function"),
+        ("adam", "rule is a str where the function that makes one is wanted, such as optax.adam"),
+    ):
+        for make in (make_train_step, make_train_steps):
+            with pytest.raises(ValueError, match=message):
+                make(model, rule=rule)
+        with pytest.raises(ValueError, match=message):
+            create_train_state(model, jax.random.key(0), rule=rule)
+    for number in (-1, 1.5, "often"):
+        with pytest.raises(ValueError, match=r"watch_every=.*; give a number of updates"):
+            make_train_step(model, watch_every=number)
+    for given, message in (
+        (Augmentation, r"augmentation is a class; give one made of it: Augmentation\(\)"),
+        ("none", "augmentation='none' has no `train` and `views`"),
+        (3, "augmentation=3 has no"),
+    ):
+        for make in (make_train_step, make_eval_step, make_predict_step):
+            with pytest.raises(ValueError, match=message):
+                make(model, given)
+    for make in (make_train_step, make_eval_step):
+        with pytest.raises(ValueError, match=r"mesh is a str; give one that alexnet_jax.make_mesh"):
+            make(model, mesh="2x1")
+
+
+def test_a_state_of_another_rule_is_named(model):
+    adam = make_train_step(model, rule=optax.adam)
+    with pytest.raises(ValueError, match=r"made for another update rule.*the same rule="):
+        adam(fresh_state(model), batch_of(), Hyperparameters())
+    with pytest.raises(ValueError, match="rule gives no Optax transform: 3"):
+        make_train_step(model, rule=lambda learning_rate: 3)(
+            fresh_state(model), batch_of(), Hyperparameters()
+        )
+
+
+def test_several_updates_want_their_images_and_settings(model):
+    steps = make_train_steps(model).__wrapped__
+    batch, state = batch_of(), fresh_state(model)
+    each = jax.vmap(Hyperparameters)(jnp.full(3, 0.1))
+    indices = np.zeros((3, 2), np.int32)
+    for given, hparams, message in (
+        (indices, Hyperparameters(), r"hparams.learning_rate has the shape \[\] where \[3\] is"),
+        (indices[:2], each, r"has the shape \[3\] where \[2\] is wanted, one value for each up"),
+        (indices[0], each, r"indices are int32 \[2\]; give int32 \[T, B\]"),
+        (indices * 1.0, each, r"indices are float\d\d \[3, 2\]; give int32"),
+        (indices, 0.1, "write Hyperparameters"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(steps, state, batch, given, hparams)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"learning_rate": None}, "learning_rate is None; give a number"),
+        ({"momentum": "0.9 or so"}, "momentum='0.9 or so' is no number"),
+        ({"rate_multipliers": {"conv1": "low"}}, "rate_multipliers={'conv1': 'low'} is no number"),
+    ],
+)
+def test_a_hyper_parameter_that_is_no_number_is_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Hyperparameters(**fields)
+
+
+def test_a_training_pass_wants_a_key_for_each_image(model):
+    images = jnp.zeros((3, model.image_size, model.image_size, 3))
+    params = {"params": fresh_state(model).params}
+    with pytest.raises(ValueError, match=r"give dropout_keys=.* keys, or rngs="):
+        model.apply(params, images, train=True)
+    for keys in (jax.random.key(0), jax.random.split(jax.random.key(0), 2)):
+        with pytest.raises(ValueError, match=r"where \[3\] is wanted, one for each image"):
+            model.apply(params, images, train=True, dropout_keys=keys)
+
+
+def test_what_is_no_choice_is_named():
+    with pytest.raises(ValueError, match="unknown preset 10; use one of paper"):
+        alexnet(10)
+    for field in ("flip", "scale_with_color"):
+        with pytest.raises(ValueError, match=f"{field}='no'; use one of"):
+            Augmentation(**{field: "no"})
