@@ -27,7 +27,7 @@ _STRICT = flags.DEFINE_bool(
     "strict", False, "Stop where the last checkpoint is damaged; else an older whole one is used."
 )
 _PROFILE = flags.DEFINE_bool(
-    "profile", False, "Write a trace of some updates to WORKDIR/profile, by layer."
+    "profile", False, "Time each layer in some updates, and write their trace to WORKDIR/profile."
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared tfds data sets; then ALEXNET_DATA_DIR, then tfds's own."

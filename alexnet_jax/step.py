@@ -257,7 +257,8 @@ def _train_step(
         here = labels.shape[0]
         count = here * axes.shards
         keys = augment.example_keys(state.key, state.step, axes.positions(here))
-        images = augmentation.train(batch["image"], keys, hparams.color_strength)
+        with jax.named_scope("augmentation"):
+            images = augmentation.train(batch["image"], keys, hparams.color_strength)
 
         def forward(params: Any, **more: Any) -> Any:
             variables = {"params": axes.replicate(params)}
@@ -265,16 +266,18 @@ def _train_step(
 
         def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
             logits = forward(params)
-            scores = _float32_scores(jax.nn.log_softmax(logits), labels)
-            # A factor of all losses, so that the whole gradient is NaN too.
-            usable = _is_class(labels, model.num_classes).all()
-            scores["loss"] *= jnp.where(usable, 1.0, jnp.nan)
-            return scores["loss"].sum() / count, scores
+            with jax.named_scope("loss"):
+                scores = _float32_scores(jax.nn.log_softmax(logits), labels)
+                # A factor of all losses, so that the whole gradient is NaN too.
+                usable = _is_class(labels, model.num_classes).all()
+                scores["loss"] *= jnp.where(usable, 1.0, jnp.nan)
+                return scores["loss"].sum() / count, scores
 
         gradients, scores = jax.grad(mean_loss, has_aux=True)(state.params)
         transform = _rule_at(rule, hparams)
         check_opt_state(transform, state)
-        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+        with jax.named_scope("update"):
+            updates, opt_state = transform.update(gradients, state.opt_state, state.params)
         metrics: Metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
         if watch_every:
             metrics["vitals"], updates = vitals.vitals_if(
@@ -287,7 +290,8 @@ def _train_step(
                 updates,
                 state.params,
             )
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("update"):
+            params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     def train_step(

@@ -35,6 +35,7 @@ def due(step: Any, every: int) -> Any:
     return (step % every == 0) | (step == 1)
 
 
+@jax.named_scope("vitals")
 def vitals_if(
     wanted: jax.Array,
     net: Network,

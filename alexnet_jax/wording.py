@@ -11,6 +11,8 @@ from typing import TextIO
 # What stands for a character that a terminal's encoding lacks.
 _ASCII = {"█": "#", "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "’": "'", "·": "."}
 
+_NUMBER = re.compile(r"-?[\d,]+(\.\d+)?%?")
+
 
 def suggestion(name: object, known) -> str:
     """What to write instead of an unknown name: 'did you mean …' or the list."""
@@ -32,7 +34,7 @@ def align(lines: list[tuple[str, ...]]) -> str:
     """Columns of text under a head: numbers to the right, words to the left."""
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    numbers = [all(not x or x.replace(",", "").isdigit() for x in column[1:]) for column in columns]
+    numbers = [all(not x or _NUMBER.fullmatch(x) for x in column[1:]) for column in columns]
 
     def text(line):
         cells = zip(line, widths, numbers, strict=True)

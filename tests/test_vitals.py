@@ -16,6 +16,7 @@ from alexnet_jax.optimizer import update_rule
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs import health, training
 from alexnet_jax.runs.launch import train
+from alexnet_jax.runs.layer_times import layer_times
 from alexnet_jax.runs.metrics_log import read_metrics
 from alexnet_jax.runs.throughput import peak_images_per_second, training_flops
 from alexnet_jax.step import (
@@ -191,13 +192,53 @@ def test_the_log_has_lines_of_them_in_order(tmp_path, capsys):
     assert "warning" not in capsys.readouterr().out
 
 
-def test_a_trace_speaks_of_layers(tmp_path, capsys):
+def test_a_trace_tells_the_time_of_each_layer(tmp_path, capsys):
     train(small_config(), tmp_path, profile=True)
     (trace,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
     assert all(name.encode() in trace.read_bytes() for name in ("conv1", "conv5/", "fc8"))
-    assert "A trace of some calls of the step, from number 4 on, is in" in capsys.readouterr().out
+    table = (tmp_path / "profile" / "layers.txt").read_text()
+    said = capsys.readouterr().out
+    assert table in said and "after a trace of 5 calls, from number 4 on, in" in said
+    rows = [line.split() for line in table.splitlines()[2:]]
+    layers = [f"conv{n}" for n in range(1, 6)] + ["fc6", "fc7", "fc8"]
+    assert [row[0] for row in rows[:8]] == layers
+    assert {"augmentation", "update"} <= {row[0] for row in rows[8:]}
+    assert table.splitlines()[0].split() == ["forward", "ms", "backward", "ms", "share"]
     train(small_config(), tmp_path, profile=True)  # it has ended
     assert "No trace: it begins at call 4 of the step" in capsys.readouterr().out
+
+
+def test_towers_exchange_where_the_papers_gpus_talk(tmp_path):
+    config = small_config(watch_every_steps=0)
+    config.mesh.model = 2
+    train(config, tmp_path, profile=True)
+    head, _, *rows = (tmp_path / "profile" / "layers.txt").read_text().splitlines()
+    column = slice(head.index("exchange"), head.index("exchange ms") + len("exchange ms"))
+    assert {row.split()[0] for row in rows if row[column].strip()} == {"conv3", "fc6", "fc7", "fc8"}
+
+
+def test_the_time_of_a_layer_is_that_of_its_operations(tmp_path):
+    """The layer that has nearly all of the work has nearly all of the time, on its way and back."""
+
+    def f(weights, x):
+        with jax.named_scope("heavy"):
+            x = x @ weights
+            for _ in range(4):
+                x = jnp.tanh(x @ weights)
+        with jax.named_scope("light"):
+            return jnp.tanh(x * 2).sum()
+
+    step = jax.jit(jax.grad(f))
+    given = jnp.full((512, 512), 0.01), jnp.ones((256, 512))
+    jax.block_until_ready(step(*given))
+    with jax.profiler.trace(tmp_path):
+        jax.block_until_ready(step(*given))
+        jax.block_until_ready(jnp.sin(given[1]))  # another program's
+    times = layer_times(tmp_path, step.lower(*given).compile().as_text(), ["light", "heavy"])
+    assert list(times)[:2] == ["light", "heavy"]
+    both = {part: sum(row.values()) for part, row in times.items()}
+    assert both["heavy"] > 0.8 * sum(both.values())
+    assert times["heavy"]["forward"] > 0 and times["heavy"]["backward"] > 0
 
 
 def test_a_dead_layer_is_named(tmp_path, capsys):

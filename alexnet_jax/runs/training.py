@@ -88,7 +88,9 @@ class Training:
         self.watch_every = self.config.get("watch_every_steps", 0)  # not in earlier versions
         self.meter = meter.Meter(self.watch_every)
         self.health = health.Health()
-        self.profile = Profile(workdir / "profile" if profile else None, say)
+        self.last_call: tuple[Any, ...]  # the compiled step, and what it was given beside the state
+        folder = workdir / "profile" if profile else None
+        self.profile = Profile(folder, say, self._program, [row.name for row in self.model.layers])
 
     def run(self, stop: StopSignal, log: MetricsLog) -> None:
         """Trains from where the workdir stands to the end."""
@@ -105,7 +107,7 @@ class Training:
                 for turn in itertools.count(1):
                     if self._finished():
                         break
-                    self.profile.before(turn)
+                    self.profile.before(turn, self.state)
                     before = self.step
                     next(updates)
                     self._log_if_due()
@@ -222,6 +224,7 @@ class Training:
                 with self.meter.waiting():
                     batch = next(batches)
                 hparams = self.recipe.hyperparameters(self.step, self.progress.schedule)
+                self.last_call = train_step, batch, hparams
                 self.state, metrics = train_step(self.state, batch, hparams)
                 self._count(1, metrics)
                 yield
@@ -240,14 +243,17 @@ class Training:
             stop = min(self.step + min(due, most), self.num_steps)
             steps = range(self.step, stop)
             hparams = [self.recipe.hyperparameters(step, self.progress.schedule) for step in steps]
-            self.state, metrics = train_steps(
-                self.state,
-                data,
-                np.stack([order[step] for step in steps]).astype(np.int32),
-                jax.tree.map(lambda *values: jnp.stack(values), *hparams),
-            )
+            indices = np.stack([order[step] for step in steps]).astype(np.int32)
+            stacked = jax.tree.map(lambda *values: jnp.stack(values), *hparams)
+            self.last_call = train_steps, data, indices, stacked
+            self.state, metrics = train_steps(self.state, data, indices, stacked)
             self._count(len(steps), metrics)
             yield
+
+    def _program(self) -> str:
+        """The compiled step as text; nothing is compiled again."""
+        step, *given = self.last_call
+        return step.lower(self.state, *given).compile().as_text()
 
     def _due_every(self) -> list[int]:
         """Steps between logs, between validations, and between checkpoints."""
