@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from alexnet_jax import winograd
 from alexnet_jax.windows import taps, untap
@@ -196,7 +197,37 @@ def _plain_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _cpu_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
-    return _dot(x, kernel.astype(x.dtype), (1, 0), precision).astype(x.dtype)
+    kernel = kernel.astype(x.dtype)
+    rows = x.shape[0]  # no number where a program for any batch is exported
+    few = x.dtype == jnp.float32 and isinstance(rows, int) and rows <= _FEW_ROWS
+    multiply = _product_of_few_rows if few else partial(_dot, axes=(1, 0))
+    return multiply(x, kernel, precision=precision).astype(x.dtype)
+
+
+# XLA:CPU gives products to YNNPACK, which packs all of the kernel first, and convolutions to Eigen,
+# which packs it part by part: 32 images pass fc6 in 17 ms instead of 29, 128 in 42 either way.
+_FEW_ROWS = 96
+
+
+def _product_of_few_rows(
+    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike
+) -> jax.Array:
+    """The product [B, I] x [I, O] as a convolution of an image of B x 1 pixels."""
+
+    @custom_vmap
+    def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        image, taps = x[None, :, None], kernel[None, None]
+        return _direct_convolution(image, taps, 1, ((0, 0), (0, 0)), precision)[0, :, 0]
+
+    @multiply.def_vmap
+    def many(_: int, batched: Sequence[bool], *matrices: jax.Array) -> tuple[jax.Array, bool]:
+        # A convolution of many kernels at once would be a slow grouped one.
+        product = partial(_dot, axes=(1, 0), precision=precision)
+        return jax.vmap(product, [0 if is_batched else None for is_batched in batched])(
+            *matrices
+        ), True
+
+    return multiply(x, kernel)
 
 
 def _cpu_product_forward(

@@ -81,8 +81,9 @@ def test_convolution_equals_sum_over_taps(taps, stride, pad, groups, dtype):
 
 
 @both_precisions
+@pytest.mark.parametrize("rows", [3, ops._FEW_ROWS + 1])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_dense_reads_its_own_towers(groups, dtype):
+def test_dense_reads_its_own_towers(groups, rows, dtype):
     def expected(x, kernel):
         y, back = reference.dense(x, kernel, np.zeros(kernel.shape[1]), groups)
 
@@ -95,7 +96,24 @@ def test_dense_reads_its_own_towers(groups, dtype):
     def dense(x, kernel):
         return ops.dense(x, kernel, groups=groups, precision="highest")
 
-    check(dense, expected, (normal(3, 8), normal(8 // groups, 6, seed=1)), dtype)
+    check(dense, expected, (normal(rows, 8), normal(8 // groups, 6, seed=1)), dtype)
+
+
+def test_few_rows_are_a_convolution_on_cpu_but_not_many_or_many_nets_at_once():
+    def convolves(function, *shapes):
+        shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        return "convolution" in jax.jit(function).lower(*shapes).as_text()
+
+    few, many = (ops._FEW_ROWS, 8), (ops._FEW_ROWS + 1, 8)
+    assert convolves(ops.dense, few, (8, 6))
+    assert not convolves(ops.dense, many, (8, 6))
+    for axes in ((0, 0), (None, 0), (0, None)):
+        x, kernel = normal(2, 3, 8), normal(2, 8, 6, seed=1)
+        given = [a if axis == 0 else a[0] for a, axis in zip((x, kernel), axes, strict=True)]
+        nets = jax.vmap(ops.dense, axes)
+        assert not convolves(nets, *(a.shape for a in given))
+        expected = np.stack([x[n * (axes[0] == 0)] @ kernel[n * (axes[1] == 0)] for n in (0, 1)])
+        assert close(nets(*map(jnp.float32, given)), expected, "float32")
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
