@@ -45,6 +45,15 @@ def test_figures_of_watching_are_those_of_the_result():
     assert f"takes {ratios['due']:.2f} times as long, the others {ratios['not due']:.2f}" in text
 
 
+def test_figures_of_the_loop_are_those_of_the_result():
+    result = _result("loop_cpu")
+    for name in ("paper", "digits"):
+        more, (least, *_, most) = result[name]["more"], result[name]["more_of_each_turn"]
+        assert f"| {more:.1%} ({least * 100:.1f} to {most:.1%}) |" in MEASURED
+    step = result["digits"]["milliseconds"]["bare"]
+    assert f"whose steps take {step:.0f} ms" in MEASURED
+
+
 def test_figures_of_the_ensemble_are_those_of_the_result():
     *alone, together = [
         round(

@@ -1,8 +1,8 @@
 """What a configuration means: its data, network, augmentation, schedule and hyper-parameters."""
 
 import dataclasses
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
@@ -127,15 +127,24 @@ class Recipe:
           step: 0 is the first.
           schedule: the schedule's state; None is that of the beginning.
         """
-        config = self.config
         state = self.schedule.initial_state() if schedule is None else schedule
-        rate = self.schedule.learning_rate(step, state)
+        epoch = step / self.epoch_steps
+        changed = max((since for since, _ in self.config.hand_changes if since <= epoch), default=0)
+        return self._hyperparameters(self.schedule.learning_rate(step, state), changed)
+
+    @cached_property
+    def _hyperparameters(self) -> Callable[[float, float], Hyperparameters]:
+        # Kept while neither changes: making the arrays takes milliseconds, which small nets feel.
+        return lru_cache(maxsize=1)(self._make_hyperparameters)
+
+    def _make_hyperparameters(self, rate: float, epoch: float) -> Hyperparameters:
+        config = self.config
         fields = {
             field.name: _given(config.get(field.name, field.default))
             for field in dataclasses.fields(Hyperparameters)
         }
         changes = schedules.hyperparameters_at(
-            step / self.epoch_steps,
+            epoch,
             ((0, {"rate_multipliers": fields["rate_multipliers"] or {}}), *config.hand_changes),
             layers=[layer.name for layer in self.model.layers],
             learning_rate=rate,

@@ -115,9 +115,10 @@ class Training:
                     self._save_if_due()
                     if stop.agreed(turn):
                         self._stop()
-                    bar.update((self.step - before) * self.config.batch_size)
-                    bar.set_description(f"epoch {self.epoch:.1f}/{self._epochs:.4g}")
+                    # Shown by the update, which writes a few times a second.
+                    bar.set_description(f"epoch {self.epoch:.1f}/{self._epochs:.4g}", refresh=False)
                     bar.set_postfix_str(self._in_words(), refresh=False)
+                    bar.update((self.step - before) * self.config.batch_size)
 
     def _in_words(self) -> str:
         """Loss, errors and speed of the last updates, for the progress bar."""

@@ -59,6 +59,21 @@ def log_of(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_hyperparameters_are_made_again_only_where_something_changes():
+    changes = ((1, {"weight_decay": 0.2}), (2, {"color_strength": 0.3}))
+    config = small_config(num_epochs=4, schedule__name="drops", schedule__drops=(3,))
+    config.hand_changes, config.train_split = changes, "train[:16]"  # two updates an epoch
+    recipe = Recipe(config)
+    at = [recipe.hyperparameters(step) for step in range(8)]
+    found = [(h.learning_rate, h.weight_decay, h.color_strength) for h in at]
+    expected = [
+        *[(0.01, 0.1, 0.5)] * 2, *[(0.01, 0.2, 0.5)] * 2,
+        *[(0.01, 0.2, 0.3)] * 2, *[(0.001, 0.2, 0.3)] * 2,
+    ]  # fmt: skip
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert all(at[step] is at[step + 1] for step in range(0, 8, 2))
+
+
 # --- the steps --------------------------------------------------------------------------------
 
 IMAGENET = {
