@@ -303,9 +303,8 @@ def _views(
     # Pixels are cut and mirrored as bytes: four times less to move than as numbers.
     mean = jnp.asarray(augmentation.mean, jnp.float32)
     if mean.ndim == 3:
-        at = (mean.shape[0] - image_size) // 2
-        centre = mean[at : at + image_size, at : at + image_size]
-        mean = centre if augmentation.mean_at == "center" else cut(mean)[:, None]
+        in_place = augmentation.mean_at == "crop"
+        mean = cut(mean)[:, None] if in_place else _centre(mean, image_size)
     return cut(jnp.asarray(images)).astype(jnp.float32) - mean
 
 
@@ -321,12 +320,15 @@ def _crop(image: jax.Array, offset: Any, augmentation: Augmentation, size: int) 
 
 
 def _less_center_mean(x: jax.Array, augmentation: Augmentation, size: int) -> jax.Array:
-    """Crops [..., s, s, 3], mirrored or not, less the centre of the mean image as it stands."""
+    """One crop, mirrored or not, less the centre of the mean image as it stands."""
     mean = jnp.asarray(augmentation.mean, jnp.float32)
-    if mean.ndim == 1 or augmentation.mean_at == "crop":
-        return x
-    at = (mean.shape[0] - size) // 2
-    return x - mean[at : at + size, at : at + size].reshape((1,) * (x.ndim - 3) + (size, size, 3))
+    return x if mean.ndim == 1 or augmentation.mean_at == "crop" else x - _centre(mean, size)
+
+
+def _centre(image: jax.Array, size: int) -> jax.Array:
+    """[S, S, 3] to [size, size, 3]."""
+    at = (image.shape[0] - size) // 2
+    return image[at : at + size, at : at + size]
 
 
 def _color_shift(key: jax.Array, augmentation: Augmentation, strength: jax.Array) -> jax.Array:

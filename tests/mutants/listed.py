@@ -482,9 +482,31 @@ _AUGMENTATION = (
     Mutant(
         "the five mirrored views stand on their heads",
         "augment.py",
-        "crops += [crop[:, :, ::-1] for crop in crops]",
-        "crops += [crop[:, ::-1] for crop in crops]",
+        "crops[..., ::-1, :]",
+        "crops[..., ::-1, :, :]",
         "tests/test_augment.py::test_ten_views_are_the_authors_in_their_order",
+    ),
+    Mutant(
+        "test views lose the mean of their own place where the authors' take its centre",
+        "augment.py",
+        "cut(mean)[:, None] if in_place else _centre(mean, image_size)",
+        "cut(mean)[:, None]",
+        "tests/test_augment.py::test_mirrored_views_have_the_centre_mean_subtracted_as_it_stands",
+    ),
+    Mutant(
+        "a few images pass the full connections by another product of theirs",
+        "ops.py",
+        "image, taps = x[None, :, None], kernel[None, None]",
+        "image, taps = x[None, ::-1, None], kernel[None, None]",
+        "tests/test_ops.py::test_dense_reads_its_own_towers[1-3-float32]",
+    ),
+    Mutant(
+        "a change by hand is not seen until the rate changes, too",
+        "runs/recipe.py",
+        "return self._hyperparameters(self.schedule.learning_rate(step, state), changed)",
+        "return self._hyperparameters(self.schedule.learning_rate(step, state), 0)",
+        "tests/runs/test_wiring.py::"
+        "test_hyperparameters_are_made_again_only_where_something_changes",
     ),
     Mutant(
         "ten views average logits",
