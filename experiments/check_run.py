@@ -114,7 +114,7 @@ def interval(values: Sequence[float], level: float, is_error: bool) -> tuple[flo
     factor = float(stats.t.ppf((1 + level) / 2, count - 1)) * (1 + 1 / count) ** 0.5
     half = factor * max(float(array.std(ddof=1)), least)
     found = np.array([array.mean() - half, array.mean(), array.mean() + half])
-    low, middle, high = found if is_error else np.exp(found)
+    low, middle, high = np.maximum(found, 0) if is_error else np.exp(found)
     return float(low), float(middle), float(high)
 
 
@@ -169,4 +169,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    harness.run(main)
+    harness.run(main, arguments=True)

@@ -57,17 +57,20 @@ _STARTED = time.perf_counter()
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 
 
-def run(main: Callable[..., Any], **how: Any) -> None:
+def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> None:
     """Runs an experiment's command as the library's own commands are run.
 
     Args:
       main: takes the arguments that are no flags.
+      arguments: whether there may be any.
       how: as `alexnet_jax.command.run`.
     """
     # On CPU a step dispatched while another runs holds its temporary arrays and runs no sooner.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
     def prepared(argv: list[str]) -> None:
+        if not arguments:
+            command.flags_alone(argv)
         if quick():
             jax.config.update("jax_disable_most_optimizations", True)  # compiles sooner
         main(argv)

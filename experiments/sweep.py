@@ -168,14 +168,24 @@ def configure(base: ConfigDict, setting: Setting) -> ConfigDict:
         for field in setting:
             if field not in known:
                 raise ValueError(f"unknown config field {field!r}: {suggestion(field, known)}")
-        config.update_from_flattened_dict(dict(setting))
+            _override(config, field, setting[field])
         checks.check(config)
         build_model(config, num_classes=10)
         if round(config.num_epochs) != config.num_epochs or config.num_epochs < 1:
             raise ValueError(f"num_epochs={config.num_epochs}; a sweep trains whole epochs")
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"setting {dict(setting)}: {error.args[0]}") from error
     return config
+
+
+def _override(config: ConfigDict, field: str, value: Any) -> None:
+    try:
+        config.update_from_flattened_dict({field: value})
+    except TypeError as error:
+        now = type(flatten_dict(config.to_dict(), sep=".")[field]).__name__
+        raise ValueError(
+            f"{field}={value!r} is a {type(value).__name__} where a {now} is wanted"
+        ) from error
 
 
 def grid(axes: Sequence[str]) -> Iterator[Setting]:
@@ -341,10 +351,8 @@ def module_of(path: str) -> Any:
     return module
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_) -> None:
     """Runs the sweep that the flags describe."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
     if not FLAGS.workdir:
         raise app.UsageError("--workdir is missing: the folder of the runs")
     base, folder = FLAGS.config, local_path(FLAGS.workdir)

@@ -12,6 +12,7 @@ from alexnet_jax import ops
 from alexnet_jax.configs import digits
 from experiments import harness
 from experiments.speed import forms
+from tests.commands import run_command
 
 
 def test_epochs_to_the_target_lie_between_two_epochs():
@@ -26,6 +27,12 @@ def test_contenders_take_turns_and_first_turns_are_dropped():
     seconds = harness.interleaved(contenders, turns=2, dropped=1)
     assert "".join(calls) == "baabba"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_an_argument_that_no_experiment_takes_is_refused():
+    done = run_command("experiments.ledger", "now")
+    assert done.returncode == 1
+    assert "unexpected argument 'now'; flags are written --name=value" in done.stderr
 
 
 def test_a_record_holds_the_result_and_the_machine(tmp_path):

@@ -1,6 +1,7 @@
 """Sweeps: every setting once, by however many processes, with the results of plain training."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -147,6 +148,26 @@ def test_another_architecture_has_programs_of_its_own(tmp_path, base, quick_comp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"learning_rate": "abc"}, "learning_rate='abc' is a str where a float is wanted"),
+        (
+            {"learning_rat": 0.1},
+            "unknown config field 'learning_rat': did you mean 'learning_rate'",
+        ),
+        ({"num_epochs": 0.5}, "num_epochs=0.5; a sweep trains whole epochs"),
+        ({"model.precision": "half"}, "precision='half'; use one of float32"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_before_anything_is_trained(
+    setting, message, tmp_path, base
+):
+    with pytest.raises(ValueError, match=f"setting {re.escape(repr(setting))}: {message}"):
+        sweep.Sweep(base, tmp_path).train([{"seed": 1}, setting])
+    assert not list(tmp_path.glob("**/*.json*"))
+
+
 def test_a_program_that_is_compiled_again_is_told(tmp_path, base, monkeypatch, quick_compilation):
     monkeypatch.setattr(sweep, "architecture", lambda recipe: "one for all")
     settings = [{"batch_size": 64}, {"batch_size": 32}]

@@ -27,7 +27,6 @@ flags.DEFINE_integer("image_size", 128, "side of the crops in pixels")
 flags.DEFINE_float("width", 1.0, "share of the paper's kernels and neurons")
 flags.DEFINE_integer("num_epochs", 60, "passes over the training images")
 flags.DEFINE_multi_integer("seed", [0, 1, 2], "one run each")
-flags.DEFINE_multi_string("variant", [], "names in VARIANTS; default all")
 flags.DEFINE_string("precision", "tensorfloat32", "of the products; see AlexNet.precision")
 
 EVERYWHERE = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -70,6 +69,7 @@ VARIANTS = {
     "one tower, no LRN": ("6.1", {"model.towers": 1, "model.lrn": False}),
     "tanh": ("3.1: slower", {"model.activation": "tanh"}),
 }
+flags.DEFINE_multi_enum("variant", [], list(VARIANTS), "which; default all")
 
 
 def configuration() -> ConfigDict:

@@ -25,11 +25,11 @@ flags.DEFINE_multi_integer("seed", [0, 1, 2], "one run each")
 flags.DEFINE_integer("num_epochs", 100, "passes over the training images")
 flags.DEFINE_integer("images", 50_000, "training images")
 flags.DEFINE_string("precision", "tensorfloat32", "of the products; see AlexNet.precision")
-flags.DEFINE_multi_string("net", ["conv-local", "18%"], "which pairs")
 NETS = {
     "conv-local": (cifar10_conv_local_11pct, ("center", "ten")),
     "18%": (cifar10_18pct, ("center",)),
 }
+flags.DEFINE_multi_enum("net", list(NETS), list(NETS), "which pairs")
 
 
 def configuration(net: str) -> ConfigDict:
