@@ -200,13 +200,16 @@ def lrn_cifar() -> Found | None:
     texts, words = [], []
     for net, row in table["nets"].items():
         mean = {key: np.mean(list(row[key].values())) for key in ("with_norm", "without")}
-        texts.append(f"{net}: {percent(mean['without'])} → {percent(mean['with_norm'])}%")
         found = spread(row["gain"])
         half = found["interval"] or 1.96 * np.sqrt(2 * mean["without"] * 0.8 / 10_000)
+        texts.append(
+            f"{net}: {percent(mean['without'])} → {percent(mean['with_norm'])}% "
+            f"({-100 * found['mean']:+.2f} ± {100 * half:.2f} points)"
+        )
         words.append(verdict(found["mean"], half))
     seeds = len(next(iter(table["nets"].values()))["gain"])
-    scale = f"{table['data']}, {table['num_epochs']} epochs, {seeds} seeds"
-    word = words[0] if len(set(words)) == 1 else PARTLY
+    scale = f"{table['data']}, {table['num_epochs']} epochs, {seeds} seed{'s' * (seeds != 1)}"
+    word = words[0] if len(set(words)) == 1 else PARTLY if REPRODUCED in words else NOT
     return Found("; ".join(texts), scale, word, "lrn_cifar.png")
 
 

@@ -435,6 +435,7 @@ def _commit() -> str | None:
 
 def _short(argv: list[str]) -> list[str]:
     """The command line: the module by its name, a script by its path from the repository."""
+    argv = [argv[0], *map(_without_folders, argv[1:])]
     if spec := getattr(sys.modules["__main__"], "__spec__", None):
         return ["-m", spec.name, *argv[1:]]
     script = Path(argv[0]).resolve()
@@ -445,11 +446,19 @@ def _short(argv: list[str]) -> list[str]:
     ]
 
 
+def _without_folders(argument: Any) -> Any:
+    """A path from the root, or `--flag=` with one, by its last part: the rest is this machine's."""
+    if not isinstance(argument, str):
+        return argument
+    name, is_flag, value = argument.rpartition("=")
+    return name + is_flag + Path(value).name if Path(value).is_absolute() else argument
+
+
 def _settings() -> dict[str, Any]:
     """The values of the flags that the experiment's modules define."""
     plain = (str, int, float, list, type(None))
     return {
-        flag.name: flag.value
+        flag.name: _without_folders(flag.value)
         for module, ones in flags.FLAGS.flags_by_module_dict().items()
         if module == sys.argv[0] or module.startswith("experiments.")
         for flag in ones

@@ -42,6 +42,12 @@ def test_a_record_holds_the_result_and_the_machine(tmp_path):
     assert {"device", "cores", "cpu", "versions", "command"} <= set(content["environment"])
 
 
+def test_a_record_names_no_folder_of_the_machine(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", "--workdir=/home/me/runs", "/data/y", "--a=b/c", "--n=1"])
+    command = harness.environment()["command"]
+    assert command.endswith("--workdir=runs y --a=b/c --n=1")
+
+
 @pytest.mark.parametrize(
     "form",
     [
