@@ -51,6 +51,7 @@ flags.DEFINE_bool("forms", False, "other forms of the operations too")
 flags.DEFINE_string("label", "", "ends the files' names: a second machine's beside the first's")
 flags.DEFINE_float("near", 0.95, "share of PyTorch's best rate that keeps a mode in the race")
 MEASURES = ("train", "center", "ten")
+flags.DEFINE_multi_enum("measure", MEASURES, MEASURES, "which: training, centre crops, ten views")
 KEPT = ", memory kept"
 VIEWS = {"train": 1, "center": 1, "ten": 10}
 MACS = 724_406_816  # of one view forward
@@ -390,7 +391,7 @@ def main(_) -> None:
         return
     failed: list[str] = []
     rows: list[dict[str, Any]] = []
-    for measure in MEASURES:
+    for measure in FLAGS.measure:
         out: set[str] = set()
         for size in FLAGS.batch_size if measure == "train" else FLAGS.batch_size[:1]:
             found = race(measure, size, out, failed)
