@@ -6,6 +6,8 @@ Written from the result files alone: experiments/README.md, and docs/claims.html
 """
 
 import base64
+import json
+import shlex
 from pathlib import Path
 
 import jinja2
@@ -31,11 +33,25 @@ def lines() -> list[dict[str, str]]:
                 "ours": found.ours or "–",
                 "scale": found.scale,
                 "verdict": found.verdict,
-                "command": claim.command,
+                "command": _command(found.picture) or claim.command,
                 "picture": found.picture,
             }
         )
     return rows
+
+
+def _command(picture: str) -> str | None:
+    """The command that made a picture and the result beside it, but for where its runs lay."""
+    file = harness.RESULTS / f"{picture.removesuffix('.png')}.json"
+    content = json.loads(file.read_text()) if file.exists() else {}
+    if not isinstance(content, dict) or "environment" not in content:
+        return None
+    python, *arguments = shlex.split(content["environment"]["command"])
+    if arguments[0].endswith(".py"):  # as older ones were called
+        module = ".".join(Path(arguments[0]).with_suffix("").parts)
+        arguments[:1] = ["-m", module]
+    where = ("--workdir=", "--out=", "--report")
+    return shlex.join([python, *(one for one in arguments if not one.startswith(where))])
 
 
 def render(template: str) -> str:

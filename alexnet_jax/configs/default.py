@@ -1,4 +1,7 @@
-"""Every field of a run with the paper's value; the other recipes change what differs."""
+"""Every field of a run with the paper's value; the other recipes change what differs.
+
+Two values are the authors' code's: the colour shift and the epochs at which the rate drops.
+"""
 
 from collections.abc import Iterable
 
@@ -44,13 +47,13 @@ def get_config() -> ConfigDict:
     # Section 4.1. The constants are the training split's own, or ImageNet's.
     config.augmentation = ConfigDict(
         {
-            "crop": "random",
+            "crop": "random",  # or "center", "ten": one of the ten test views
             "flip": True,
-            "color": "std",
-            "mean_at": "crop",
+            "color": "std",  # or "eigenvalue" as printed, "none"
+            "mean_at": "crop",  # or "center", as the authors' code
             "scale": 1.0,
             "scale_with_color": False,
-            "statistics": "dataset",
+            "statistics": "dataset",  # or "imagenet"
         }
     )
 
@@ -69,7 +72,7 @@ def get_config() -> ConfigDict:
     config.hand_changes = ()
     config.schedule = ConfigDict(
         {
-            "name": "drops",  # or "plateau", "dexp", "constant"
+            "name": "drops",  # or "plateau", "constant", "dexp": their later runs'
             "drops": PAPER_DROPS,  # epochs, or shares of the run below 1
             "factor": 10.0,
             "patience": 5,
@@ -85,7 +88,7 @@ def get_config() -> ConfigDict:
 
     config.eval_batch_size = 256
     config.validate_every_epochs = 1.0
-    config.best_metric = "top1_error"  # of the validation, or "loss"
+    config.best_metric = "top1_error"  # of the validation, or "top5_error", "loss"
     config.log_every_steps = 100
     config.watch_every_steps = 0  # updates between looks at every layer's health; 0: none
     config.checkpoint_every_steps = placeholder(int)  # besides after each validation
