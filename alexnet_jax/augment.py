@@ -186,7 +186,10 @@ def sized(augmentation: AugmentationProtocol, image_size: int) -> AugmentationPr
         )
     if isinstance(augmentation, AlreadyAugmented):
         return AlreadyAugmented(sized(augmentation.augmentation, image_size))
-    if not dataclasses.is_dataclass(augmentation) or getattr(augmentation, "image_size", 0):
+    if (
+        not dataclasses.is_dataclass(augmentation)
+        or getattr(augmentation, "image_size", 0) is not None
+    ):
         return augmentation
     return dataclasses.replace(augmentation, image_size=image_size)
 
@@ -197,10 +200,11 @@ def threefry(key: Any) -> jax.Array:
     The draws of other implementations depend on how the batch lies on the devices. A raw key
     (uint32 words) is taken too. Raises ValueError for what is no key.
     """
-    if not hasattr(key, "dtype"):
-        seed = key if isinstance(key, int) else 0
-        raise ValueError(f"key={key!r} is no PRNG key; give jax.random.key({seed})")
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    words = jnp.shape(key)[-1:] in ((2,), (4,)) and getattr(key, "dtype", None) == jnp.uint32
+    if not (typed or words):
+        seed = int(key) if isinstance(key, int | np.integer) else 0
+        raise ValueError(f"key={key!r:.80} is no PRNG key; give jax.random.key({seed})")
     if typed and str(jax.random.key_impl(key)) == "threefry2x32":
         return key
     # An "rbg" key of four words is the threefry key of the same seed, twice.

@@ -92,5 +92,5 @@ def _check_multipliers(given: Any, params: Any, path: str) -> None:
                     + (f"there are {', '.join(names)}" if names else f"{path!r} has no parts")
                 )
             _check_multipliers(value, params[name], here)
-    elif given is not None and (isinstance(given, list | tuple) or jnp.shape(given) != ()):
+    elif given is not None and (isinstance(given, list | tuple | str) or jnp.shape(given) != ()):
         raise ValueError(f"multiplier of {path!r} is {given!r}; give one number")

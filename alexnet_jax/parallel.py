@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import faulthandler
 import os
+import re
 import signal
 import socket
 import sys
@@ -44,8 +45,14 @@ def initialize(
       heartbeat_seconds: silence after which a process counts as lost and the others stop.
 
     Raises:
-      ValueError: not everything is given and there is no cluster to ask.
+      ValueError: not everything is given and there is no cluster to ask, or the address is none,
+        or is in use.
     """
+    if coordinator_address is not None and not re.fullmatch(r".+:\d+", coordinator_address):
+        raise ValueError(
+            f"coordinator_address={coordinator_address!r}; give host:port of process 0, such as "
+            "node0:1234"
+        )
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -54,9 +61,10 @@ def initialize(
             heartbeat_timeout_seconds=heartbeat_seconds,
             shutdown_timeout_seconds=heartbeat_seconds,
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"cannot join the other hosts: {str(error).rstrip('.')}; run under Slurm, Open MPI or "
+            f"cannot join the other hosts: {reason}; run under Slurm, Open MPI or "
             "GKE, or give --coordinator_address, --num_processes and --process_id"
         ) from error
     faulthandler.disable()  # after a silent host's abort, threads tell nothing
@@ -127,7 +135,7 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
       model: 1, or 2 for one tower per device.
 
     Raises:
-      ValueError: a size is none, or there are too few devices.
+      ValueError: a size is none, or there are too few devices, or a process has none of them.
     """
     if model not in (1, 2) or isinstance(model, bool):
         raise ValueError(f"model={model!r}: the net has two towers, so the model axis is 1 or 2")
@@ -144,11 +152,15 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
             f"{available}; use {smaller} (or simulate devices on CPU with "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model})"
         )
+    devices = jax.devices()[: data * model]
+    without = set(range(jax.process_count())) - {device.process_index for device in devices}
+    if without:
+        raise ValueError(
+            f"a mesh of data={data} x model={model} has no device of process {min(without)}; "
+            f"leave data out for all {available} devices, or start fewer processes"
+        )
     return jax.make_mesh(
-        (data, model),
-        ("data", "model"),
-        axis_types=(AxisType.Auto,) * 2,
-        devices=jax.devices()[: data * model],
+        (data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices
     )
 
 

@@ -75,8 +75,8 @@ class ExponentialStages(Schedule):
     ratio: float = 250.0
 
     def learning_rate(self, step: int, state: State) -> float:
-        stage = min(step * self.stages // self.num_steps, self.stages - 1)
-        return self.base / self.ratio ** (stage / (self.stages - 1))
+        stage = min(step * self.stages // max(self.num_steps, 1), self.stages - 1)
+        return self.base / self.ratio ** (stage / max(self.stages - 1, 1))
 
 
 @dataclass(frozen=True)
@@ -196,37 +196,44 @@ def hyperparameters_at(
 ) -> dict[str, Any]:
     """Fields of `Hyperparameters` changed by hand at `epoch`, such as `ORIGINAL_CHANGES` says.
 
-    The tree of rate multipliers is the same at every epoch, so no change compiles again.
+    The trees of multipliers are the same at every epoch, so no change compiles again.
 
     Args:
       epoch: passes over the training split done.
       changes: (epoch, fields); each holds from the end of that many epochs on, the later over the
-        earlier. `rate_multipliers` are by layer, or by layer and parameter of it.
+        earlier. Multipliers are by layer, or by layer and parameter of it; where they are not
+        named, the rates' are 1, the decays' 1 and 0 of biases.
       layers: the parameters, layer -> their names -> anything, to any depth; or names of layers,
         whose parameters are then "kernel" and "bias" (and what else a change names).
-      learning_rate: ε at this epoch.
+      learning_rate: ε at this epoch, where no change gives it.
       bias_learning_rate: a rate for the biases of `layers` that does not follow `learning_rate`;
         the authors left theirs at 0.02.
     """
-    named = [change.get("rate_multipliers", {}) for _, change in changes]
     known = layers if isinstance(layers, Mapping) else {}
-    rates: dict[str, Any] = {}
+    trees: dict[str, dict[str, Any]] = {field: {} for field in _OF_BIASES}
     if bias_learning_rate is not None:
-        rates = {layer: _all_ones(known.get(layer, _PARAMETERS)) for layer in layers}
-    for layer in dict.fromkeys(layer for change in named for layer in change):
-        rates[layer] = _all_ones(known.get(layer) or _named_parameters(layer, named))
+        ones = {layer: _with(known.get(layer, _PARAMETERS), 1.0, 1.0) for layer in layers}
+        trees["rate_multipliers"] = ones
+    for field, tree in trees.items():
+        named = [change.get(field) or {} for _, change in changes]
+        for layer in dict.fromkeys(layer for change in named for layer in change):
+            parameters = known.get(layer) or _named_parameters(layer, named)
+            tree[layer] = _with(parameters, 1.0, _OF_BIASES[field])
     fields: dict[str, Any] = {}
     for start, change in sorted(changes, key=lambda item: item[0]):
         if epoch >= start:
-            fields |= {field: change[field] for field in change if field != "rate_multipliers"}
-            for layer, rate in change.get("rate_multipliers", {}).items():
-                rates[layer] = _with(rates[layer], rate)
+            fields |= {field: change[field] for field in change if field not in trees}
+            for field, tree in trees.items():
+                for layer, factor in (change.get(field) or {}).items():
+                    tree[layer] = _with(tree[layer], factor, _OF_BIASES[field])
     if bias_learning_rate is not None:
-        rates = _biases_times(rates, bias_learning_rate / learning_rate)
-    return fields | {"rate_multipliers": rates} if rates else fields
+        factor = bias_learning_rate / fields.get("learning_rate", learning_rate)
+        trees["rate_multipliers"] = _biases_times(trees["rate_multipliers"], factor)
+    return fields | {field: tree for field, tree in trees.items() if tree}
 
 
 _PARAMETERS = {"kernel": None, "bias": None}
+_OF_BIASES = {"rate_multipliers": 1.0, "decay_multipliers": 0.0}  # unless they are named
 
 
 def _named_parameters(layer: str, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -236,19 +243,21 @@ def _named_parameters(layer: str, changes: Sequence[Mapping[str, Any]]) -> dict[
     return named if named.keys() - _PARAMETERS.keys() else _PARAMETERS
 
 
-def _all_ones(names: Any) -> Any:
-    if isinstance(names, Mapping):
-        return {name: _all_ones(below) for name, below in names.items()}
-    return 1.0
+def _with(tree: Mapping[str, Any], change: Any, of_biases: float) -> dict[str, Any]:
+    """The names of `tree` with the factors of a change: one for all below, or by name.
 
-
-def _with(rates: Any, change: Any) -> Any:
-    """The tree `rates` as a change has it: one factor is for all below, and what is not named 1."""
-    if not isinstance(rates, Mapping):
-        return change
-    by_name = change if isinstance(change, Mapping) else dict.fromkeys(rates, change)
-    unknown = {name: rate for name, rate in by_name.items() if name not in rates}  # told later
-    return {name: _with(below, by_name.get(name, 1.0)) for name, below in rates.items()} | unknown
+    One for all leaves biases at 0 where `of_biases` is 0; what is not named is 1, or `of_biases`.
+    """
+    by_name = isinstance(change, Mapping)
+    found: dict[str, Any] = {}
+    for name, below in tree.items():
+        if isinstance(below, Mapping):
+            found[name] = _with(below, change.get(name, 1.0) if by_name else change, of_biases)
+        else:
+            usual = of_biases if name == "bias" else 1.0
+            found[name] = change.get(name, usual) if by_name else change * usual
+    unknown = {name: change[name] for name in change if name not in tree} if by_name else {}
+    return found | unknown  # those are told later
 
 
 def _biases_times(rates: Mapping[str, Any], factor: float) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Hyperparameters:
             value = getattr(self, field.name)
             if value is None and field.default is not None:
                 raise ValueError(f"{field.name} is None; give a number")
+            if field.default is not None and not jax.tree_util.all_leaves([value]):
+                raise ValueError(f"{field.name}={value!r} is not one number; give one, or an array")
             try:
                 value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), value)
             except (TypeError, ValueError) as error:

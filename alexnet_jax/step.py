@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
@@ -136,7 +137,8 @@ def state_template(model: Network, mesh: Mesh | None, rule: Rule = update_rule) 
     """The shapes, dtypes and placement of a train state; computes nothing."""
     state = jax.eval_shape(lambda: create_train_state(model, run_key(0), rule=rule))
     if mesh is None:
-        placed = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), state)
+        (device,) = jnp.zeros(()).devices()  # the default one, of this process
+        placed = jax.tree.map(lambda _: SingleDeviceSharding(device), state)
     else:
         placed = parallel.shardings(state, model, mesh)
     return jax.tree.map(
@@ -444,6 +446,8 @@ def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
 
 def _is_class(labels: Any, num_classes: int) -> Any:
     """bool [B]: whether a label names a class. Indexing would take -1 for the last one."""
+    if np.iinfo(labels.dtype).max < num_classes:  # jax would wrap the number into their dtype
+        labels = labels.astype(np.int32)
     return (labels >= 0) & (labels < num_classes)
 
 

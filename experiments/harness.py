@@ -53,6 +53,8 @@ _QUICK = flags.DEFINE_bool("quick", False, "run in seconds, to see that it runs"
 # Fields of a net that is compiled and trained in seconds.
 TINY = {"image_size": 64, "conv_features": (4, 8, 8, 8, 4), "fc_features": (16, 16)}
 _STARTED = time.perf_counter()
+# Packages of some experiments alone -> the extra that brings them.
+_EXTRAS = {"optuna": "sweep", "ray": "sweep", "torch": "bench", "tensorflow": "bench"}
 # Features of the processor that decide how fast products are.
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 
@@ -73,7 +75,13 @@ def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> Non
             command.flags_alone(argv)
         if quick():
             jax.config.update("jax_disable_most_optimizations", True)  # compiles sooner
-        main(argv)
+        try:
+            main(argv)
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            raise ValueError(f"{error.name} is not installed; pip install '.[{extra}]'") from error
 
     command.run(prepared, **how)
 

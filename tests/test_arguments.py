@@ -126,6 +126,8 @@ def test_several_updates_want_their_images_and_settings(model):
     [
         ({"learning_rate": None}, "learning_rate is None; give a number"),
         ({"momentum": "0.9 or so"}, "momentum='0.9 or so' is no number"),
+        ({"learning_rate": [0.1, 0.2]}, r"learning_rate=\[0.1, 0.2\] is not one number"),
+        ({"momentum": {}}, "momentum={} is not one number"),
         ({"rate_multipliers": {"conv1": "low"}}, "rate_multipliers={'conv1': 'low'} is no number"),
     ],
 )
@@ -142,6 +144,12 @@ def test_a_training_pass_wants_a_key_for_each_image(model):
     for keys in (jax.random.key(0), jax.random.split(jax.random.key(0), 2)):
         with pytest.raises(ValueError, match=r"where \[3\] is wanted, one for each image"):
             model.apply(params, images, train=True, dropout_keys=keys)
+
+
+@pytest.mark.parametrize("key", [3, np.int64(3), "3", np.zeros(2), np.zeros(3, np.uint32), None])
+def test_what_is_no_key_is_named(key, model):
+    with pytest.raises(ValueError, match=r"is no PRNG key; give jax.random.key\([03]\)"):
+        create_train_state(model, key)
 
 
 def test_what_is_no_choice_is_named():

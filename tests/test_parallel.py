@@ -33,6 +33,7 @@ from alexnet_jax.communication import (
     format_collectives,
 )
 from alexnet_jax.models.layer_table import towers_exchange
+from alexnet_jax.parallel import initialize
 from alexnet_jax.step import state_template
 from tests.tiers import slow
 
@@ -502,3 +503,15 @@ def test_the_documented_bytes_are_those_of_the_net():
     assert f"{sum(row[-1] for row in expected):,.0f} bytes" in DOCUMENT
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state_template(model, None).params))
     assert f"parameters           {4 * parameters:,}" in DOCUMENT
+
+
+def test_a_process_without_a_device_in_the_mesh_is_named(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)  # of which the devices are of the first
+    with pytest.raises(ValueError, match="data=1 x model=1 has no device of process 1; leave data"):
+        make_mesh(1)
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:http", ""])
+def test_an_address_without_a_port_is_named(address):
+    with pytest.raises(ValueError, match="give host:port of process 0, such as node0:1234"):
+        initialize(address, 1, 0)

@@ -200,6 +200,33 @@ def test_multipliers_are_of_whatever_parameters_a_network_has():
     assert hyperparameters_at(0, changes[:1]) == {"rate_multipliers": {"norm": {"scale": 2.0}}}
 
 
+def test_decays_change_by_hand_as_rates_do_and_biases_stay_undecayed():
+    changes = (
+        (0, {"decay_multipliers": {"fc6": 3.0}}),
+        (2, {"decay_multipliers": {"fc8": {"bias": 1.0}, "fc6": {"kernel": 0.5}}}),
+    )
+    found = [hyperparameters_at(epoch, changes)["decay_multipliers"] for epoch in (0, 2)]
+    assert found == [
+        {"fc6": {"kernel": 3.0, "bias": 0.0}, "fc8": {"kernel": 1.0, "bias": 0.0}},
+        {"fc6": {"kernel": 0.5, "bias": 0.0}, "fc8": {"kernel": 1.0, "bias": 1.0}},
+    ]
+
+
+def test_biases_keep_their_rate_where_the_rate_is_changed_by_hand():
+    fields = hyperparameters_at(
+        1,
+        ((1, {"learning_rate": 0.001}),),
+        layers=("fc8",),
+        learning_rate=0.01,
+        bias_learning_rate=0.02,
+    )
+    assert fields["learning_rate"] * fields["rate_multipliers"]["fc8"]["bias"] == pytest.approx(
+        0.02
+    )
+
+
 def test_a_run_of_no_epochs_has_a_schedule_too():
+    dexp = make_schedule("dexp", 0.01, num_epochs=0, steps_per_epoch=10)
+    assert dexp.learning_rate(0, dexp.initial_state()) > 0
     schedule = make_schedule("drops", 0.01, num_epochs=0, steps_per_epoch=10, drops=(0.6, 0.85))
     assert schedule.learning_rate(0, schedule.initial_state()) == 0.01

@@ -15,6 +15,7 @@ from alexnet_jax import (
     make_predict_step,
     make_train_step,
 )
+from alexnet_jax.augment import sized
 from alexnet_jax.data.host import host_augment
 from tests.models.test_alexnet import small_model
 
@@ -84,3 +85,24 @@ def test_evaluation_and_prediction_take_its_views():
 def test_views_that_it_does_not_have_are_named():
     with pytest.raises(ValueError, match="views='ten'; use one of center"):
         make_eval_step(MODEL, Grey(), views="ten")(lively_state(), batch_of())
+
+
+@dataclasses.dataclass
+class Darker:
+    """Fields, but no `image_size` among them."""
+
+    by: float = 2.0
+
+    def train(self, images, keys, strength):
+        return images[:, 4:68, 4:68].astype(jnp.float32) / self.by
+
+    def views(self, images):
+        return {"center": self.train(images, None, 0)[None]}
+
+
+def test_fields_of_ones_own_need_no_image_size():
+    assert sized(Darker(), 64) == Darker()
+    state = create_train_state(small_model("paper"), jax.random.key(0))
+    images = np.zeros((2, 72, 72, 3), np.uint8)
+    step = make_predict_step(small_model("paper"), Darker())
+    assert step(state, {"image": images}).shape == (2, small_model("paper").num_classes)

@@ -18,6 +18,7 @@ from alexnet_jax.runs import health, training
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.layer_times import layer_times
 from alexnet_jax.runs.metrics_log import read_metrics
+from alexnet_jax.runs.profile import Profile
 from alexnet_jax.runs.throughput import peak_images_per_second, training_flops
 from alexnet_jax.step import (
     Hyperparameters,
@@ -239,6 +240,18 @@ def test_the_time_of_a_layer_is_that_of_its_operations(tmp_path):
     both = {part: sum(row.values()) for part, row in times.items()}
     assert both["heavy"] > 0.8 * sum(both.values())
     assert times["heavy"]["forward"] > 0 and times["heavy"]["backward"] > 0
+
+
+def test_a_trace_that_shows_nothing_ends_no_run(tmp_path):
+    said = []
+    profile = Profile(tmp_path, said.append, lambda: "HloModule jit_other, x", ["conv1"])
+    for call in range(1, 6):
+        profile.before(call, ())
+    profile.close()
+    assert said == [f"The trace in {tmp_path} shows no operation of the step"]
+    assert layer_times(tmp_path / "none", "HloModule m, x", ["conv1"]) == {
+        "conv1": {"forward": 0, "backward": 0, "exchange": 0}
+    }
 
 
 def test_a_dead_layer_is_named(tmp_path, capsys):

@@ -39,7 +39,8 @@ def train_batches(
       step: the first.
       rows: those of the batch that this process loads; None is all.
       threads: readers, default one per core, in each of the `workers`.
-      workers: processes that read and transform; 0 is this one.
+      workers: processes that read and transform; 0 is this one, as images on a device and
+        `host_augment` want it.
       transform: applied there to (step, batch); `host_augment` makes one.
       place: puts a batch on the devices; called in a thread, two batches ahead, so that the copy
         overlaps the step.

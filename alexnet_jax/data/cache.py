@@ -1,7 +1,7 @@
 """Data sets that fit: decoded once, kept in host memory or on the devices, in the same order."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,9 @@ class OnDevice(InMemory):
             lambda arrays, indices: [jnp.take(array, indices, axis=0) for array in arrays],
             out_shardings=shared,
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise ValueError("images on the devices are read by this process alone; use workers=0")
 
     def read(self, indices: np.ndarray) -> Batch:
         """The images `indices`, as `Source.read`, as arrays on the devices."""

@@ -1,7 +1,8 @@
 """Augmentation on the host while the devices train: the paper's own way (section 4.1)."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def host_augment(
     It takes (step, batch) to `{"image": float32[B, s, s, 3], "label": int32[B]}`: the pixels that
     the step makes of that batch with the run's `key` (`TrainState.key`). A step made with
     `AlreadyAugmented(augmentation)` takes them as they are. Runs on the host's cores, in the
-    threads that read.
+    threads that read; not in other processes.
 
     Args:
       augmentation: any; its `train` is called.
@@ -32,9 +33,17 @@ def host_augment(
       image_size: s, the network's.
       color_strength: a number, or a function of the step.
       rows: the rows of the global batch that this process loads; None for all.
+
+    Raises:
+      ValueError: JAX was told not to use the CPU.
     """
     augmentation = sized(augmentation, image_size)
-    cpu = jax.local_devices(backend="cpu")[0]
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise ValueError(
+            "images are augmented on JAX's CPU backend, which is off; add cpu to JAX_PLATFORMS"
+        ) from error
     first = 0 if rows is None or rows.start is None else rows.start
     # The run's key lies on every device of the mesh, those of other hosts among them.
     key = jax.random.wrap_key_data(
@@ -54,4 +63,17 @@ def host_augment(
             images = augmented(key, np.int32(step), images, np.float32(strength))
         return {**batch, "image": np.asarray(images)}
 
-    return transform
+    return _InThisProcess(transform)
+
+
+@dataclasses.dataclass(frozen=True)
+class _InThisProcess:
+    """A transform that is not sent to processes that read, with what it holds on a device."""
+
+    transform: Callable[[int, Batch], Batch]
+
+    def __call__(self, step: int, batch: Batch) -> Batch:
+        return self.transform(step, batch)
+
+    def __reduce__(self) -> NoReturn:
+        raise ValueError("images are augmented in this process's threads; read with workers=0")

@@ -103,8 +103,9 @@ class _Relabelled:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+    def file_name(self, index: int) -> str:
+        """As `Records.file_name`."""
+        return self._source.file_name(index)  # type: ignore[attr-defined]  # of records alone
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index]

@@ -39,6 +39,16 @@ def check(config: ConfigDict) -> None:
             "augment='host' cannot work on images that cache='device' keeps on the device; use "
             "cache='host'"
         )
+    if config.read_workers and (config.augment == "host" or config.cache == "device"):
+        reason = "augment='host'" if config.augment == "host" else "cache='device'"
+        raise ValueError(
+            f"read_workers={config.read_workers} with {reason}, which needs the images in this "
+            "process; use read_workers=0"
+        )
+    if config.bias_learning_rate is not None and not config.learning_rate:
+        raise ValueError(
+            "learning_rate=0 with a bias_learning_rate, which is a factor on it; use a small one"
+        )
     if config.steps_per_call > 1 and config.cache != "device":
         raise ValueError(
             f"steps_per_call={config.steps_per_call} with cache={config.cache!r}; it is 1, or more "
@@ -164,7 +174,7 @@ _TESTS: dict[str, Test] = {
     "color_strength": _real(0),
     "schedule.name": _one_of("drops", "plateau", "dexp", "constant"),
     "schedule.drops": _epochs,
-    "schedule.factor": _real(0, above=True),
+    "schedule.factor": _real(1e-3, 1e6),
     "schedule.patience": _whole(1),
     "schedule.min_delta": _real(0),
     "schedule.max_drops": _whole(0),

@@ -63,7 +63,7 @@ def format_layer_times(times: Mapping[str, Mapping[str, float]], calls: int) -> 
 
 def _operations(trace: Path, module: str) -> Iterable[tuple[str, float]]:
     """The operations of one compiled program, and the milliseconds each took each time."""
-    newest = max(trace.glob("plugins/profile/*"))  # folders are named after their date
+    newest = max(trace.glob("plugins/profile/*"), default=trace)  # they are named after their date
     for file in newest.glob("*.xplane.pb"):
         for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
             for line in plane.lines:

@@ -68,6 +68,9 @@ class Profile:
         jax.profiler.stop_trace()
         assert self.folder is not None
         times = layer_times(self.folder, self.program(), self.layers)
+        if not any(any(row.values()) for row in times.values()):
+            self.say(f"The trace in {self.folder} shows no operation of the step")
+            return
         table = format_layer_times(times, self._calls)
         (self.folder / TABLE).write_text(table + "\n")
         self.say(

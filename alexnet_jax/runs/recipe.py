@@ -143,20 +143,27 @@ class Recipe:
             field.name: _given(config.get(field.name, field.default))
             for field in dataclasses.fields(Hyperparameters)
         }
+        multipliers = ("rate_multipliers", "decay_multipliers")
         changes = schedules.hyperparameters_at(
             epoch,
-            ((0, {"rate_multipliers": fields["rate_multipliers"] or {}}), *config.hand_changes),
+            ((0, {name: fields.pop(name) for name in multipliers}), *config.hand_changes),
             layers=[layer.name for layer in self.model.layers],
             learning_rate=rate,
             bias_learning_rate=config.bias_learning_rate,
         )
         return Hyperparameters(**{**fields, "learning_rate": rate, **changes})
 
+    def learning_rate(self, step: int, schedule: schedules.State) -> float:
+        """That of update `step`: the schedule's, or a change by hand."""
+        return self._by_hand(step, "learning_rate", self.schedule.learning_rate(step, schedule))
+
     def color_strength(self, step: int) -> float:
         """That of update `step`, for images augmented on the host."""
-        config = self.config
-        changes = schedules.hyperparameters_at(step / self.epoch_steps, config.hand_changes)
-        return changes.get("color_strength", config.color_strength)
+        return self._by_hand(step, "color_strength", self.config.color_strength)
+
+    def _by_hand(self, step: int, field: str, otherwise: float) -> float:
+        epoch = step / self.epoch_steps
+        return schedules.hyperparameters_at(epoch, self.config.hand_changes).get(field, otherwise)
 
 
 def build_model(config: ConfigDict, num_classes: int) -> LayeredNetwork:

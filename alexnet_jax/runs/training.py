@@ -89,7 +89,7 @@ class Training:
         self.meter = meter.Meter(self.watch_every)
         self.health = health.Health()
         self.last_call: tuple[Any, ...]  # the compiled step, and what it was given beside the state
-        folder = workdir / "profile" if profile else None
+        folder = workdir / "profile" if profile and self.first else None
         self.profile = Profile(folder, say, self._program, [row.name for row in self.model.layers])
 
     def run(self, stop: StopSignal, log: MetricsLog) -> None:
@@ -343,7 +343,7 @@ class Training:
     @property
     def _last_rate(self) -> float:
         """The learning rate of the last update."""
-        return self.schedule.learning_rate(self.step - 1, self.progress.schedule)
+        return self.recipe.learning_rate(max(self.step - 1, 0), self.progress.schedule)
 
     def _write(self, split: str, means: Mapping[str, float], **clocked: float) -> None:
         self.log.write(self.step, self.epoch, split, means, self._last_rate, **clocked)

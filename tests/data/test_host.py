@@ -10,6 +10,7 @@ import pytest
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
 from alexnet_jax.augment import AlreadyAugmented, Augmentation, augment, example_keys
 from alexnet_jax.data.batches import train_batches
+from alexnet_jax.data.cache import cached
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.sets import open_dataset
 
@@ -48,6 +49,27 @@ def test_pixels_are_those_of_the_step(settings):
             expected = in_step(stored["image"], np.int32(step), np.float32(step % 3 / 10))
             np.testing.assert_array_equal(batch["image"], expected)
             np.testing.assert_array_equal(batch["label"], stored["label"])
+
+
+@pytest.mark.parametrize("what", ["augmented", "on the device"])
+def test_what_lies_on_a_device_is_not_sent_to_other_processes(what):
+    dataset = open_dataset("digits", "train[:32]", stored_size=24)
+    transform = None
+    if what == "augmented":
+        transform = host_augment(Augmentation(), KEY, image_size=20)
+    else:
+        dataset = cached(dataset, "device")
+    with pytest.raises(ValueError, match="workers=0"):
+        next(train_batches(dataset, batch_size=16, seed=0, workers=1, transform=transform))
+
+
+def test_a_jax_without_its_cpu_is_told(monkeypatch):
+    def none(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    with pytest.raises(ValueError, match="add cpu to JAX_PLATFORMS"):
+        host_augment(Augmentation(), KEY, image_size=20)
 
 
 def test_each_process_augments_its_rows_as_the_whole_batch():

@@ -1,8 +1,10 @@
 """Data sets: found, checked and opened, or what to do in one line."""
 
+import copy
 import json
 import multiprocessing
 import os
+import pickle
 import re
 
 import numpy as np
@@ -257,6 +259,14 @@ def test_classes_in_another_order_are_matched_by_name(animals):
     assert names == [animals.class_names[pixels[0, 0, 0]] for pixels in batch["image"]]
     assert matched.source[2]["label"] == 0 and batch["label"].dtype == np.int32
     assert matched.source.file_name(2) == "2.png" and len(matched) == 6
+
+
+def test_matched_classes_can_be_read_by_other_processes(animals):
+    matched, _ = match_classes(animals, ["cow", "ant", "bee"], owner="runs/a")
+    sent = pickle.loads(pickle.dumps(matched))
+    for source in (sent.source, copy.copy(matched.source)):
+        np.testing.assert_array_equal(source.read(np.arange(3))["label"], [1, 2, 0])
+    assert not hasattr(matched.source, "read_all")  # of the old numbers
 
 
 def test_the_same_classes_are_left_as_they_are(animals):

@@ -64,8 +64,8 @@ _CONFIGURATION = (
     Mutant(
         "rate_multipliers do not reach the step",
         "runs/recipe.py",
-        'fields["rate_multipliers"] or {}',
-        "{}",
+        "fields.pop(name) for name in multipliers",
+        "fields.pop(name) and {} for name in multipliers",
         f"{_FIELDS}[rates]",
     ),
     Mutant(
@@ -113,8 +113,8 @@ _CONFIGURATION = (
     Mutant(
         "the host's colour knows no changes by hand",
         "runs/recipe.py",
-        'changes.get("color_strength", config.color_strength)',
-        "config.color_strength",
+        'self._by_hand(step, "color_strength", self.config.color_strength)',
+        "self.config.color_strength",
         f"{_WIRING}test_changes_by_hand_reach_the_host_s_colour",
     ),
     Mutant(
@@ -583,9 +583,37 @@ _UPDATE = (
     Mutant(
         "the biases' own rate follows the schedule",
         "schedules.py",
-        "bias_learning_rate / learning_rate)",
-        "bias_learning_rate / 0.01)",
+        'bias_learning_rate / fields.get("learning_rate", learning_rate)',
+        "bias_learning_rate / 0.01",
         "tests/test_schedules.py::test_biases_may_keep_their_rate",
+    ),
+    Mutant(
+        "the biases' own rate follows a change by hand",
+        "schedules.py",
+        'bias_learning_rate / fields.get("learning_rate", learning_rate)',
+        "bias_learning_rate / learning_rate",
+        "tests/test_schedules.py::test_biases_keep_their_rate_where_the_rate_is_changed_by_hand",
+    ),
+    Mutant(
+        "one factor on a layer's decay decays its biases, too",
+        "schedules.py",
+        "change.get(name, usual) if by_name else change * usual",
+        "change.get(name, usual) if by_name else change",
+        "tests/test_schedules.py::test_decays_change_by_hand_as_rates_do_and_biases_stay_undecayed",
+    ),
+    Mutant(
+        "256 classes are none in labels of 8 bits",
+        "step.py",
+        "labels = labels.astype(np.int32)",
+        "pass",
+        "tests/runs/test_evaluation.py::test_labels_of_few_bits_are_classes_too[uint8-256]",
+    ),
+    Mutant(
+        "the speed of an evaluation counts the first batch, not its time",
+        "runs/evaluation.py",
+        "started, seen = time.perf_counter(), first",
+        "started = time.perf_counter()",
+        "tests/runs/test_evaluation.py::test_speed_is_that_after_the_first_batch[8-20]",
     ),
     Mutant(
         "a label of -1 is the last class",

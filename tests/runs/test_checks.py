@@ -67,6 +67,22 @@ def test_a_value_that_makes_no_run_is_named(field, value):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"read_workers": 2, "augment": "host"}, "read_workers=2 with augment='host'"),
+        ({"read_workers": 2, "cache": "device"}, "read_workers=2 with cache='device'"),
+        ({"learning_rate": 0.0, "bias_learning_rate": 0.02}, "learning_rate=0 with a bias_learn"),
+        ({"schedule.factor": 1e200}, "schedule.factor=1e.200; it is a number of at least 0.001"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_named(changes, message):
+    config = digits.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        check(config)
+
+
 def test_any_value_of_any_field_is_a_run_or_one_line_with_its_name():
     rng = np.random.default_rng(0)
     fields = sorted(flatten_dict(json.loads(default.get_config().to_json()), sep="."))

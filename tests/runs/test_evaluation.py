@@ -1,12 +1,21 @@
 """Scores, averages and the search of weights, against plain NumPy."""
 
 import itertools
+import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.runs.evaluation import Predictions, Tally, average, search_weights, tally
+from alexnet_jax.data.sets import open_dataset
+from alexnet_jax.runs.evaluation import (
+    Predictions,
+    Tally,
+    average,
+    evaluate,
+    search_weights,
+    tally,
+)
 from alexnet_jax.step import image_scores
 
 
@@ -25,6 +34,32 @@ def test_ties_share_the_places_that_are_left(array):
     scores = image_scores(log_probs, array(np.array([4, 5, 1])))
     np.testing.assert_allclose(scores["top1_error"], [1 - 1 / 10, 1, 1], atol=1e-6)
     np.testing.assert_allclose(scores["top5_error"], [1 - 5 / 10, 1 - 1 / 3, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [("uint8", 256), ("int8", 200), ("int16", 10)])
+def test_labels_of_few_bits_are_classes_too(dtype, classes):
+    log_probs, labels = random_log_probs(4, classes), np.array([0, 1, 9, 100 % classes], dtype)
+    expected = image_scores(log_probs, labels.astype(np.int32))
+    for array in (np.asarray, jnp.asarray):
+        found = image_scores(array(log_probs), array(labels))
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("images", "rate"), [(8, 20), (2, 6.7)])
+def test_speed_is_that_after_the_first_batch(images, rate):
+    """The first batch takes 0.3 s, as if it was compiled for; the others 0.1 s, two images each."""
+    calls = []
+
+    def eval_step(state, batch):
+        time.sleep(0.1 if calls else 0.3)
+        calls.append(batch)
+        return {"count": 2.0, "loss": 1.0, "top1_error": 1.0, "top5_error": 0.0}
+
+    digits = open_dataset("digits", f"test[:{images}]", stored_size=8)
+    measured = evaluate(eval_step, None, digits, 2)
+    assert measured.means["top1_error"] == 0.5
+    assert measured.images_per_second == pytest.approx(rate, rel=0.25)
 
 
 def test_an_average_of_identical_networks_is_the_network():

@@ -74,6 +74,23 @@ def test_hyperparameters_are_made_again_only_where_something_changes():
     assert all(at[step] is at[step + 1] for step in range(0, 8, 2))
 
 
+def test_changes_by_hand_reach_decay_rate_and_log_and_compile_nothing_again(tmp_path):
+    config = small_config(num_epochs=3, bias_learning_rate=0.02)
+    config.hand_changes = (
+        (1, {"decay_multipliers": {"fc8": {"bias": 1.0}}}),
+        (2, {"learning_rate": 0.001}),
+    )
+    recipe = Recipe(config)
+    at = [recipe.hyperparameters(step) for step in range(3)]
+    assert len({jax.tree.structure(hparams) for hparams in at}) == 1
+    assert [float(h.decay_multipliers["fc8"]["bias"]) for h in at] == [0, 1, 1]
+    biases = [h.learning_rate * h.rate_multipliers["fc8"]["bias"] for h in at]
+    np.testing.assert_allclose(biases, 0.02, rtol=1e-5)
+    train(config, tmp_path)  # its step may be traced once
+    rates = [row["learning_rate"] for row in log_of(tmp_path) if row["split"] == "train"]
+    assert rates == [0.01, 0.01, 0.001]
+
+
 # --- the steps --------------------------------------------------------------------------------
 
 IMAGENET = {
