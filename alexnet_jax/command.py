@@ -52,10 +52,15 @@ def run(
 def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
     try:
         return flags.FLAGS(rewrite(argv))
-    except (flags.Error, ValueError, AttributeError, KeyError, TypeError) as raised:
+    except (flags.Error, ValueError, AttributeError, KeyError, TypeError, OSError) as raised:
         error: BaseException = raised
         while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
             error = error.args[0]
+        if "Traceback (most recent call last)" in str(error) and error.__context__:
+            error = error.__context__  # of a configuration's own code
+            if not isinstance(error, ValueError | OSError):
+                _fail(f"the configuration cannot be read: {type(error).__name__}: {error}")
+            _fail(error)
         if isinstance(error, KeyError):
             _fail(_unknown_field(str(error.args[0])))
         _fail(" ".join(str(error).split()))

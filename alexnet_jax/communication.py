@@ -28,6 +28,7 @@ _KINDS = (
 )
 _INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
+_BOTH = re.compile(r"(all-gather|collective-permute)-start")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA_GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _NAMED_GROUPS = re.compile(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}")
@@ -97,8 +98,8 @@ def collectives(compiled: jax.stages.Compiled, mesh: Mesh, model: Network) -> li
                 _axis(groups, mesh),
                 "backward" if "transpose(" in path else "forward",
                 next((scope for scope in path.split("/") if scope in layers), ""),
-                # The asynchronous form also lists its operands, first.
-                tuple(shapes[len(shapes) // 2 :] if f"{kind}-start" in line else shapes),
+                # Some list their operands, too, first, where they are asynchronous.
+                tuple(shapes[len(shapes) // 2 :] if _BOTH.search(line) else shapes),
                 len(groups[0]),
             )
         )

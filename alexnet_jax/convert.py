@@ -83,6 +83,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _take_in(weights: "Path", workdir: str) -> None:
     """Reads the weights, says what was done to each, and writes the run."""
+    from alexnet_jax.data.names import unstorable_class  # noqa: PLC0415
     from alexnet_jax.inspect.names import synsets  # noqa: PLC0415
     from alexnet_jax.interop import Imported, save_run, write_run  # noqa: PLC0415
 
@@ -93,6 +94,8 @@ def _take_in(weights: "Path", workdir: str) -> None:
         print(f"{found.source}: the net {found.preset!r}\n{found.table()}")
         if _CLASSES.value:
             names = tuple(local_path(_CLASSES.value).read_text(encoding="utf-8").splitlines())
+            if problem := unstorable_class(names):
+                raise ValueError(f"{_CLASSES.value}: {problem}")
         else:
             names = synsets()
         write_run(found, workdir, names, _DATASET.value)
@@ -139,6 +142,7 @@ def _write_out(path: "Path", workdir: str) -> None:
         write = partial(interop.write_program, run, parameters=_PARAMETERS.value)
     else:
         own = _LAYOUT.value == "alexnet_jax"
+        run = run if own else interop.as_written(run)
         write = partial(interop.write_weights if own else interop.write_pytorch, run)
     facts = interop.facts_of(run) | {"layout": _layout(path)}
     data_dir = _DATA_DIR.value or run.config.data_dir

@@ -106,6 +106,8 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
+        if error.errno is None or error.filename not in (None, str(part)):
+            raise  # of what was to be written, or of another file
         raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import jax
 import jax.extend
 from absl import flags
 
-from alexnet_jax.command import run
+from alexnet_jax.command import flags_alone, run
 from alexnet_jax.communication import describe_collectives
 from alexnet_jax.models.layer_table import format_table, layer_table
 from alexnet_jax.models.network import LayeredNetwork
@@ -54,8 +54,9 @@ def parse_net(preset: str, overrides: list[str]) -> LayeredNetwork:
         raise ValueError(f"--model={' --model='.join(overrides)} makes no net: {error}") from error
 
 
-def main(_: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Prints what the flags ask for."""
+    flags_alone(argv)
     model = parse_net(flags.FLAGS.preset, flags.FLAGS.model)
     if flags.FLAGS.collectives:
         _simulate_devices(4)  # before the table, which begins with jax's devices

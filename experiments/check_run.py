@@ -27,7 +27,7 @@ from scipy import stats
 
 from alexnet_jax.files import local_path
 from alexnet_jax.runs.configuration import load_config
-from alexnet_jax.runs.metrics_log import read_metrics
+from alexnet_jax.runs.metrics_log import VITALS, read_metrics
 from experiments import harness
 
 FLAGS = flags.FLAGS
@@ -59,6 +59,8 @@ def curves(workdir: Path) -> dict[str, float]:
     """The log of a run: "split metric step" -> value, loss and top-1 error."""
     found = {}
     for row in read_metrics(workdir):
+        if row["split"] == VITALS:
+            continue
         step = f" {row['step']}" if row["split"] in ("train", "validation") else ""
         for metric in ("loss", "top1_error"):
             found[f"{row['split']} {metric}{step}"] = float(row[metric])
@@ -76,8 +78,14 @@ def compare(run: Curves, reference: Sequence[Curves]) -> Outcome:
     """Compares a run with at least three others.
 
     Raises:
-      ValueError: they have no logged update in common.
+      ValueError: there are fewer others, they have no logged update in common, or the run has not
+        come to its test.
     """
+    if len(reference) < 3:
+        raise ValueError(f"{len(reference)} runs are no reference; at least three are")
+    untested = {n for n in set.intersection(*map(set, reference)) if n.startswith("test")} - {*run}
+    if untested:
+        raise ValueError(f"this run has no {min(untested)}, as ours have: let it come to its end")
     shared = [name for name in run if all(name in other for other in reference)]
     if not shared:
         raise ValueError("this run and ours have no logged update in common: were they as long?")

@@ -64,6 +64,19 @@ def test_runs_of_two_recipes_make_no_reference(tmp_path, monkeypatch):
         check_run.record(workdirs, "mine")
 
 
+def test_vital_signs_are_no_points_and_a_run_without_its_test_is_no_end(tmp_path):
+    workdir = write_run(tmp_path / "a")
+    with (workdir / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 42, "epoch": 2.0, "split": "vitals", "layers": {}}) + "\n")
+    found = check_run.curves(workdir)
+    assert not any("vitals" in name for name in found)
+    with pytest.raises(ValueError, match="2 runs are no reference; at least three"):
+        check_run.compare(found, [found, found])
+    killed = {name: value for name, value in found.items() if not name.startswith("test")}
+    with pytest.raises(ValueError, match="has no test loss, as ours have: let it come to its end"):
+        check_run.compare(killed, [found] * 3)
+
+
 def test_the_log_of_a_run_is_named_by_split_metric_and_step(tmp_path):
     found = check_run.curves(write_run(tmp_path / "a"))
     assert found["validation loss 42"] == 0.9

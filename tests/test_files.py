@@ -77,3 +77,23 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_kep
     with whole_file(tmp_path / "page.html") as file:
         file.write("whole")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "page.html", live, other])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("raise the limit with `ulimit -n`"), PermissionError(13, "Permission denied", "log")],
+)
+def test_errors_of_what_is_to_be_written_are_told_as_they_are(error, tmp_path):
+    with pytest.raises(OSError) as told, whole_file(tmp_path / "page.html"):
+        raise error
+    assert told.value is error
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_writing_name_the_file_and_not_its_part(tmp_path):
+    with pytest.raises(OSError) as told, whole_file(tmp_path / "page.html"):
+        raise OSError(28, "No space left on device")
+    assert told.value.filename == str(tmp_path / "page.html")
+    with pytest.raises(FileNotFoundError) as told, whole_file(tmp_path / "none" / "page.html"):
+        pass
+    assert told.value.filename == str(tmp_path / "none" / "page.html")

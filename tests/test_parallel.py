@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -503,6 +504,21 @@ def test_the_documented_bytes_are_those_of_the_net():
     assert f"{sum(row[-1] for row in expected):,.0f} bytes" in DOCUMENT
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state_template(model, None).params))
     assert f"parameters           {4 * parameters:,}" in DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "shapes"),
+    [
+        ("(f32[4]{0}, f32[2,3]{1,0}, f32[5]{0})", "all-reduce", [(4,), (2, 3), (5,)]),
+        ("(f32[4]{0}, f32[8]{0})", "all-gather", [(8,)]),
+    ],
+)
+def test_what_an_asynchronous_collective_gives_is_told_from_what_it_takes(result, kind, shapes):
+    line = f"  %x = {result} {kind}-start(%a), replica_groups={{{{0,1}}}}, metadata={{}}"
+    mesh = make_mesh(data=2)
+    program = SimpleNamespace(as_text=lambda: line)
+    (found,) = collectives(program, mesh, alexnet())
+    assert [shape for _, shape in found.parts] == shapes
 
 
 def test_a_process_without_a_device_in_the_mesh_is_named(monkeypatch):

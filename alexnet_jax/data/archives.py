@@ -72,6 +72,8 @@ def tar_files(
             while (entry := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else it grows by a kilobyte per image
                 stop = entry.offset_data + entry.size
+                if entry.size < 0:  # Python before 3.11.13 would read the same member for ever
+                    raise tarfile.ReadError(f"{entry.name} has a size below 0")
                 if entry.isdir():
                     continue
                 if not entry.isreg() or os.path.isabs(entry.name) or ".." in entry.name.split("/"):
@@ -86,7 +88,7 @@ def tar_files(
             file.seek(tar.offset)  # type: ignore[attr-defined]
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"no end mark at byte {file.tell():,}")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, MemoryError, OverflowError) as error:  # sizes that cannot be
         report(where, f"not a whole tar file ({error}); download it again")
     except OSError as error:
         report(where, f"cannot be read ({error.strerror}); {READABLE}")

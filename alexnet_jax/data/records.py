@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data.images import decode_image, square
@@ -68,6 +69,10 @@ class Records:
         name = f"record {index} of {self._name}"
         if file_name := _file_name(feature):
             name += f" ({file_name})"
+        if not (feature["label"].int64_list.value and feature["image"].bytes_list.value):
+            raise ValueError(
+                f"{name} has no label, or no image as bytes; prepare the data set again"
+            )
         label = feature["label"].int64_list.value[0]
         if not self._lowest <= label < self._num_classes:
             raise ValueError(
@@ -103,7 +108,13 @@ class Records:
                 f"record {index} of {self._name} cannot be read ({error}); "
                 f"{self._shard(index)} is damaged: delete it and prepare the data set again"
             ) from error
-        return tf_example_pb2.Example.FromString(record).features.feature
+        try:
+            return tf_example_pb2.Example.FromString(record).features.feature
+        except DecodeError as error:
+            raise ValueError(
+                f"record {index} of {self._name} is no tf.train.Example; {self._shard(index)} is "
+                "another data set's: prepare the data set again"
+            ) from error
 
     def _shard(self, index: int) -> str:
         """The file that holds a record."""

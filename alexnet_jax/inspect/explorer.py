@@ -74,8 +74,9 @@ def write_explorer(
         order = np.random.default_rng(0).permutation(len(labels))
         some = sections.of_different_classes(labels, order)[:PHOTOS]
         chosen = Looked(*(part[some] for part in searched))
+    page = build_explorer(run, searched, chosen, units=units, visualised=visualised)
     with whole_file(output) as file:
-        file.write(build_explorer(run, searched, chosen, units=units, visualised=visualised))
+        file.write(page)
 
 
 def _looked(run: Run, images: np.ndarray, labels: np.ndarray | None = None) -> Looked:

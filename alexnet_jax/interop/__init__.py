@@ -6,11 +6,12 @@ from alexnet_jax.interop.exported import facts_of, keep, measure
 from alexnet_jax.interop.imported import Imported, checked, save_run, write_run
 from alexnet_jax.interop.own import read_weights, write_weights
 from alexnet_jax.interop.program import read_program, write_program
-from alexnet_jax.interop.pytorch import read_pytorch, read_state_dict, write_pytorch
+from alexnet_jax.interop.pytorch import as_written, read_pytorch, read_state_dict, write_pytorch
 from alexnet_jax.interop.torchvision import read_torchvision, write_torchvision
 
 __all__ = [
     "Imported",
+    "as_written",
     "checked",
     "facts_of",
     "keep",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import alexnet_jax
+from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import output_file, whole_file
@@ -233,8 +234,35 @@ def facts_on_card(path: Path) -> Facts:
     try:
         found = re.search(r"```json\n(.*?)\n```", where.read_text(encoding="utf-8"), re.DOTALL)
         facts = json.loads(found[1]) if found else None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where} cannot be read ({error}); it belongs to {path.name}") from error
     if not isinstance(facts, dict) or facts.get("format") != "alexnet_jax":
         raise ValueError(f"{where} is no card of this library's")
+    _check_card(facts, where)
     return facts
+
+
+def _check_card(facts: Facts, where: Path) -> None:
+    """Raises ValueError where a card lacks what is read from it."""
+    errors = facts.get("errors")
+    wanted = [(name, facts.get(name), kind) for name, kind in _ON_CARD.items()]
+    if isinstance(errors, dict):
+        wanted += [(f"errors {name}", errors.get(name), kind) for name, kind in _ERRORS.items()]
+    for name, value, kind in wanted:
+        if not isinstance(value, kind):
+            raise ValueError(f"{where} is damaged ({name} is {value!r:.40})")
+    if errors and errors["views"] not in VIEWS:
+        raise ValueError(f"{where} is damaged (errors views is {errors['views']!r:.40})")
+
+
+_ON_CARD: dict[str, Any] = {
+    "weights": str,
+    "config": dict,
+    "class_names": list,
+    "errors": dict | None,
+}
+_ERRORS: dict[str, Any] = {
+    **dict.fromkeys(("split", "dataset", "views"), str),
+    **dict.fromkeys(("images", "top1_wrong", "top5_wrong"), int),
+    "loss": float | int,
+}

@@ -59,7 +59,7 @@ def facts_in(found: Tensors, path: Path) -> Facts:
         facts = json.loads(found.texts["alexnet_jax"])
     except KeyError as error:
         raise ValueError(f"{path} was not written by this library") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: its header is damaged ({error})") from error
     if not isinstance(facts, dict):
         raise ValueError(f"{path}: its header is damaged (it is no table)")

@@ -6,11 +6,13 @@ does nothing at test; where ours halves at test, as the paper does, the next lay
 halved there.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.augment import IMAGENET_MEAN
@@ -21,6 +23,7 @@ from alexnet_jax.interop.own import facts_in, run_in
 from alexnet_jax.interop.tensors import Tensors, read_state, write_tensors
 from alexnet_jax.interop.torchvision import NAMES, torchvision
 from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.layers import Dropout
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
@@ -72,7 +75,7 @@ def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> Non
     Raises:
       ValueError: a full connection reads its own tower alone, which PyTorch has no layer for.
     """
-    path = local_path(path)
+    path, run = local_path(path), as_written(run)
     if not isinstance(run.model, AlexNet):
         raise ValueError(f"{run.workdir} is no AlexNet; its layers have no counterparts in PyTorch")
     arrays, scale = {}, _scales(run.model)
@@ -91,6 +94,22 @@ def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> Non
         np.save(file, run.augmentation.mean)
 
 
+def as_written(run: Run) -> Run:
+    """The run whose weights are those that a file of `write_pytorch` gives back.
+
+    The run itself where what dropout leaves is a power of two; else float32 rounds them twice.
+    """
+    scale = _scales(run.model)
+    params = {
+        name: {
+            leaf: jnp.asarray(np.asarray(x) * scale[name] / scale[name] if leaf == "kernel" else x)
+            for leaf, x in leaves.items()
+        }
+        for name, leaves in run.params.items()
+    }
+    return dataclasses.replace(run, state=run.state.replace(params=params))
+
+
 def pytorch_run(found: Tensors, path: Path) -> Run:
     """The run in a file of `write_pytorch`. Raises ValueError where it is damaged, or another's."""
     facts = facts_in(found, path)
@@ -98,7 +117,9 @@ def pytorch_run(found: Tensors, path: Path) -> Run:
         raise ValueError(f"{path} is not in PyTorch's layout")
     try:
         mean = np.load(_mean_of(path), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if mean.dtype != np.float32 or not np.isfinite(mean).all():
+            raise ValueError(f"{mean.dtype}, or not finite, where float32 numbers were written")
+    except Exception as error:  # what a damaged file raises depends on where
         raise ValueError(f"{_mean_of(path)}, the mean of {path.name}: {error}") from error
     config = facts.get("config", {})
     try:
@@ -127,18 +148,20 @@ def read_pytorch(path: str | Path, *, preset: str = "paper") -> Imported:
 
 def grouped(arrays: Mapping[str, np.ndarray], path: Path, preset: str) -> Imported:
     """As `read_pytorch`, of arrays that are read already."""
+    plain = alexnet(preset)
+    if len(plain.layers) != 8:
+        raise ValueError(f"preset={preset!r} has {len(plain.layers)} layers; give one of eight")
     layers = _in_order(arrays, path)
     shapes = [weight.shape for weight, _ in layers]
     side = square_side(shapes[5][1], shapes[4][0], path)
     maps = ((side * 2 + 1) * 2 + 1) * 2 + 1
-    plain = alexnet(preset)
     reach = 4 * (maps - 1) + 11
     fields: dict[str, object] = {
         "num_classes": shapes[7][0],
         "conv_features": tuple(shape[0] for shape in shapes[:5]),
         "fc_features": (shapes[5][0], shapes[6][0]),
     }
-    if side != 6:
+    if side != _own_side(plain):
         fields["image_size"] = reach - (3 if plain.geometry == "ceil224" else 0)
     net = alexnet(preset, **fields)
     names = [row.name for row in net.layers]
@@ -189,6 +212,12 @@ def _scales(model: LayeredNetwork) -> dict[str, np.float32]:
             if isinstance(operation, Dropout) and operation.style == "paper":
                 factor *= 1 - operation.rate
     return scales
+
+
+def _own_side(model: AlexNet) -> int:
+    """Of the maps that the first full connection reads, in pixels."""
+    pools = [row for row in layer_table(model) if row.name == "pool5"]
+    return pools[0].output[0]
 
 
 def _maps(model: LayeredNetwork) -> int:

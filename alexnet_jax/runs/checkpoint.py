@@ -333,6 +333,11 @@ class Checkpointer:
             raise self._damage(step, f"{path} cannot be read ({error})") from error
 
     def _damage(self, step: int, fact: str) -> DamagedCheckpoint:
+        if not self._path(step).is_dir():
+            return DamagedCheckpoint(
+                f"checkpoint {self._path(step)} is gone: a run that trains has newer ones; start "
+                "the command again"
+            )
         others = [other for other in self._manager.all_steps() if other != step]
         then = f"use checkpoint {max(others)}" if others else "start again"
         return DamagedCheckpoint(

@@ -90,7 +90,8 @@ def _train_ensemble(config: ConfigDict, workdir: Path, **how: bool) -> dict[str,
     results: dict[str, dict[str, float]] = {}
     with _alone_in(workdir, first):
         if first:
-            begun = any((run / "checkpoints").is_dir() for run in members(workdir))
+            folders = (workdir, *members(workdir))  # its own: of one network, which is no ensemble
+            begun = any((run / "checkpoints").is_dir() for run in folders)
             for change in save_config(config, workdir, resumes=begun):
                 print(change, flush=True)
         for number, seed in enumerate(range(config.seed, config.seed + config.ensemble), 1):
@@ -117,7 +118,9 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
         )
     for name in ("train", "validation", "test"):
         if name != "test" or config.test_split:
-            recipe.split(name)
+            split = recipe.split(name)
+            if len(split):
+                split.source[0]  # raises where the split has no labels
 
 
 def _describe_devices(mesh: Mesh) -> str:

@@ -8,6 +8,7 @@ that data sets are labelled by), or for other data sets the class's position, fr
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,13 @@ def _devkit_numbers(path: Path) -> dict[str, int]:
             if file is None:
                 raise ValueError(f"{path} has no meta.mat; give ILSVRC2012_devkit_t12.tar.gz")
             content = io.BytesIO(file.read())
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}); download it again") from error
-    synsets = scipy.io.loadmat(content, squeeze_me=True, struct_as_record=False)["synsets"]
-    return {str(synset.WNID): int(synset.ILSVRC2012_ID) for synset in synsets}
+    try:
+        synsets = scipy.io.loadmat(content, squeeze_me=True, struct_as_record=False)["synsets"]
+        return {str(synset.WNID): int(synset.ILSVRC2012_ID) for synset in synsets}
+    except Exception as error:  # what a damaged file raises depends on where
+        raise ValueError(
+            f"{path} has no ILSVRC2012_ID of each synset ({error}); give "
+            "ILSVRC2012_devkit_t12.tar.gz"
+        ) from error

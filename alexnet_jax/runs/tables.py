@@ -103,7 +103,16 @@ def evaluate_runs(
     unlabelled = "test" in opened and opened["test"][0].source[0]["label"] < 0
     if unlabelled:
         order = submission.file_order(opened["test"][0])
-        numbers = submission.class_numbers(runs[0].class_names, devkit)
+        class_names = runs[0].class_names
+        if classes_by_position:  # the data set's own, which the runs may call otherwise
+            class_names = open_dataset(
+                dataset or config.dataset,
+                wanted["test"],
+                data_dir=data_dir or config.data_dir,
+                stored_size=config.stored_size,
+                labels=False,
+            ).class_names
+        numbers = submission.class_numbers(class_names, devkit)
         truth = submission.read_labels(local_path(labels), order, numbers) if labels else None
     elif labels:
         raise ValueError(f"{labels}: the test split has labels already; leave --labels out")

@@ -29,7 +29,7 @@ from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.records import Batch
 from alexnet_jax.runs import health, meter, throughput, transfer
 from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.runs.configuration import save_config
+from alexnet_jax.runs.configuration import members, save_config
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.profile import Profile
@@ -140,6 +140,11 @@ class Training:
     def _start(self) -> None:
         """Takes up the last checkpoint, or begins."""
         resumes = self.checkpoints.latest_step is not None
+        if self.first and not resumes and members(self.workdir):
+            raise ValueError(
+                f"{self.workdir} holds an ensemble; give its --config.ensemble to go on, or "
+                "another --workdir"
+            )
         if self.first:
             for change in save_config(self.config, self.workdir, resumes=resumes):
                 self.say(change)

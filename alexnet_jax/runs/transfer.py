@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -114,10 +114,7 @@ def start_from(
             else:
                 why = "other classes"
         if not why:
-            params[layer] = {
-                name: jax.device_put(np.asarray(others[name], leaf.dtype), leaf.sharding)
-                for name, leaf in leaves.items()
-            }
+            params[layer] = {name: _placed_as(leaf, others[name]) for name, leaf in leaves.items()}
             if unknown := sorted(others.keys() - leaves.keys()):
                 note = f"without {', '.join(unknown)}"
         rows.append(Row(layer, "renewed" if why else "taken", why or note, size))
@@ -140,6 +137,15 @@ def format_rows(rows: Sequence[Row]) -> str:
         reason = f": {why}" if why else ""
         lines.append(f"  {layer:<6}{parameters:>12,}  {fate}{reason}")
     return "\n".join(lines)
+
+
+def _placed_as(leaf: jax.Array, value: Any) -> jax.Array:
+    """`value` in the dtype of `leaf` and where that lies."""
+    if getattr(value, "is_fully_addressable", True):
+        value = np.asarray(value, leaf.dtype)
+    else:  # its parts lie on several hosts, each of which has some
+        value = value.astype(leaf.dtype)
+    return jax.device_put(value, leaf.sharding)
 
 
 def _difference(leaves: Mapping[str, jax.Array], others: Mapping) -> str:

@@ -161,7 +161,7 @@ def _left_the_plateau(run: dict) -> int | None:
 
 def draw(rows: list[dict]) -> Figure:
     """Test error of every variant: mean of the ten views, a bar of one deviation."""
-    figure = Figure(figsize=(7.5, 0.32 * len(rows) + 1.2), layout="constrained")
+    figure = Figure(figsize=(7.5, 0.32 * len(rows) + 1.5), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
     for key, color, label in (
@@ -182,7 +182,7 @@ def draw(rows: list[dict]) -> Figure:
         f"{FLAGS.num_epochs} epochs, seeds run: {_seeds(rows)}",
         fontsize=10,
     )
-    axes.legend(frameon=False, fontsize=8, loc="upper center")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -1,6 +1,7 @@
 """The index of tars finds every image, and names what is damaged."""
 
 import io
+import itertools
 import tarfile
 import tracemalloc
 
@@ -59,6 +60,19 @@ def test_index_of_a_long_tar_takes_no_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < 1_000_000  # bytes; with every member kept it is 20 times that
+
+
+def test_a_size_below_nought_ends_the_reading(tmp_path):
+    """As two bytes of base 256, it led older Pythons back to the same member for ever."""
+    path, reports = tmp_path / "loop.tar", Reports()
+    header = bytearray(tarfile.TarInfo("1.JPEG").tobuf())
+    header[124:136] = b"\xff" * 10 + b"\xfe\x00"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(tarfile.TarInfo("0.JPEG").tobuf() + bytes(header) + bytes(10_240))
+    assert len(list(itertools.islice(tar_files(path, reports), 5))) == 1
+    ((_, problem),) = reports
+    assert "not a whole tar file" in problem
 
 
 def test_unknown_class_is_reported(nested):

@@ -66,6 +66,23 @@ def test_a_label_outside_the_classes_names_the_record(tmp_path, label, workers):
         next(train_batches(dataset, batch_size=4, seed=0, workers=workers))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: b"\xff\xff", r"record 1 of bad/1.0.0 train is no tf.train.Example"),
+        (lambda record: b"", r"record 1 of bad/1.0.0 train has no label, or no image as bytes"),
+    ],
+)
+def test_a_record_of_another_kind_is_named(tmp_path, monkeypatch, change, message):
+    write_dataset(tmp_path, "bad", grey(2), [0, 1])
+    source = open_dataset("bad", "train", data_dir=str(tmp_path), stored_size=4).source
+    first, second = source._records[0], source._records[1]
+    monkeypatch.setattr(source, "_records", [first, change(second)])
+    assert source[0]["label"] == 0
+    with pytest.raises(ValueError, match=message):
+        source[1]
+
+
 def test_a_damaged_image_names_the_record(tmp_path):
     write_dataset(tmp_path, "bad", [*grey(2), grey()[0][:50]], [0, 1, 2])
     dataset = open_dataset("bad", "train", data_dir=str(tmp_path), stored_size=4)

@@ -338,3 +338,6 @@ def test_the_command_prints_what_it_did(tmp_path):
     again = run_command(*command)
     assert again.returncode == 1
     assert again.stderr.startswith("error: ") and again.stderr.count("\n") == 1
+    (tmp_path / "names.txt").write_text("a\nb\nc\ncrane\ncrane\n")
+    twice = run_command(*command[:-2], f"--workdir={tmp_path / 'b'}", command[-1])
+    assert twice.returncode == 1 and "names.txt: class name 'crane' stands twice" in twice.stderr

@@ -8,15 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import create_train_state, load_run
+from alexnet_jax import alexnet, create_train_state, load_run
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.configs import digits
 from alexnet_jax.files import whole_file
 from alexnet_jax.interop import (
     Imported,
+    as_written,
     checked,
     exported,
     facts_of,
@@ -29,6 +31,8 @@ from alexnet_jax.interop import (
     write_pytorch,
     write_weights,
 )
+from alexnet_jax.interop.exported import card_of, facts_on_card
+from alexnet_jax.interop.pytorch import grouped
 from alexnet_jax.interop.tensors import read_tensors, write_tensors
 from alexnet_jax.runs.recipe import build_model
 from alexnet_jax.runs.workdir import Run
@@ -93,6 +97,57 @@ def test_there_and_back_is_to_the_bit(tmp_path, write):
     same(run, load_run(tmp_path / "run"))
     with pytest.raises(ValueError, match="is there already"):
         save_run(back, tmp_path / "run")
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.3])
+def test_weights_that_pytorch_scales_by_no_power_of_two_come_back_as_they_were_written(
+    tmp_path, rate
+):
+    run, path = a_run(dropout_rate=rate), tmp_path / "net.safetensors"
+    write_pytorch(run, path)
+    back = read_state_dict(path)
+    same(as_written(run), back)
+    write_pytorch(back, path)  # once more changes nothing
+    same(back, read_state_dict(path))
+    for layer, leaves in run.params.items():
+        np.testing.assert_allclose(back.params[layer]["kernel"], leaves["kernel"], rtol=2e-7)
+
+
+@pytest.mark.parametrize("preset", ["paper", "valid224", "caffe"])
+def test_a_state_dict_of_the_whole_image_is_of_the_presets_image(preset):
+    fields = {"conv_features": (8, 12, 12, 12, 8), "fc_features": (10, 6), "num_classes": 4}
+    net = alexnet(preset, **fields)
+    shapes = jax.eval_shape(
+        net.init, jax.random.key(0), jnp.zeros((1, net.image_size, net.image_size, 3))
+    )["params"]
+    arrays = {}
+    for name, leaves in shapes.items():
+        kernel = np.zeros(leaves["kernel"].shape, np.float32)
+        arrays[f"{name}.weight"] = kernel.transpose(*((1, 0) if kernel.ndim == 2 else (3, 2, 0, 1)))
+        arrays[f"{name}.bias"] = np.zeros(leaves["bias"].shape, np.float32)
+    assert checked(grouped(arrays, Path("x"), preset)) == net
+
+
+def test_a_preset_of_nine_layers_is_no_state_dict(tmp_path):
+    with pytest.raises(ValueError, match="preset='six_conv' has 9 layers; give one of eight"):
+        grouped({}, tmp_path, "six_conv")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: facts.pop("weights"), "weights is None"),
+        (lambda facts: facts.update(errors={"split": "test"}), "errors dataset is None"),
+        (lambda facts: facts.update(class_names="cat"), "class_names is 'cat'"),
+    ],
+)
+def test_a_damaged_card_is_told(tmp_path, change, message):
+    facts, path = facts_of(a_run()), tmp_path / "net.safetensors"
+    change(facts)
+    text = f"```json\n{json.dumps(facts)}\n```\n"
+    card_of(path).write_text(text)
+    with pytest.raises(ValueError, match=f"net.safetensors.md is damaged .{message}"):
+        facts_on_card(path)
 
 
 def test_a_header_names_no_folder_of_the_machine(tmp_path):

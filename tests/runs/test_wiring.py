@@ -26,10 +26,12 @@ from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import METRICS
+from tests.data.conftest import grey, write_dataset
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import relative
 from tests.reference.training_numpy import color_shift, update
 from tests.tiers import slow_rows
+from tests.tiny_run import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -638,6 +640,31 @@ def test_an_ensemble_takes_more_networks_and_not_fewer(tmp_path):
     save_config(small_config(), tmp_path, resumes=False)  # one run is no ensemble
     with pytest.raises(ValueError, match="ensemble was 1 and is 2; give"):
         save_config(small_config(ensemble=2), tmp_path, resumes=True)
+
+
+def test_an_ensemble_and_a_run_leave_each_others_folder_alone(tmp_path):
+    run = write_run(tmp_path / "run")
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="holds a run of another configuration"):
+        train(small_config(ensemble=2), run)
+    assert (run / "config.json").read_bytes() == before
+    both = tmp_path / "both"
+    write_run(both / "seed_0")
+    save_config(small_config(ensemble=2), both, resumes=False)
+    before = (both / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"holds an ensemble; give its --config\.ensemble"):
+        train(small_config(), both)
+    assert (both / "config.json").read_bytes() == before
+
+
+def test_a_split_without_labels_is_told_before_anything_is_trained(tmp_path):
+    path = write_dataset(tmp_path, "bare", grey(8), [0, 1, 2, 0, 1, 2, 0, -1], num_classes=10)
+    config = small_config(dataset="bare", data_dir=str(tmp_path), stored_size=72)
+    config.train_split, config.validation_split = "train[:4]", "train[4:7]"
+    config.test_split = "train[7:]"
+    with pytest.raises(ValueError, match="has label -1, outside 0 to 9; take a split with labels"):
+        train(config, tmp_path / "run")
+    assert path.exists() and not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -49,11 +49,19 @@ class Builder(PreparedBuilder):
         return require(manual_dir, names, advice) + sorted(manual_dir.glob(PATCH))
 
     def _class_names(self, manual_dir: Path) -> list[str]:
-        file = io.BytesIO(_devkit_file(self._inputs(manual_dir)[3], "meta.mat"))
-        meta = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=False)
-        # The inner nodes of the hierarchy are listed too, behind the classes.
-        leaves = [synset for synset in meta["synsets"] if synset.num_children == 0]
-        return [str(leaf.WNID) for leaf in sorted(leaves, key=lambda leaf: int(leaf.ILSVRC2010_ID))]
+        devkit = self._inputs(manual_dir)[3]
+        file = io.BytesIO(_devkit_file(devkit, "meta.mat"))
+        try:
+            meta = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=False)
+            # The inner nodes of the hierarchy are listed too, behind the classes.
+            leaves = [synset for synset in meta["synsets"] if synset.num_children == 0]
+            leaves.sort(key=lambda leaf: int(leaf.ILSVRC2010_ID))
+            return [str(leaf.WNID) for leaf in leaves]
+        except Exception as error:  # what a damaged file raises depends on where
+            raise PrepareError(
+                f"{devkit}: its meta.mat is damaged or another year's ({error}); download the "
+                "ILSVRC-2010 development kit again"
+            ) from error
 
     def _index(
         self, manual_dir: Path, class_names: list[str], report: Report
@@ -108,6 +116,6 @@ def _devkit_file(devkit: Path, name: str) -> bytes:
             for entry in tar:
                 if Path(entry.name).name == name and (file := tar.extractfile(entry)):
                     return file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise PrepareError(f"{devkit} is damaged ({error}); download it again") from error
     raise PrepareError(f"{devkit} has no {name}; download the ILSVRC-2010 development kit again")
