@@ -54,6 +54,23 @@ def test_figures_of_the_loop_are_those_of_the_result():
     assert f"whose steps take {step:.0f} ms" in MEASURED
 
 
+def test_figures_of_the_centre_crops_measured_again_are_those_of_the_result():
+    ratios = {
+        row["precision"]: row["ratio"]
+        for row in _result("step_cpu_intel_center")["ratios"]
+        if "kept" not in row["mode"]
+    }
+    figures = f"{ratios['float32']:.2f}x; {ratios['bfloat16']:.2f}x"
+    assert figures in _row("on the same Intel Xeon, since few images pass")
+
+
+def test_figures_of_the_sweep_are_those_of_the_result():
+    few, many = _result("sweep_cpu")
+    assert (few["settings"], few["updates"], many["updates"]) == (24, 10, 50)
+    figures = " / ".join(f"{row['times_as_fast']:.1f}x" for row in (few, many))
+    assert figures in _row("24 settings of the smallest CIFAR-10 net, 10 / 50 updates each")
+
+
 def test_figures_of_the_ensemble_are_those_of_the_result():
     *alone, together = [
         round(
