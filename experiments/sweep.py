@@ -261,16 +261,21 @@ def row(setting: Setting, result: dict) -> dict[str, Any]:
 
 def summary(settings: Sequence[Setting], rows: Sequence[dict]) -> list[dict[str, Any]]:
     """Values, mean, deviation and 95% interval over the seeds of each setting, as ordered."""
-    groups: dict[str, list[dict]] = {}
+    groups: dict[str, dict[Any, dict]] = {}  # the setting but for its seed -> seed -> its run
+    names: dict[str, str] = {}
     for setting, one in zip(settings, rows, strict=True):
-        groups.setdefault(name_of(setting), []).append(one)
+        fields = {field: value for field, value in setting.items() if field != "seed"}
+        group = json.dumps(fields, sort_keys=True, default=str)
+        groups.setdefault(group, {})[one["seed"]] = one  # once, however often it was asked for
+        names.setdefault(group, name_of(setting))
+    words = list(names.values())
     return [
         {
-            "name": name,
-            "seeds": [one["seed"] for one in ones],
-            **{column: spread([one[column] for one in ones]) for column in COLUMNS},
+            "name": names[group] if words.count(names[group]) == 1 else group,
+            "seeds": list(ones),
+            **{column: spread([one[column] for one in ones.values()]) for column in COLUMNS},
         }
-        for name, ones in groups.items()
+        for group, ones in groups.items()
     ]
 
 

@@ -186,3 +186,22 @@ def test_compilations_are_counted():
     with harness.compilations() as names:
         harness.jax.jit(lambda x: x * 3.25 + 1)(2.0).block_until_ready()
     assert len(names) == 1
+
+
+def test_a_run_asked_for_twice_is_one_seed_and_fields_of_the_same_name_are_two_groups():
+    settings = [
+        {"learning_rate": 0.1, "seed": 0},
+        {"learning_rate": 0.1, "seed": 0},
+        {"rate_multipliers.fc8": 10, "seed": 1},
+        {"decay_multipliers.fc8": 10, "seed": 1},
+    ]
+    rows = [
+        dict.fromkeys(sweep.COLUMNS, error) | {"seed": setting["seed"]}
+        for error, setting in zip((0.2, 0.2, 0.3, 0.4), settings, strict=True)
+    ]
+    found = sweep.summary(settings, rows)
+    assert [group["seeds"] for group in found] == [[0], [1], [1]]
+    assert found[0]["name"] == "learning_rate 0.1"
+    assert found[0]["test_error"]["interval"] is None
+    assert [group["test_error"]["mean"] for group in found] == [0.2, 0.3, 0.4]
+    assert len({group["name"] for group in found}) == 3

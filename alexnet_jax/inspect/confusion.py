@@ -32,6 +32,7 @@ def worst_confusions(matrix: np.ndarray, count: int) -> list[tuple[int, int, int
 
 def draw_confusion(counts: Tally, class_names: Sequence[str], title: str, path: Path) -> None:
     """Draws what was taken for what into a PNG file, which appears whole or not at all."""
+    assert counts.confusion is not None
     figure = confusion_figure(counts.confusion, readable_names(class_names), title)
     with style(), whole_file(path, "wb") as file:
         figure.savefig(file, format="png")

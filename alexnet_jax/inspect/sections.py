@@ -33,6 +33,7 @@ from alexnet_jax.inspect.retrieval import (
 from alexnet_jax.inspect.saliency import occlusion_figure, occlusion_map
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.models.layer_table import layer_table
+from alexnet_jax.runs.evaluation import MOST_CONFUSED
 from alexnet_jax.runs.metrics_log import VITALS
 from alexnet_jax.runs.workdir import Run
 
@@ -219,7 +220,12 @@ def retrieval(run, images, crops, labels, chosen, gallery, names, kind: str) -> 
 
 def mistakes(run: Run, test: Dataset, labels, probabilities, names) -> Markup:
     """What is taken for what, and the error off the centre."""
-    matrix = confusion_matrix(labels, probabilities.argmax(-1), len(names))
+    predicted = probabilities.argmax(-1)
+    if len(names) > MOST_CONFUSED:  # those that occur
+        occur, both = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
+        labels, predicted = np.split(both, [len(labels)])
+        names = [names[number] for number in occur]
+    matrix = confusion_matrix(labels, predicted, len(names))
     some = sample(test, SHIFTED_IMAGES)
     size = run.model.image_size
     shifts = sorted({round(shift) for shift in np.linspace(0, size / 2, 7)})

@@ -132,19 +132,27 @@ def average(log_probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray(logsumexp(log_probs[used].astype(np.float64), axis=0, b=share))
 
 
+MOST_CONFUSED = 4000  # classes: what is taken for what of more is a matrix of over 128 MB
+
+
 class Tally:
-    """Loss and errors of each class, and what was taken for what, summed over batches."""
+    """Loss and errors of each class, and what was taken for what, summed over batches.
+
+    `confusion` is int64 [K, K]; None of more than `MOST_CONFUSED` classes.
+    """
 
     def __init__(self, num_classes: int):
         self.sums = {name: np.zeros(num_classes) for name in (*METRICS, "count")}
-        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        few = num_classes <= MOST_CONFUSED
+        self.confusion = np.zeros((num_classes, num_classes), np.int64) if few else None
 
     def add(self, log_probs: np.ndarray, labels: np.ndarray) -> None:
         """Counts images with log-probabilities [B, K] and labels int [B]."""
         scores = image_scores(log_probs, labels) | {"count": np.ones(len(labels))}
         for name, sums in self.sums.items():
             np.add.at(sums, labels, scores[name])
-        np.add.at(self.confusion, (labels, log_probs.argmax(-1)), 1)
+        if self.confusion is not None:
+            np.add.at(self.confusion, (labels, log_probs.argmax(-1)), 1)
 
     @property
     def images(self) -> int:

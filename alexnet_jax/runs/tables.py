@@ -141,7 +141,7 @@ def evaluate_runs(
             print(f"{path}: five labels an image, for the ILSVRC server")
         for split, result in results.items():  # the last view's stays
             counts, path = result.tallies[-1], output / f"confusion_{split}.png"
-            if draw is not None and counts.images:
+            if draw is not None and counts.images and counts.confusion is not None:
                 title = (
                     f"{opened[split][0].split}, {VIEWS[view].title}: {counts.images:,} images, "
                     f"{counts.means['top1_error']:.2%} error"

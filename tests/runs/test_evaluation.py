@@ -9,6 +9,7 @@ import pytest
 
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.runs.evaluation import (
+    MOST_CONFUSED,
     Predictions,
     Tally,
     average,
@@ -133,3 +134,14 @@ def test_the_search_finds_the_best_weights_of_two_networks():
         if min(errors) < top5(weights):
             weights[network] = grid[int(np.argmin(errors))]
     np.testing.assert_allclose(found, np.array(weights) / sum(weights))
+
+
+def test_of_very_many_classes_no_matrix_is_kept():
+    classes = 2 * MOST_CONFUSED
+    counts = Tally(classes)
+    log_probs = np.zeros((1, classes), np.float32)
+    log_probs[0, classes - 1] = 1
+    counts.add(log_probs, np.array([classes - 1]))
+    assert counts.confusion is None
+    assert counts.images == 1 and counts.means["top1_error"] == 0
+    assert Tally(10).confusion.shape == (10, 10)
