@@ -120,13 +120,13 @@ class Sweep:
             result, arrays = harness.fit(
                 config, programs=programs, views=config.final_views, until=after, say=say
             )
-        assert not (known and names), f"compiled again for {name_of(setting)}: {names}"
         bar.update(round(config.num_epochs) - len(result["epochs"]))
         result |= {"compiled": len(names), "device": harness.machine()}
         with whole_file(self._path(config).with_suffix(".npz"), "wb") as file:
             np.savez_compressed(file, **arrays)
         with whole_file(self._path(config)) as file:
             json.dump(result, file)
+        assert not (known and names), f"compiled again for {name_of(setting)}: {names}"
 
 
 def name_of(setting: Setting) -> str:
@@ -149,7 +149,8 @@ def architecture(recipe: Recipe) -> str:
     splits = (config.dataset, config.train_split, config.validation_split, config.test_split)
     constants = [np.asarray(value).tobytes() for value in recipe.constants.values()]
     parts = (recipe.model, dict(config.augmentation), splits, config.batch_size, given, constants)
-    return _digest(repr(parts))
+    sizes = (config.stored_size, tuple(config.final_views))
+    return _digest(repr((*parts, *sizes)))
 
 
 def _digest(text: str) -> str:

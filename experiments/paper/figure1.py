@@ -70,7 +70,9 @@ def train(sweep: Sweep, choices) -> list[dict]:
         {"model.activation": activation, "learning_rate": rate, "seed": seed}
         for activation, rate, seed in choices
     ]
-    results = map(sweep.result, settings) if FLAGS.report else sweep.train(settings)
+    results = [*map(sweep.result, settings)] if FLAGS.report else sweep.train(settings)
+    if None in results and not FLAGS.report:  # the best rate is that of all
+        raise ValueError(f"{FLAGS.workdir}: another process trains these runs; come again later")
     pairs = zip(settings, results, strict=True)
     return [described(setting, result) for setting, result in pairs if result]
 

@@ -85,7 +85,7 @@ def main(_) -> None:
     result = {
         "dataset": dataset,
         "image_size": model.image_size,
-        "conv_features": list(model.conv_features),
+        "conv_features": [row.features for row in model.layers if row.kernel_size],
         "test_images": FLAGS.images,
         "gallery": FLAGS.gallery,
         "neighbors": FLAGS.neighbors,

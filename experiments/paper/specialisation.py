@@ -58,7 +58,7 @@ def main(_) -> None:
     }
     name = f"specialisation_{FLAGS.image_size}"
     harness.record(name, result, draw(curves))
-    filters = draw_filters({name: of_seed[FLAGS.seed[0]] for name, of_seed in kernels.items()})
+    filters = draw_filters({name: of_seed[min(of_seed)] for name, of_seed in kernels.items()})
     filters.savefig(harness.results_folder() / f"{name}_filters.png", dpi=110)
 
 
