@@ -4,6 +4,7 @@ import difflib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -52,18 +53,30 @@ def run(
 def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
     try:
         return flags.FLAGS(rewrite(argv))
-    except (flags.Error, ValueError, AttributeError, KeyError, TypeError, OSError) as raised:
+    except Exception as raised:
         error: BaseException = raised
         while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
             error = error.args[0]
-        if "Traceback (most recent call last)" in str(error) and error.__context__:
-            error = error.__context__  # of a configuration's own code
-            if not isinstance(error, ValueError | OSError):
-                _fail(f"the configuration cannot be read: {type(error).__name__}: {error}")
+        while "Traceback (most recent call last)" in str(error) and error.__context__:
+            error = error.__context__  # it writes what a configuration raises into another's text
+        if isinstance(error, OSError):
             _fail(error)
-        if isinstance(error, KeyError):
-            _fail(_unknown_field(str(error.args[0])))
-        _fail(" ".join(str(error).split()))
+        if isinstance(error, flags.Error | ValueError):
+            _fail(" ".join(str(error).split()))
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        if isinstance(error, KeyError | AttributeError | TypeError) and _of_flags(where.filename):
+            text = str(error.args[0])
+            _fail(_unknown_field(text) if isinstance(error, KeyError) else text)
+        if isinstance(error, SyntaxError):
+            _fail(f"{error.filename} line {error.lineno}: {error.msg}")
+        if Path(__file__).parent in Path(where.filename).parents:
+            raise
+        _fail(f"{where.filename} line {where.lineno}: {type(error).__name__}: {error}")
+
+
+def _of_flags(file: str) -> bool:
+    """Whether a file is of the packages that read flags, not a configuration of the user's."""
+    return not {"absl", "ml_collections"}.isdisjoint(Path(file).parts)
 
 
 def _unknown_field(message: str) -> str:

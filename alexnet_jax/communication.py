@@ -28,7 +28,7 @@ _KINDS = (
 )
 _INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
-_BOTH = re.compile(r"(all-gather|collective-permute)-start")
+_WITH_OPERANDS = ("all-gather", "collective-permute")  # XLA lists them first, if asynchronous
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA_GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _NAMED_GROUPS = re.compile(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}")
@@ -92,14 +92,14 @@ def collectives(compiled: jax.stages.Compiled, mesh: Mesh, model: Network) -> li
             for dtype, shape in _SHAPE.findall(re.sub(r"/\*.*?\*/", "", result))
         ]
         groups = _groups(rest, mesh)
+        both = kind in _WITH_OPERANDS and f" {kind}-start(" in line
         found.append(
             Collective(
                 kind,
                 _axis(groups, mesh),
                 "backward" if "transpose(" in path else "forward",
                 next((scope for scope in path.split("/") if scope in layers), ""),
-                # Some list their operands, too, first, where they are asynchronous.
-                tuple(shapes[len(shapes) // 2 :] if _BOTH.search(line) else shapes),
+                tuple(shapes[len(shapes) // 2 :] if both else shapes),
                 len(groups[0]),
             )
         )

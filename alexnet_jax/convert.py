@@ -142,7 +142,7 @@ def _write_out(path: "Path", workdir: str) -> None:
         write = partial(interop.write_program, run, parameters=_PARAMETERS.value)
     else:
         own = _LAYOUT.value == "alexnet_jax"
-        run = run if own else interop.as_written(run)
+        run = run if own else interop.as_written(run)  # so that what is measured is in the file
         write = partial(interop.write_weights if own else interop.write_pytorch, run)
     facts = interop.facts_of(run) | {"layout": _layout(path)}
     data_dir = _DATA_DIR.value or run.config.data_dir

@@ -205,7 +205,8 @@ def _cpu_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) 
 
 
 # XLA:CPU gives products to YNNPACK, which packs all of the kernel first, and convolutions to Eigen,
-# which packs it part by part: 32 images pass fc6 in 17 ms instead of 29, 128 in 42 either way.
+# which packs it part by part: 32 images pass fc6 in 17 ms instead of 29, 128 in 42 either way (two
+# cores with AVX-512).
 _FEW_ROWS = 96
 
 
@@ -223,9 +224,8 @@ def _product_of_few_rows(
     def many(_: int, batched: Sequence[bool], *matrices: jax.Array) -> tuple[jax.Array, bool]:
         # A convolution of many kernels at once would be a slow grouped one.
         product = partial(_dot, axes=(1, 0), precision=precision)
-        return jax.vmap(product, [0 if is_batched else None for is_batched in batched])(
-            *matrices
-        ), True
+        axes = [0 if is_batched else None for is_batched in batched]
+        return jax.vmap(product, axes)(*matrices), True
 
     return multiply(x, kernel)
 

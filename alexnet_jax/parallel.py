@@ -53,6 +53,8 @@ def initialize(
             f"coordinator_address={coordinator_address!r}; give host:port of process 0, such as "
             "node0:1234"
         )
+    if coordinator_address is not None and process_id == 0:
+        _check_port(int(coordinator_address.rpartition(":")[2]))
     try:
         jax.distributed.initialize(
             coordinator_address,
@@ -68,6 +70,17 @@ def initialize(
             "GKE, or give --coordinator_address, --num_processes and --process_id"
         ) from error
     faulthandler.disable()  # after a silent host's abort, threads tell nothing
+
+
+def _check_port(port: int) -> None:
+    """Raises ValueError where the port is taken, or none: jaxlib 0.10 would end in a fault."""
+    try:
+        socket.create_server(("", port)).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"port {port} of this machine cannot be taken ({error}); give --coordinator_address "
+            "another"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def create_train_state(
 
 
 def state_template(model: Network, mesh: Mesh | None, rule: Rule = update_rule) -> TrainState:
-    """The shapes, dtypes and placement of a train state; computes nothing."""
+    """The shapes, dtypes and placement of a train state; computes none of it."""
     state = jax.eval_shape(lambda: create_train_state(model, run_key(0), rule=rule))
     if mesh is None:
         (device,) = jnp.zeros(()).devices()  # the default one, of this process

@@ -112,6 +112,7 @@ def _difference(ours: dict, theirs: dict, measure: str, images: int) -> tuple[fl
         pair = _of_seed(ours, theirs, measure, seeds[0])
         if measure != "gap":
             return _binomial(*pair, images)
+        # As if the training images were as few as the test's: a little too wide.
         halves = [_binomial(*_of_seed(ours, theirs, of, seeds[0]), images)[1] for of in _GAP]
         return pair[0] - pair[1], float(np.hypot(*halves))
     values = [

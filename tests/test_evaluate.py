@@ -1,10 +1,13 @@
 """Runs evaluated alone and averaged, on any mesh; what does not fit is one line."""
 
 import dataclasses
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
+import scipy.io
 
 from alexnet_jax import evaluate
 from alexnet_jax.data.sets import Dataset, open_dataset
@@ -208,6 +211,58 @@ def test_label_files_that_do_not_fit_are_one_line(numbered, tmp_path):
         submission.file_order(dataclasses.replace(numbered, source=source))
     with pytest.raises(ValueError, match="--devkit="):
         submission.class_numbers(("n01440764", "n01443537"), None)
+
+
+def devkit_of(path, names, identity="ILSVRC2012_ID", damage=False):
+    """A kit whose meta.mat numbers the synsets from 11 on."""
+    synsets = np.zeros((len(names), 1), [(field, "O") for field in ("WNID", identity)])
+    for row, name in enumerate(names):
+        synsets[row, 0] = (name, 11 + row)
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": synsets})
+    content = meta.getvalue()[: 200 if damage else None]
+    with tarfile.open(path, "w:gz") as tar:
+        entry = tarfile.TarInfo("data/meta.mat")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_a_devkit_of_another_year_or_damaged_is_one_line(tmp_path):
+    names = ("n01440764", "n01443537")
+    kit = devkit_of(tmp_path / "kit.tar.gz", names)
+    np.testing.assert_array_equal(submission.class_numbers(names, kit), [11, 12])
+    for how in ({"identity": "ILSVRC2010_ID"}, {"damage": True}):
+        kit = devkit_of(tmp_path / "kit.tar.gz", names, **how)
+        with pytest.raises(ValueError, match="no ILSVRC2012_ID of each synset") as error:
+            submission.class_numbers(names, kit)
+        assert "\n" not in str(error.value)
+    flipped = bytearray(devkit_of(tmp_path / "kit.tar.gz", names).read_bytes())
+    flipped[len(flipped) // 2] ^= 0xFF
+    (tmp_path / "kit.tar.gz").write_bytes(flipped)
+    with pytest.raises(ValueError, match=r"kit\.tar\.gz"):
+        submission.class_numbers(names, tmp_path / "kit.tar.gz")
+
+
+def test_by_position_the_server_s_numbers_are_of_the_data_sets_own_classes(workdirs, tmp_path):
+    synsets = [f"n0144076{n}" for n in range(10)]
+    pixels = [png(np.full((72, 72, 3), n * 20, np.uint8)) for n in range(4)]
+    path = write_dataset(tmp_path / "data", "bare", pixels, [0, 1, -1, -1], num_classes=10)
+    (path / "label.labels.txt").write_text("\n".join(synsets) + "\n")
+    asked = {
+        "output": tmp_path,
+        "dataset": "bare",
+        "data_dir": str(tmp_path / "data"),
+        "splits": {"validation": "train[:2]", "test": "train[2:]"},
+        "classes_by_position": True,
+        "views": ("center",),
+    }
+    with pytest.raises(ValueError, match="--devkit="):
+        evaluate.evaluate_runs(workdirs[:1], **asked)
+    kit = devkit_of(tmp_path / "kit.tar.gz", synsets)
+    evaluate.evaluate_runs(workdirs[:1], devkit=kit, **asked)
+    numbers = (tmp_path / "test_center.txt").read_text().split()
+    assert len(numbers) == 10 and {int(number) for number in numbers} <= set(range(11, 21))
 
 
 def test_a_split_without_labels_opens_only_where_none_are_needed(tmp_path):

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import socket
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -531,3 +532,10 @@ def test_a_process_without_a_device_in_the_mesh_is_named(monkeypatch):
 def test_an_address_without_a_port_is_named(address):
     with pytest.raises(ValueError, match="give host:port of process 0, such as node0:1234"):
         initialize(address, 1, 0)
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} of this machine cannot be taken"):
+            initialize(f"localhost:{port}", 1, 0)

@@ -126,6 +126,12 @@ def test_unknown_preset_gives_one_line():
     assert done.stderr.strip() == "error: unknown preset 'orignal'; did you mean 'original'?"
 
 
+def test_what_is_no_flag_is_refused():
+    done = run_command("alexnet_jax.summary", "torchvision")
+    assert done.returncode == 1
+    assert "unexpected argument 'torchvision'" in done.stderr
+
+
 def test_what_devices_exchange_is_shown_on_a_machine_with_one():
     """By the command itself: what reads jax's devices first would fix their number."""
     small = ("--batch_size=4", "--model=image_size=64", "--model=fc_features=(64,64)")

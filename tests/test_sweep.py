@@ -147,7 +147,6 @@ def test_another_architecture_has_programs_of_its_own(tmp_path, base, quick_comp
     assert [bool(result["compiled"]) for result in results] == [True, False, True, False]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -168,6 +167,7 @@ def test_a_setting_that_cannot_be_is_named_before_anything_is_trained(
     assert not list(tmp_path.glob("**/*.json*"))
 
 
+@pytest.mark.slow
 def test_a_program_that_is_compiled_again_is_told(tmp_path, base, monkeypatch, quick_compilation):
     monkeypatch.setattr(sweep, "architecture", lambda recipe: "one for all")
     settings = [{"batch_size": 64}, {"batch_size": 32}]

@@ -242,6 +242,27 @@ def test_the_time_of_a_layer_is_that_of_its_operations(tmp_path):
     assert times["heavy"]["forward"] > 0 and times["heavy"]["backward"] > 0
 
 
+PROGRAM = """HloModule jit_step, is_scheduled=true
+  %while.1 = (f32[2]{0}, s32[]) while(%t), metadata={op_name="jit(step)/conv1/while"}
+  dot.2 = f32[2]{0} dot(a, b), metadata={op_name="jit(step)/jvp(AlexNet)/conv1/dot_general"}
+  ROOT %fusion.3 = f32[2]{0} fusion(%c), metadata={op_name="jit(step)/transpose(jvp(N))/conv1/add"}
+  %all-gather.4 = f32[4]{0} all-gather(%d), metadata={op_name="jit(step)/conv3/all_gather"}
+  %add.5 = f32[4]{0} add(%e, %f), metadata={op_name="jit(step)/vitals/AlexNet/conv1/add"}
+"""
+
+
+def test_a_loop_is_counted_by_what_it_runs_and_each_operation_once(monkeypatch, tmp_path):
+    names = ("while.1", "dot.2", "fusion.3", "all-gather.4", "add.5", "copy.6")
+    taken = [(name, 2.0**n) for n, name in enumerate(names)]
+    monkeypatch.setattr("alexnet_jax.runs.layer_times._operations", lambda trace, module: taken)
+    assert layer_times(tmp_path, PROGRAM, ["conv1", "conv3"]) == {
+        "conv1": {"forward": 2, "backward": 4, "exchange": 0},
+        "conv3": {"forward": 0, "backward": 0, "exchange": 8},
+        "vitals": {"forward": 16, "backward": 0, "exchange": 0},
+        "other": {"forward": 32, "backward": 0, "exchange": 0},
+    }
+
+
 def test_a_trace_that_shows_nothing_ends_no_run(tmp_path):
     said = []
     profile = Profile(tmp_path, said.append, lambda: "HloModule jit_other, x", ["conv1"])

@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     config.hand_changes = ()
     config.schedule = ConfigDict(
         {
-            "name": "drops",  # or "plateau", "constant", "dexp": their later runs'
+            "name": "drops",  # or "plateau", "constant", "dexp": the authors' later runs'
             "drops": PAPER_DROPS,  # epochs, or shares of the run below 1
             "factor": 10.0,
             "patience": 5,

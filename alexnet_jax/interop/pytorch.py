@@ -75,7 +75,7 @@ def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> Non
     Raises:
       ValueError: a full connection reads its own tower alone, which PyTorch has no layer for.
     """
-    path, run = local_path(path), as_written(run)
+    path = local_path(path)
     if not isinstance(run.model, AlexNet):
         raise ValueError(f"{run.workdir} is no AlexNet; its layers have no counterparts in PyTorch")
     arrays, scale = {}, _scales(run.model)
@@ -88,16 +88,16 @@ def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> Non
             kernel = _channels_first(kernel, _maps(run.model), path)
         arrays[f"{row.name}.weight"] = kernel.transpose(*_TO_THEIRS[kernel.ndim])
         arrays[f"{row.name}.bias"] = leaves["bias"]
-    text = json.dumps({**(facts or facts_of(run)), "layout": "pytorch"})
+    text = json.dumps({**(facts or facts_of(as_written(run))), "layout": "pytorch"})
     write_tensors(path, arrays, {"format": "pt", "alexnet_jax": text})
     with whole_file(_mean_of(path), "wb") as file:
         np.save(file, run.augmentation.mean)
 
 
 def as_written(run: Run) -> Run:
-    """The run whose weights are those that a file of `write_pytorch` gives back.
+    """The run with the weights that a file of `write_pytorch` gives back.
 
-    The run itself where what dropout leaves is a power of two; else float32 rounds them twice.
+    The same where what dropout leaves is a power of two; else float32 has rounded them twice.
     """
     scale = _scales(run.model)
     params = {

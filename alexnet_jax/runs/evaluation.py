@@ -60,10 +60,9 @@ def evaluate(
     started, seen = time.perf_counter(), 0
     for turn, batch in enumerate(_batches(dataset, batch_size, mesh)):
         sums.append(eval_step(state, batch))
-        first = min(len(batch["label"]), len(dataset))
-        if not turn and first < len(dataset):
+        if not turn and len(batch["label"]) < len(dataset):  # the first may be compiled for
             jax.block_until_ready(sums)
-            started, seen = time.perf_counter(), first
+            started, seen = time.perf_counter(), len(batch["label"])
         if stopped(turn):
             return None
     sums = jax.device_get(sums)

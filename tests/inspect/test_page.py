@@ -4,12 +4,14 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from alexnet_jax.inspect import page as page_module
+from alexnet_jax.inspect import sections
 from alexnet_jax.inspect.drawing import COLORS, DARK_COLORS
 from alexnet_jax.inspect.page import write_report
-from alexnet_jax.inspect.samples import sample
+from alexnet_jax.inspect.samples import sample, split_of
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -108,3 +110,19 @@ def test_names_are_escaped_wherever_they_stand(run, digits, monkeypatch):
     html = page_module.build_page(bad, sample(digits, 20), sample(digits, 20))
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 3
+
+
+def test_of_very_many_classes_those_that_occur_are_shown(run, monkeypatch):
+    test = split_of(run, "test[:40]")
+    batch = test.source.read(np.arange(40))
+    probabilities = np.eye(10)[(np.asarray(batch["label"]) % 3) * 2]
+    labels = np.asarray(batch["label"]) % 3 * 2  # 0, 2, 4: all right
+    labels[0] = 9 if labels[0] != 9 else 0
+    names = [f"class {n}" for n in range(10)]
+    whole = str(sections.mistakes(run, test, labels, probabilities, names))
+    monkeypatch.setattr(sections, "MOST_CONFUSED", 5)
+    few = str(sections.mistakes(run, test, labels, probabilities, names))
+    for name in ("class 0", "class 2", "class 4", "class 9"):
+        assert name in few
+    assert "class 7" in whole and "class 7" not in few
+    assert "most frequent mistakes" in few

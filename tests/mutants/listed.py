@@ -611,7 +611,7 @@ _UPDATE = (
     Mutant(
         "the speed of an evaluation counts the first batch, not its time",
         "runs/evaluation.py",
-        "started, seen = time.perf_counter(), first",
+        'started, seen = time.perf_counter(), len(batch["label"])',
         "started = time.perf_counter()",
         "tests/runs/test_evaluation.py::test_speed_is_that_after_the_first_batch[8-20]",
     ),

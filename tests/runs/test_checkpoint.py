@@ -295,6 +295,17 @@ def test_a_flipped_bit_is_noticed_and_names_the_leaf(tmp_path):
     assert any("params/fc8/kernel is not what was saved" in report for report in noticed)
 
 
+def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_called_damaged(tmp_path):
+    state = make_state(1)
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1, state, metric=0.5)
+        checkpointer.wait()
+        with Checkpointer(tmp_path, read_only=True) as reader:
+            shutil.rmtree(tmp_path / "1")
+            with pytest.raises(CheckpointError, match=r"1 is gone: a run that trains has newer"):
+                reader.restore(state, step=1)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("item, fact", [("arrays", "mean"), ("manifest", "")])
 def test_damage_beside_the_state_is_noticed(tmp_path, item, fact):

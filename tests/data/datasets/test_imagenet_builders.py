@@ -1,6 +1,8 @@
 """The ImageNet builders, from fake archives in the layouts of the real ones to what tfds reads."""
 
 import gzip
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,13 @@ def test_damaged_devkit_and_foreign_labels_are_named(tmp_path):
     with pytest.raises(PrepareError, match=r"test_ground_truth.txt has labels outside 1 to 3"):
         prepare(Imagenet2010(data_dir=tmp_path), tars)
     devkit = tars / "devkit-1.0.tar.gz"
-    devkit.write_bytes(devkit.read_bytes()[:100])
+    whole = devkit.read_bytes()
+    with tarfile.open(devkit, "w:gz") as tar:
+        entry = tarfile.TarInfo("meta.mat")
+        entry.size = 300
+        tar.addfile(entry, io.BytesIO(b"MATLAB 5.0 MAT-file".ljust(300)))
+    with pytest.raises(PrepareError, match=r"its meta.mat is damaged or another year's"):
+        prepare(Imagenet2010(data_dir=tmp_path), tars)
+    devkit.write_bytes(whole[:100])
     with pytest.raises(PrepareError, match=r"devkit-1.0.tar.gz is damaged"):
         prepare(Imagenet2010(data_dir=tmp_path), tars)
