@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 # Most of a test's time is compiling: XLA's older code generator and few passes take half of it.
 QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
 
+# Without bytecode on the disk each process compiles two thousand modules anew, for three seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
