@@ -75,7 +75,7 @@ TRAPS = (
         "The authors' code has a second norm, within each map over 5 x 5 pixels, that the paper "
         "does not mention.",
         "Only in the preset original",
-        "alexnet_jax/ops.py:within_map_norm",
+        "alexnet_jax/ops/norms.py:within_map_norm",
         "tests/test_ops.py::test_within_map_norm_equals_neighbourhoods_one_by_one",
     ),
     Trap(
@@ -95,7 +95,7 @@ TRAPS = (
     Trap(
         "Both towers with one random stream would drop the same units.",
         "The key of an image is folded with the tower's number",
-        "alexnet_jax/ops.py:dropout_mask",
+        "alexnet_jax/ops/units.py:dropout_mask",
         "tests/test_ops.py::test_dropout_draws_each_tower_and_image_independently",
     ),
     Trap(
@@ -107,7 +107,7 @@ TRAPS = (
     Trap(
         "Dropout: the paper masks in training and halves in testing; libraries double in training.",
         "The paper's; `dropout_style=\"inverted\"` is Caffe's",
-        "alexnet_jax/ops.py:dropout",
+        "alexnet_jax/ops/units.py:dropout",
         "tests/test_ops.py::test_dropout_equals_reference",
         "another problem at the same rate and decay: signals of training are half as large",
     ),

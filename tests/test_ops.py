@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_jax import ops
+from alexnet_jax.ops import linear
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import quick_jit
 
@@ -81,7 +82,7 @@ def test_convolution_equals_sum_over_taps(taps, stride, pad, groups, dtype):
 
 
 @both_precisions
-@pytest.mark.parametrize("rows", [3, ops._FEW_ROWS + 1])
+@pytest.mark.parametrize("rows", [3, linear._FEW_ROWS + 1])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_dense_reads_its_own_towers(groups, rows, dtype):
     def expected(x, kernel):
@@ -104,7 +105,7 @@ def test_few_rows_are_a_convolution_on_cpu_but_not_many_or_many_nets_at_once():
         shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
         return "convolution" in jax.jit(function).lower(*shapes).as_text()
 
-    few, many = (ops._FEW_ROWS, 8), (ops._FEW_ROWS + 1, 8)
+    few, many = (linear._FEW_ROWS, 8), (linear._FEW_ROWS + 1, 8)
     assert convolves(ops.dense, few, (8, 6))
     assert not convolves(ops.dense, many, (8, 6))
     for axes in ((0, 0), (None, 0), (0, None)):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_jax import ops, winograd
+from alexnet_jax import ops
+from alexnet_jax.ops import linear, winograd
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import quick_jit
 from tests.test_ops import normal
@@ -85,7 +86,7 @@ def test_height_and_width_may_differ():
 
 
 def tile(kernel, side=13, stride=1, pad=(1, 1), dtype="float32"):
-    return ops._winograd_tile(jnp.dtype(dtype), (2, side, side), kernel, stride, (pad, pad))
+    return linear._winograd_tile(jnp.dtype(dtype), (2, side, side), kernel, stride, (pad, pad))
 
 
 def test_wide_layers_take_winograds_form():

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from alexnet_jax import ops, winograd
+from alexnet_jax import ops
+from alexnet_jax.ops import norms, winograd
 
 
 def _shifted_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -> jax.Array:
-    """`ops._window_sum` as `size` shifted additions."""
+    """`norms._window_sum` as `size` shifted additions."""
     before, after = size // 2, size - 1 - size // 2
     if transpose:
         before, after = after, before
@@ -36,15 +37,15 @@ def _lrn_recomputed(x, size=5, k=2.0, alpha=1e-4, beta=0.75, towers=1):
 
 def _lrn_recomputed_forward(x, size, k, alpha, beta, towers):
     a = x.astype(ops.at_least_float32(x.dtype))
-    s = ops._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
-    return ops._times_power(a, s, 4 * beta).astype(x.dtype), x
+    s = norms._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
+    return norms._times_power(a, s, 4 * beta).astype(x.dtype), x
 
 
 def _lrn_recomputed_backward(size, k, alpha, beta, towers, x, g):
     a = x.astype(ops.at_least_float32(x.dtype))
-    s = ops._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
-    scaled = ops._times_power(g.astype(s.dtype), s, 4 * beta)
-    spread = _shifted_sum(ops._times_power(scaled * a, s, 4), size, towers, transpose=True)
+    s = norms._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
+    scaled = norms._times_power(g.astype(s.dtype), s, 4 * beta)
+    spread = _shifted_sum(norms._times_power(scaled * a, s, 4), size, towers, transpose=True)
     return ((scaled - (2 * alpha * beta) * a * spread).astype(x.dtype),)
 
 
@@ -102,8 +103,8 @@ def _direct(dtype, x, kernel, stride, padding):
 
 FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "as shipped": {},
-    "convolution: direct": {"_winograd_tile": _direct},
-    "LRN: shifted sums": {"_window_sum": _shifted_sum},
+    "convolution: direct": {"linear._winograd_tile": _direct},
+    "LRN: shifted sums": {"norms._window_sum": _shifted_sum},
     "LRN: shifted, recomputed": {"local_response_norm": _lrn_recomputed},
     "pool: reduce_window": {"max_pool": _pool_by_window},
     "bias: plain sum": {"add_bias": _plain_bias},
@@ -125,13 +126,17 @@ FORMS: dict[str, dict[str, Callable[..., Any]]] = {
 
 @contextlib.contextmanager
 def replaced(functions: dict[str, Callable[..., Any]]) -> Iterator[None]:
-    """`alexnet_jax.ops` with some functions replaced."""
-    kept = {name: getattr(ops, name) for name in functions}
-    for name, function in functions.items():
-        setattr(ops, name, function)
+    """`alexnet_jax.ops` with some functions replaced, or, by dotted names, its modules'."""
+    places = {}
+    for path in functions:
+        module, _, name = path.rpartition(".")
+        places[path] = (getattr(ops, module) if module else ops), name
+    kept = {path: getattr(*place) for path, place in places.items()}
+    for path, place in places.items():
+        setattr(*place, functions[path])
     jax.clear_caches()
     try:
         yield
     finally:
-        for name, function in kept.items():
-            setattr(ops, name, function)
+        for path, place in places.items():
+            setattr(*place, kept[path])

@@ -1,6 +1,7 @@
 """Overlapping windows along an axis, taken as slices and put back as sums."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -43,3 +44,25 @@ def _shift(x: jax.Array, by: int, length: int, axis: int) -> jax.Array:
     config = [(0, 0, 0)] * x.ndim
     config[axis] = (by, after, 0)  # a negative margin crops
     return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def sum_taps(x: jax.Array, window: int, stride: int, axis: int, length: int) -> jax.Array:
+    """Sum of every window along `axis`, which is `length` long."""
+    first, *others = taps(x, window, stride, axis)
+    return sum(others, start=first)
+
+
+def sum_taps_forward(
+    x: jax.Array, window: int, stride: int, axis: int, length: int
+) -> tuple[jax.Array, None]:
+    return sum_taps(x, window, stride, axis, length), None
+
+
+def sum_taps_backward(
+    window: int, stride: int, axis: int, length: int, _: None, g: jax.Array
+) -> tuple[jax.Array]:
+    return (untap([g] * window, stride, axis, length),)
+
+
+sum_taps.defvjp(sum_taps_forward, sum_taps_backward)
