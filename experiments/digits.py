@@ -18,7 +18,7 @@ from matplotlib.image import imsave
 from alexnet_jax.files import local_path
 from alexnet_jax.inspect.curves import curves_figure
 from alexnet_jax.runs.metrics_log import read_metrics
-from experiments import harness
+from experiments import fitting, harness
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "runs/", "folder of a finished run")
@@ -29,7 +29,7 @@ def main(_) -> None:
     """Draws the run; with --quick one that takes seconds."""
     if harness.quick():
         with tempfile.TemporaryDirectory() as folder:
-            draw(harness.tiny_run(Path(folder)), harness.results_folder())
+            draw(fitting.tiny_run(Path(folder)), harness.results_folder())
     else:
         workdir = local_path(FLAGS.workdir)
         draw(workdir, local_path(FLAGS.output) if FLAGS.output else workdir)

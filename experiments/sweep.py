@@ -47,7 +47,7 @@ from alexnet_jax.runs import checks
 from alexnet_jax.runs.lock import Locked, locked
 from alexnet_jax.runs.recipe import Recipe, build_model
 from alexnet_jax.wording import suggestion
-from experiments import harness
+from experiments import fitting, harness, provenance
 
 Setting = Mapping[str, Any]
 COLUMNS = ("train_error", "validation_error", "test_error", "loss")
@@ -60,11 +60,11 @@ class Sweep:
         self, base: ConfigDict, folder: Path, *, until: Callable[[dict], bool] = lambda line: False
     ):
         """`until` is asked after each epoch, with its line, whether the run ends."""
-        self.base = harness.shortened(base) if harness.quick() else base
+        self.base = fitting.shortened(base) if harness.quick() else base
         self.runs = folder / ("quick" if harness.quick() else "runs")
         self.runs.mkdir(parents=True, exist_ok=True)
         self._until = until
-        self._programs: dict[str, harness.Programs] = {}
+        self._programs: dict[str, fitting.Programs] = {}
 
     def train(self, settings: Sequence[Setting]) -> list[dict | None]:
         """Trains what is not there yet; the results, None for what others are at.
@@ -91,7 +91,7 @@ class Sweep:
         return [self.result(setting) for setting in settings]
 
     def result(self, setting: Setting) -> dict | None:
-        """What `harness.fit` gave for a setting; None: it is not finished."""
+        """What `fitting.fit` gave for a setting; None: it is not finished."""
         path = self._path(configure(self.base, setting))
         return json.loads(path.read_text()) if path.exists() else None
 
@@ -106,7 +106,7 @@ class Sweep:
         recipe = Recipe(config)
         shape = architecture(recipe)
         known = shape in self._programs
-        programs = self._programs.setdefault(shape, harness.Programs(recipe))
+        programs = self._programs.setdefault(shape, fitting.Programs(recipe))
 
         def after(line: dict) -> bool:
             bar.update()
@@ -117,11 +117,11 @@ class Sweep:
             bar.write(f"{name_of(setting)}: {line}")
 
         with harness.compilations() as names:
-            result, arrays = harness.fit(
+            result, arrays = fitting.fit(
                 config, programs=programs, views=config.final_views, until=after, say=say
             )
         bar.update(round(config.num_epochs) - len(result["epochs"]))
-        result |= {"compiled": len(names), "device": harness.machine()}
+        result |= {"compiled": len(names), "device": provenance.machine()}
         with whole_file(self._path(config).with_suffix(".npz"), "wb") as file:
             np.savez_compressed(file, **arrays)
         with whole_file(self._path(config)) as file:

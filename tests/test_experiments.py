@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_jax import ops
 from alexnet_jax.configs import digits
-from experiments import harness
+from experiments import fitting, harness, provenance
 from experiments.speed import forms
 from tests.commands import run_command
 
@@ -44,7 +44,7 @@ def test_a_record_holds_the_result_and_the_machine(tmp_path):
 
 def test_a_record_names_no_folder_of_the_machine(monkeypatch):
     monkeypatch.setattr("sys.argv", ["x", "--workdir=/home/me/runs", "/data/y", "--a=b/c", "--n=1"])
-    command = harness.environment()["command"]
+    command = provenance.environment()["command"]
     assert command.endswith("--workdir=runs y --a=b/c --n=1")
 
 
@@ -92,6 +92,6 @@ def test_fit_trains_and_tests_on_what_lies_on_the_device(quick_compilation):
     config.stored_size, config.model.image_size = 72, 64
     config.model.conv_features, config.model.fc_features = (4, 4, 4, 4, 4), (8, 8)
     config.num_epochs = 1
-    result, arrays = harness.fit(config, say=lambda line: None)
+    result, arrays = fitting.fit(config, say=lambda line: None)
     assert result["test"]["center"]["of"] == len(arrays["log_probs_center"]) == 50
     assert result["epochs"][0]["train"]["loss"] == pytest.approx(np.log(10), abs=0.3)

@@ -27,7 +27,7 @@ from alexnet_jax.inspect.retrieval import nearest, retrieval_precision
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.inspect.sections import center_crops
 from alexnet_jax.runs.workdir import Run, load_run
-from experiments import harness
+from experiments import fitting, harness
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("workdir", ["runs/imagenette"], "folder of a trained run; more by more")
@@ -78,7 +78,7 @@ def main(_) -> None:
     harness.shorten(images=20, gallery=50)
     if harness.quick():
         with tempfile.TemporaryDirectory() as folder:
-            runs = [load_run(harness.tiny_run(Path(folder)))]
+            runs = [load_run(fitting.tiny_run(Path(folder)))]
     else:
         runs = [load_run(workdir) for workdir in FLAGS.workdir]
     model, dataset = runs[0].model, runs[0].config.dataset

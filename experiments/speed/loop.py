@@ -28,7 +28,7 @@ from alexnet_jax.configs import default, digits
 from alexnet_jax.runs import training
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
-from experiments import harness
+from experiments import fitting, harness
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 3, "counted turns of each")
@@ -75,7 +75,7 @@ def recipes() -> dict[str, ConfigDict]:
     configs = {"digits": small, "paper": full}
     for name, config in configs.items():
         if harness.quick():
-            configs[name] = config = harness.shortened(config)
+            configs[name] = config = fitting.shortened(config)
         config.validate_every_epochs = config.num_epochs
         config.test_split = None
     return configs

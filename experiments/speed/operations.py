@@ -24,7 +24,7 @@ from alexnet_jax import alexnet, create_train_state, ops
 from alexnet_jax.compilation import compiled
 from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.optimizer import update_rule
-from experiments import harness
+from experiments import harness, provenance
 from experiments.speed.ceilings import ceilings
 
 FLAGS = flags.FLAGS
@@ -217,7 +217,7 @@ def main(_) -> None:
         "milliseconds": rows,
     }
     harness.record("operations_cpu", harness.rounded(result, 2), draw(rows))
-    text = "\n".join([harness.machine(), "", HEAD, *map(line, rows)])
+    text = "\n".join([provenance.machine(), "", HEAD, *map(line, rows)])
     (harness.results_folder() / "operations_cpu.txt").write_text(text + "\n")
 
 
@@ -249,7 +249,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     axes.scatter(bound, places, marker="|", s=260, color="black", label="bound", zorder=3)
     axes.set_yticks(places, [row["name"] for row in rows], fontsize=8)
     axes.set_xlabel("milliseconds, forward and gradient")
-    axes.set_title(f"batch {FLAGS.batch_size}, float32: {harness.machine()}", fontsize=8)
+    axes.set_title(f"batch {FLAGS.batch_size}, float32: {provenance.machine()}", fontsize=8)
     axes.legend(fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
 from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.step import make_predict_step
-from experiments import harness
+from experiments import harness, provenance
 from experiments.speed.ceilings import ceilings
 from experiments.speed.forms import FORMS, replaced
 
@@ -441,7 +441,7 @@ def write(rows: list[dict], failed: list[str], more: dict[str, Any]) -> None:
     name = f"step_{jax.default_backend()}" + (f"_{FLAGS.label}" if FLAGS.label else "")
     harness.record(name, harness.rounded(result, 3), draw(rows))
     (harness.results_folder() / f"{name}.txt").write_text(
-        f"{harness.machine()}\n\n{table(rows, compared)}\n"
+        f"{provenance.machine()}\n\n{table(rows, compared)}\n"
     )
 
 
@@ -465,7 +465,7 @@ def draw(rows: list[dict]) -> Figure:
     axes.set_yticks(places, labels, fontsize=7)
     axes.margins(y=0.01)
     axes.set_xlabel("images/s (after the task: the batch size)")
-    axes.set_title(f"AlexNet, two towers, 224 pixels: {harness.machine()}", fontsize=8)
+    axes.set_title(f"AlexNet, two towers, 224 pixels: {provenance.machine()}", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

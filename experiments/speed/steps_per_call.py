@@ -21,7 +21,7 @@ from alexnet_jax import Hyperparameters, create_train_state, make_train_step, ma
 from alexnet_jax.configs import digits
 from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.runs.recipe import Recipe
-from experiments import harness
+from experiments import fitting, harness
 
 DEFAULTS = {"cpu": {"updates": 3, "turns": 3}, "gpu": {"updates": 21, "turns": 20}}
 FLAGS = flags.FLAGS
@@ -34,7 +34,7 @@ def main(_) -> None:
     harness.defaults(**DEFAULTS)
     harness.shorten(updates=2, turns=1)
     config = digits.get_config()
-    config = harness.shortened(config) if harness.quick() else config
+    config = fitting.shortened(config) if harness.quick() else config
     config.cache = "device"
     recipe = Recipe(config)
     model, source = recipe.model, recipe.cached_training().source

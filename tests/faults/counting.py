@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import harness
+from experiments import provenance
 from tests.faults.base import Row, Scale
 
 
@@ -15,8 +15,8 @@ def counted(rows: list[Row], part: float, minutes: float) -> dict[str, Any]:
     return {
         "part": part,
         "minutes": round(minutes, 1),
-        "commit": harness.environment()["commit"],
-        "machine": harness.machine(),
+        "commit": provenance.environment()["commit"],
+        "machine": provenance.machine(),
         "rows": [
             {
                 "fault": row.fault,

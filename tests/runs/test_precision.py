@@ -7,7 +7,7 @@ from alexnet_jax.configs import digits
 
 @pytest.mark.slow  # four trainings of ten epochs
 def test_ten_epochs_of_digits_in_bfloat16_end_within_the_seeds_of_float32():
-    from experiments.harness import fit
+    from experiments.fitting import fit
 
     def final_loss(precision, seed):
         config = digits.get_config()
