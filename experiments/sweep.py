@@ -29,6 +29,7 @@ import importlib.util
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from alexnet_jax.wording import suggestion
 from experiments import fitting, harness, provenance
 
 Setting = Mapping[str, Any]
+WAIT_SECONDS = 5
 COLUMNS = ("train_error", "validation_error", "test_error", "loss")
 
 
@@ -228,16 +230,16 @@ def search(
         direction="minimize",
         load_if_exists=True,
     )
-    complete = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
+    failed = optuna.trial.TrialState.FAIL  # those that diverged; they are finished all the same
+    complete = (optuna.trial.TrialState.COMPLETE, failed)
     while len(study.get_trials(deepcopy=False, states=complete)) < trials:
         trial = study.ask()
         setting = dict(space(trial))
         trial.set_user_attr("setting", setting)
-        (result,) = sweep.train([setting])
-        if result is None:  # another process is at the very same setting
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
-            study.tell(trial, row(setting, result)["validation_error"])
+        while (result := sweep.train([setting])[0]) is None:
+            time.sleep(WAIT_SECONDS)  # another process is at the very same setting
+        error = row(setting, result)["validation_error"]
+        study.tell(trial, error, failed if error is None else None)
     return [trial.user_attrs["setting"] for trial in study.get_trials(states=complete)]
 
 

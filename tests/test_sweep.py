@@ -98,6 +98,26 @@ def test_two_processes_search_one_study(tmp_path, recipe):
     assert all(0.001 <= row["learning_rate"] <= 0.1 for row in rows)
 
 
+def test_a_search_waits_for_a_setting_of_another_process_and_counts_what_diverged(
+    tmp_path, base, monkeypatch, recwarn
+):
+    def result(error):
+        line = {"validation": {"top1_error": error}, "train": {"loss": 1.0}}
+        errors = {"top1_error": error}
+        shared = {"seed": 0, "seconds": 1, "compiled": 0, "train": errors}
+        return {"epochs": [line], "test": {"center": errors}, **shared}
+
+    found = iter([None, None, result(0.5), result(None), result(0.25)])
+    runs = sweep.Sweep(base, tmp_path)
+    monkeypatch.setattr(runs, "train", lambda settings: [next(found)])
+    monkeypatch.setattr(sweep, "WAIT_SECONDS", 0)
+    space = sweep.module_of(str(tmp_path / "recipe.py")).space
+    settings = sweep.search(runs, space, 3, tmp_path / "study.log")
+    assert len({setting["learning_rate"] for setting in settings}) == 3
+    assert next(found, None) is None
+    assert not [warning for warning in recwarn if "could not be cast" in str(warning.message)]
+
+
 def test_two_workers_of_ray_compile_once_each(tmp_path, recipe):
     pytest.importorskip("ray", reason="Ray is not installed (make test-ray)")
     command = [sys.executable, "-m", "experiments.ray_tune", f"--workdir={tmp_path}"]
