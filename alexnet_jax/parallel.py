@@ -4,6 +4,7 @@ The mesh has two axes. `data` splits the batch. `model` splits the kernels: with
 device holds one tower, the paper's figure 2. With size 1 a device holds both.
 """
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -88,10 +89,11 @@ def leaving_lost_hosts() -> Iterator[None]:
     """Ends this process with one line, and exit code 1, where another one of the run is lost.
 
     At once, since the usual way out waits for all of them. Where a collective breaks off, JAX
-    raises. Where this process waits for one that is silent, or the first one is gone, JAX's
-    runtime logs its reason and aborts the process, from a thread of its own: only a handler that
-    does not return to it, which Python's own do, can still say what to do. The processes leave
-    together, since that waits for all of them, too.
+    raises; so does whatever broke off with it, such as a checkpoint that all of them write. Where
+    this process waits for one that is silent, or the first one is gone, JAX's runtime logs its
+    reason and aborts the process, from a thread of its own: only a handler that does not return to
+    it, which Python's own do, can still say what to do. The processes leave together, since that
+    waits for all of them, too; but one with an error of its own leaves as soon as it is told.
     """
     if jax.process_count() == 1:
         yield
@@ -120,10 +122,29 @@ def leaving_lost_hosts() -> Iterator[None]:
             jax.distributed.shutdown()
             raise
         jax.distributed.shutdown()
-    except jax.errors.JaxRuntimeError as error:
-        leave(str(error).splitlines()[0])
+    except (Exception, KeyboardInterrupt) as error:
+        if broken := _broken_collective(error):
+            leave(broken)
+        stopped = isinstance(error, KeyboardInterrupt)
+        atexit.register(_leave_at_once, 128 + signal.SIGINT if stopped else 1)
+        raise
     finally:
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
+
+
+def _broken_collective(error: BaseException | None) -> str | None:
+    """What JAX's runtime said where that led to `error`."""
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return str(error).splitlines()[0]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _leave_at_once(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _other_processes() -> str:

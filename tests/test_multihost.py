@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -117,7 +119,51 @@ def test_a_process_without_a_cluster_is_told_what_to_give(tmp_path, monkeypatch)
     assert re.fullmatch("error: cannot join the other hosts: .*--coordinator_address.*\n", errors)
 
 
-@pytest.mark.parametrize("ends", [None, SystemExit(143)])
+ONE_FAILS = """
+import sys
+from jax.experimental import multihost_utils
+from alexnet_jax import command, parallel
+
+def main(argv):
+    address, number = argv[1], int(argv[2])
+    parallel.initialize(address, 2, number)
+    with parallel.leaving_lost_hosts():
+        if number == 1:
+            raise ValueError("no room on this disk")
+        multihost_utils.sync_global_devices("saved")
+
+command.run(main, sys.argv)
+"""
+
+
+def test_a_process_with_an_error_of_its_own_leaves_at_once_and_so_does_the_other():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first, second = (
+        subprocess.Popen([sys.executable, "-c", ONE_FAILS, address, number], **pipes)
+        for number in ("0", "1")
+    )
+    _, errors = second.communicate(timeout=300)
+    assert (second.returncode, errors) == (1, "error: no room on this disk\n")
+    _, errors = first.communicate(timeout=300)
+    assert first.returncode == 1
+    assert re.fullmatch(LOST, errors.splitlines()[-1])
+
+
+class Left(BaseException):
+    """The process would have ended."""
+
+
+def lost_while_saving():
+    try:
+        raise jax.errors.JaxRuntimeError("UNAVAILABLE: peer is gone\nand much more")
+    except jax.errors.JaxRuntimeError as error:
+        raise RuntimeError("checkpoint 56 could not be written; make room") from error
+
+
+@pytest.mark.parametrize("ends", [None, SystemExit(143), lost_while_saving])
 def test_a_process_lost_after_the_last_step_is_named_too(monkeypatch, capsys, ends):
     """Leaving together is the last thing that waits for the others."""
 
@@ -127,14 +173,18 @@ def test_a_process_lost_after_the_last_step_is_named_too(monkeypatch, capsys, en
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax.distributed, "shutdown", shutdown)
     monkeypatch.setattr(parallel, "_other_processes", lambda: "process 1 (node7)")
-    left = []
-    monkeypatch.setattr(os, "_exit", left.append)
+
+    def leave(status):
+        raise Left(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
     before = signal.getsignal(signal.SIGABRT)
-    with parallel.leaving_lost_hosts():
+    with pytest.raises(Left, match="1"), parallel.leaving_lost_hosts():
+        if callable(ends):
+            ends()
         if ends:
             raise ends
     signal.signal(signal.SIGABRT, before)
-    assert left == [1]
     expected = (
         r"error: process 0 stops, process 1 \(node7\) was lost \(UNAVAILABLE: peer is gone\);.*"
     )

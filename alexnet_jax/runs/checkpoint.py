@@ -80,6 +80,7 @@ class Checkpointer:
                 get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
             ),
         ]
+        self._keep_every = keep_every
         if keep_every:
             keep.append(checkpoint_managers.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
@@ -221,8 +222,9 @@ class Checkpointer:
     def restore_newest(self, template_state: Any) -> tuple[Restored, list[str]]:
         """Restores the newest checkpoint that is whole, and says what is wrong with newer ones.
 
-        Those are set aside as `<step>.damaged`, so that the run can go on. Raises as `restore`;
-        DamagedCheckpoint only if none is whole.
+        Those are set aside as `<step>.damaged`, so that the run can go on. Older ones that the last
+        save was too late to remove go now. Raises as `restore`; DamagedCheckpoint only if none is
+        whole.
         """
         self.wait()
         problems: list[DamagedCheckpoint] = []
@@ -235,10 +237,22 @@ class Checkpointer:
             for newer in self._manager.all_steps():
                 if newer > step:
                     self._rename(newer, f"{self._path(newer)}{DAMAGED}")
+            if not problems:
+                self._remove_old()
             return restored, [str(error) for error in problems]
         if problems:
             raise problems[0]
         raise CheckpointError(f"there is no checkpoint in {self.directory}; train first")
+
+    def _remove_old(self) -> None:
+        """Removes what a save removes: it may have been killed in between."""
+        try:
+            kept = {self.latest_step, self.best_step}
+        except DamagedCheckpoint:  # which is the best cannot be told
+            return
+        for step in self.steps:
+            if step not in kept and (self._keep_every is None or step % self._keep_every):
+                self._manager.delete(step)
 
     def restore(
         self, template_state: Any, *, step: int | None = None, partial: bool = False

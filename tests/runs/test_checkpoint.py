@@ -230,6 +230,19 @@ def test_killed_while_replacing_leaves_what_was_to_be_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["5"]
 
 
+@pytest.mark.parametrize(("keep_every", "kept"), [(None, [2, 4]), (3, [2, 3, 4])])
+def test_what_a_killed_save_did_not_remove_goes_when_the_run_goes_on(tmp_path, keep_every, kept):
+    metrics = {1: 0.7, 2: 0.5, 3: 0.6, 4: None}
+    for step, metric in metrics.items():
+        with Checkpointer(tmp_path / f"run {step}") as checkpointer:
+            save(checkpointer, step, metric=metric)
+        shutil.copytree(tmp_path / f"run {step}" / str(step), tmp_path / "run" / str(step))
+    with Checkpointer(tmp_path / "run", keep_every=keep_every) as checkpointer:
+        restored, problems = checkpointer.restore_newest(make_state())
+    assert (restored.step, problems) == (4, [])
+    assert steps(tmp_path / "run") == kept
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     dtype=st.sampled_from(["float32", "int32", "uint8", "bfloat16", "float16", "uint32"]),
