@@ -86,7 +86,8 @@ class CifarNet(LayeredNetwork):
     def _convolution_rows(self) -> tuple[Layer, ...]:
         """Of "quick" and "18pct". The first pools before it activates, as the authors do."""
         act = Activation(self.activation)
-        norm = self._norm(WithinMapNorm(3, 5e-5, 0.75)) if self.variant == "18pct" else ()
+        # Their parser divides a norm's scale by what it sums over, here 3 x 3.
+        norm = self._norm(WithinMapNorm(3, 5e-5 / 9, 0.75)) if self.variant == "18pct" else ()
         # fmt: off
         return (
             Layer("conv1", 32, 5, 1, (2, 2), (MaxPool(ceil=True), act, *norm)),  # [B, 16, 16, 32]

@@ -179,7 +179,7 @@ def test_the_norms_of_these_nets_equal_windows_one_by_one():
         y = np.zeros_like(x)
         for b, i, j, c in np.ndindex(x.shape):
             part = x[b, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2, c]
-            y[b, i, j, c] = x[b, i, j, c] / (1 + 5e-5 * (part**2).sum()) ** 0.75
+            y[b, i, j, c] = x[b, i, j, c] / (1 + 5e-5 / 9 * (part**2).sum()) ** 0.75
         return y
 
     (conv1, conv2, *_) = network("cifar10_conv_local_11pct").layers
