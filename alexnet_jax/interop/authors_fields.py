@@ -3,6 +3,7 @@
 Source: the authors' `layer.py`, `layers-145.cfg`, `layer-params-145.cfg`.
 """
 
+import statistics
 from typing import Any
 
 from alexnet_jax.interop.authors_graph import Graph
@@ -148,13 +149,31 @@ def _initial(graph: Graph) -> dict[str, Any]:
 
 
 def rates_of(graph: Graph) -> dict[str, Any]:
-    """Fields of a recipe."""
+    """Fields of a recipe: the rates that most layers have, and factors of those that differ.
+
+    The authors froze conv1 at the end, and their files hold the end.
+    """
     layers = [name for stage in graph.stages for name in stage]
+    rates = {
+        name: (graph.same(stage, "epsW"), graph.same(stage, "epsB"))
+        for name, stage in zip(graph.names, graph.stages, strict=True)
+    }
+    of_weights, of_biases = (
+        statistics.mode(column) for column in zip(*rates.values(), strict=True)
+    )
+    if not (of_weights and of_biases):
+        raise graph.refuse(layers[-1], "and most others have rates of 0, which train nothing")
     fields = {
-        "learning_rate": graph.same(layers, "epsW"),
-        "bias_learning_rate": graph.same(layers, "epsB"),
+        "learning_rate": of_weights,
+        "bias_learning_rate": of_biases,
         "momentum": graph.same(layers, "momW"),
         "weight_decay": graph.same(layers, "wc", 0),
+        "rate_multipliers": {
+            name: {"kernel": weights / of_weights, "bias": biases / of_biases}
+            for name, (weights, biases) in rates.items()
+            if weights is not None and biases is not None
+            if (weights, biases) != (of_weights, of_biases)
+        },
     }
     if graph.same(layers, "momB") != fields["momentum"]:
         raise graph.refuse(layers[0], "has another momentum for its biases than for its weights")

@@ -15,7 +15,7 @@ import pytest
 from alexnet_jax import alexnet, load_run
 from alexnet_jax.interop import checked, read_authors, read_recipe, write_run
 from alexnet_jax.models.layer_table import layer_table
-from alexnet_jax.runs.recipe import build_model
+from alexnet_jax.runs.recipe import Recipe, build_model
 from tests.tiers import slow
 
 SIDE = 96  # leaves more than a pixel for fc6: 96 -> 23 -> 11 -> 5 -> 2
@@ -579,7 +579,25 @@ def test_what_a_file_cannot_say_here_is_refused(tmp_path, old, new, message):
     assert "\n" not in str(error.value) and "layers.cfg" in str(error.value)
 
 
-def test_rates_that_differ_by_layer_are_refused(tmp_path):
-    params = params_cfg().replace("[conv1a]\nepsW=0.01", "[conv1a]\nepsW=1e-05")
-    with pytest.raises(ValueError, match=r"'conv1a' and its like have epsW of \[1e-05, 0.01\]"):
-        read_recipe(*write_cfg(tmp_path, layers_cfg(), params))
+def test_a_layer_frozen_at_the_end_has_a_factor_on_the_rate(tmp_path):
+    params = params_cfg(rate=1e-5)
+    for name in ("conv1a", "conv1b"):
+        params = params.replace(f"[{name}]\nepsW=1e-05\nepsB=0.02", f"[{name}]\nepsW=0\nepsB=0")
+    config = read_recipe(*write_cfg(tmp_path, layers_cfg(), params), dataset="digits")
+    config.train_split = "train[:64]"
+    assert (config.learning_rate, config.bias_learning_rate) == (1e-5, 0.02)
+    found = Recipe(config).hyperparameters(0).rate_multipliers
+    assert found["conv1"] == {"kernel": 0, "bias": 0}
+    assert found["fc8"] == {"kernel": 1, "bias": pytest.approx(2000)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[conv1a]\nepsW=0.01", "[conv1a]\nepsW=1e-05", r"'conv1a' and its like have epsW of"),
+        ("epsB=0.02", "epsB=0", "'out' and most others have rates of 0"),
+    ],
+)
+def test_rates_that_make_no_recipe_are_refused(tmp_path, old, new, message):
+    with pytest.raises(ValueError, match=message):
+        read_recipe(*write_cfg(tmp_path, layers_cfg(), params_cfg().replace(old, new)))
