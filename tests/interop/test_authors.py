@@ -584,7 +584,7 @@ def test_a_layer_frozen_at_the_end_has_a_factor_on_the_rate(tmp_path):
     for name in ("conv1a", "conv1b"):
         params = params.replace(f"[{name}]\nepsW=1e-05\nepsB=0.02", f"[{name}]\nepsW=0\nepsB=0")
     config = read_recipe(*write_cfg(tmp_path, layers_cfg(), params), dataset="digits")
-    config.train_split = "train[:64]"
+    config.train_split = "train[:256]"
     assert (config.learning_rate, config.bias_learning_rate) == (1e-5, 0.02)
     found = Recipe(config).hyperparameters(0).rate_multipliers
     assert found["conv1"] == {"kernel": 0, "bias": 0}
