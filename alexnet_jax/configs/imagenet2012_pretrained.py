@@ -5,8 +5,8 @@ WORKDIR holds a run of the config `imagenet_fall2011`. Kernels have the rates of
   conv1   0.0001, from epoch 5 on 0.00001, from epoch 7 on frozen;
   fc8     0.01 from their batch 300 to epoch 9. A batch there is a file of about 1,024 images (an
           epoch of 8.9 million had more than 6,491 of them), so that is after 0.24 epochs.
-Biases follow their kernels here; the authors left theirs at 0.02 (conv6 at 0.022, then 0.002; conv1
-at 0 in the end).
+Biases follow their kernels here; the authors left theirs at 0.02 (conv6 at 0.022; conv1 at 0 in the
+end).
 """
 
 from ml_collections import ConfigDict

@@ -37,7 +37,7 @@ def decode_image(
 ) -> np.ndarray:
     """Decodes `data` to `uint8[size, size, 3]`, RGB, pixels 0-255.
 
-    The short side is scaled to `size` with antialiasing, then the centre is cut out. Grey,
+    The short side is scaled to `size` (bicubic, antialiased), then the centre is cut out. Grey,
     palette, CMYK and 16-bit images become RGB; transparent ones are laid on white. The format is
     read from the bytes, never from the file's name. Source: AlexNet §2.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from alexnet_jax.augment import IMAGENET_MEAN
 from alexnet_jax.configs import imagenet2012_original
 from alexnet_jax.files import local_path
 from alexnet_jax.interop.authors_fields import fields_of, rates_of
@@ -54,7 +55,12 @@ def read_authors(path: str | Path, *, mean: str | Path | None = None) -> Importe
     if size:
         fields["image_size"] = size
     return Imported(
-        path, PRESET, _differing(fields), params, read_mean(mean, _mean_of_their_data), done
+        path,
+        PRESET,
+        _differing(fields),
+        params,
+        read_mean(mean, _mean_of_their_data, usual=IMAGENET_MEAN),
+        done,
     )
 
 

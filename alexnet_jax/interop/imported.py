@@ -27,8 +27,8 @@ from alexnet_jax.wording import align
 
 Params = Mapping[str, Mapping[str, np.ndarray]]
 
-# The mean colour of ILSVRC-2012's training images, RGB; Caffe's ilsvrc_2012_mean.npy averaged.
-ILSVRC_MEAN = np.array([122.67891434, 116.66876762, 104.00698793], np.float32)
+# RGB; Caffe's ilsvrc_2012_mean.npy averaged, of images squeezed to squares.
+CAFFE_MEAN = np.array([122.67891434, 116.66876762, 104.00698793], np.float32)
 
 
 class Imported(NamedTuple):
@@ -117,21 +117,25 @@ def square_side(inputs: int, channels: int, source: Path) -> int:
 
 
 def read_mean(
-    path: str | Path | None, parse: Callable[[Path], Any], *, bgr: bool = False
+    path: str | Path | None,
+    parse: Callable[[Path], Any],
+    *,
+    bgr: bool = False,
+    usual: np.ndarray = CAFFE_MEAN,
 ) -> np.ndarray:
     """The mean that another program took from its images: float32 [3] or [S, S, 3], RGB, 0-255.
 
     Args:
-      path: of a `.npy` file, [3] or [3, S, S], or of one in the other program's format; None is
-        ImageNet's colour.
+      path: of a `.npy` file, [3] or [3, S, S], or of one in the other program's format.
       parse: reads the latter; one flat vector will do as well.
       bgr: the planes are blue, green, red.
+      usual: the mean where there is no path.
 
     Raises:
       ValueError: the file is damaged, or holds no mean of three planes.
     """
     if path is None:
-        return ILSVRC_MEAN
+        return usual
     path = local_path(path)
     try:
         mean = np.load(path, allow_pickle=False) if path.suffix == ".npy" else parse(path)
@@ -215,7 +219,7 @@ def save_run(run: Run, workdir: str | Path) -> None:
 
 
 def _config(imported: Imported, dataset: str) -> ConfigDict:
-    """The recipe of those who trained it, with the net as imported."""
+    """The authors' recipe for their nets, Caffe's for all others, with the net as imported."""
     theirs = imagenet2012_original if imported.preset == "original" else imagenet2012_caffe
     config = theirs.get_config()
     config.preset, config.dataset = imported.preset, dataset

@@ -49,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Section 3.2: half the kernels in conv1 to conv4, as many parameters in all.
     "one_gpu": {"towers": 1, "conv_features": (48, 128, 192, 192, 256)},
-    # Section 6.1's net for pre-training.
+    # Section 6's net for pre-training.
     "six_conv": {
         "conv6_features": 256,
         "exchange": ("conv3", "conv6", "fc6", "fc7", "fc8"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import alexnet, load_run
+from alexnet_jax.augment import IMAGENET_MEAN
 from alexnet_jax.interop import checked, read_authors, read_recipe, write_run
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.runs.recipe import Recipe, build_model
@@ -444,6 +445,7 @@ def test_the_mean_of_their_data_is_taken(tmp_path):
     meta = {"data_mean": planes[:, None], "label_names": ["a"], "num_vis": planes.size}
     (tmp_path / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
     folder = save(tmp_path / "ConvNet__x", trained())
+    np.testing.assert_array_equal(read_authors(folder).mean, IMAGENET_MEAN)
     mean = read_authors(folder, mean=tmp_path / "batches.meta").mean
     np.testing.assert_array_equal(mean[2, 3], planes.reshape(3, 8, 8)[:, 2, 3])
     (tmp_path / "batches.meta").write_bytes(pickle.dumps({}, protocol=2))

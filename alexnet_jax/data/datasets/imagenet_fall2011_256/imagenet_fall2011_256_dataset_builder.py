@@ -1,4 +1,4 @@
-"""The whole ImageNet of Fall 2011 at 256x256, for pre-training (section 7, Table 2)."""
+"""The whole ImageNet of Fall 2011 at 256x256, for pre-training (section 6, Table 2)."""
 
 from collections.abc import Iterator
 from itertools import chain
