@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import re
 import socket
@@ -80,6 +81,25 @@ def output_folder(folder: Path, flag: str = "--workdir") -> Path:
             f"folder {folder} cannot be made ({error.strerror}); change {flag}"
         ) from error
     return folder
+
+
+def json_object(text: str | bytes, name: object) -> dict[str, Any]:
+    """The object that a file in JSON holds.
+
+    Args:
+      text: what was read.
+      name: of the file, with which errors begin.
+
+    Raises:
+      ValueError: it is no JSON, too deeply nested, or no object.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is no JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds {found!r:.40} where an object {{…}} is wanted")
+    return found
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from alexnet_jax import files
-from alexnet_jax.files import local_path, output_file, output_folder, whole_file
+from alexnet_jax.files import json_object, local_path, output_file, output_folder, whole_file
 
 
 def test_a_file_in_a_folder_that_takes_it_is_given_back_and_nothing_written(tmp_path, monkeypatch):
@@ -97,3 +97,19 @@ def test_errors_of_writing_name_the_file_and_not_its_part(tmp_path):
     with pytest.raises(FileNotFoundError) as told, whole_file(tmp_path / "none" / "page.html"):
         pass
     assert told.value.filename == str(tmp_path / "none" / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("", "is no JSON"),
+        (b"\xff\xfe{}", "is no JSON"),
+        ("[" * 200_000, "is no JSON"),
+        ("[1]", r"holds \[1\] where an object"),
+        ("null", "holds None where an object"),
+    ],
+)
+def test_what_is_no_json_object_is_told_by_the_files_name(text, fact):
+    with pytest.raises(ValueError, match=f"^x.json {fact}"):
+        json_object(text, "x.json")
+    assert json_object('{"a": 1}', "x.json") == {"a": 1}
