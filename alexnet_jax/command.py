@@ -86,8 +86,11 @@ def _unknown_field(message: str) -> str:
     from alexnet_jax.configs import default  # noqa: PLC0415
 
     name = message.split()[0].strip("'\"")
-    known = [key for path in flatten_dict(default.get_config().to_dict()) for key in path]
+    paths = flatten_dict(default.get_config().to_dict())
+    known = {key: ".".join(path[: at + 1]) for path in paths for at, key in enumerate(path)}
     close = difflib.get_close_matches(name, known, n=1)
+    if close == [name]:  # a field, but not there, or not of this network
+        return f"unknown config field {name!r} there; most recipes have --config.{known[name]}"
     hint = f"did you mean {close[0]!r}?" if close else "alexnet_jax/configs/default.py lists them"
     return f"unknown config field {name!r}; {hint}"
 

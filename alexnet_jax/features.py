@@ -32,6 +32,9 @@ _MAPS = flags.DEFINE_enum(
 _SPLIT = flags.DEFINE_string(
     "split", "", "Instead of files: this split of the run's data set, such as train or test."
 )
+_BY_POSITION = flags.DEFINE_bool(
+    "classes_by_position", False, "Class n of the data is the run's class n, whatever its name."
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
 
 
@@ -44,9 +47,9 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np  # noqa: PLC0415
 
     from alexnet_jax.activations import layers_named  # noqa: PLC0415
-    from alexnet_jax.data.sets import open_dataset  # noqa: PLC0415
     from alexnet_jax.inspect import features  # noqa: PLC0415
     from alexnet_jax.inspect.files import image_files  # noqa: PLC0415
+    from alexnet_jax.inspect.samples import split_of  # noqa: PLC0415
     from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     output = output_file(_OUTPUT.value)  # told before the work, not after
@@ -65,11 +68,11 @@ def main(argv: Sequence[str]) -> None:
         def names() -> features.Names:
             return {"files": np.array(paths)}
     else:
-        dataset = open_dataset(
-            run.config.dataset,
+        dataset = split_of(
+            run,
             _SPLIT.value,
-            data_dir=_DATA_DIR.value or run.config.data_dir,
-            stored_size=run.config.stored_size,
+            data_dir=_DATA_DIR.value,
+            classes_by_position=_BY_POSITION.value,
             labels=False,
         )
         labels: list[np.ndarray] = []

@@ -100,7 +100,13 @@ def main(argv: Sequence[str]) -> None:
     config = _CONFIG.value
     if _DATA_DIR.value:
         config.data_dir = _DATA_DIR.value
-    if _MULTIHOST.value or _COORDINATOR.value:
+    together = _MULTIHOST.value or _COORDINATOR.value
+    if not together and (_PROCESSES.value, _PROCESS.value) != (None, None):
+        raise app.UsageError(
+            "--num_processes and --process_id are of several hosts: give --coordinator_address, or "
+            "--multihost"
+        )
+    if together:
         parallel.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     else:
         # On CPU a step dispatched while another runs already holds its temporary arrays and runs

@@ -78,8 +78,10 @@ def test_an_ensemble_is_found_averaged_and_written(workdirs, tmp_path, capsys):
     assert json.loads((tmp_path / "evaluation.json").read_text()) == report
     assert (tmp_path / "confusion_test.png").stat().st_size > 1000
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["Centre", "crop", "validation", "test"]
-    assert lines[4].startswith("2 CNNs    mean weighted ")  # with the weights that were found
+    assert lines[:2] == [f"{split}: {found}" for split, found in report["splits"].items()]
+    assert report["splits"]["test"] == "digits/1.0.0 test[:50]"
+    assert lines[2].split() == ["Centre", "crop", "validation", "test"]
+    assert lines[6].startswith("2 CNNs    mean weighted ")  # with the weights that were found
     assert f"{tmp_path}/confusion_test.png: test[:50], centre crop: 50 images" in "\n".join(lines)
 
 
@@ -151,7 +153,9 @@ def test_classes_in_another_order_are_matched_by_name_and_others_refused(
         ({"weights": ["0", "0"]}, "give 0 or more, one above 0"),
         ({"weights": ["a", "1"]}, "give numbers"),
         ({"weights": [1, 1], "search": True}, "leave out one of the two"),
-        ({"labels": "labels.txt"}, "the test split has labels already"),
+        ({"labels": "labels.txt"}, "the test split has labels already; leave --labels out"),
+        ({"devkit": "kit.tar.gz"}, "the test split has labels already; leave --devkit out"),
+        ({"labels": "labels.txt", "splits": {"test": ""}}, "no test split is named; leave"),
         ({"dataset": "three", "splits": {"validation": "train", "test": "train"}}, "has 3 classes"),
     ],
 )

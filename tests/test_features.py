@@ -9,6 +9,7 @@ from PIL import Image
 from alexnet_jax.inspect.features import extract_features
 from alexnet_jax.runs.workdir import load_run
 from tests.commands import run_command
+from tests.data.conftest import png, write_dataset
 from tests.tiny_run import write_run
 
 extract = partial(run_command, "alexnet_jax.features")
@@ -30,6 +31,18 @@ def test_features_of_a_folder_are_saved_with_their_files_names(tmp_path):
         expected = extract_features(load_run(workdir), images[[2, 0, 1]], layer="fc6")
         np.testing.assert_allclose(saved["features"], expected, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "photos", "run"]
+
+
+def test_a_split_of_other_classes_is_refused(tmp_path):
+    workdir = write_run(tmp_path / "run")
+    run = load_run(workdir)
+    images = [png(np.zeros((72, 72, 3), np.uint8))]
+    name = run.config.dataset
+    write_dataset(tmp_path / "data", name, images, [0])
+    argv = ["--workdir", workdir, "--split=train", f"--data_dir={tmp_path / 'data'}"]
+    output = ["--output", tmp_path / "x.npz"]
+    assert "has 3 classes" in extract(*argv, *output).stderr
+    assert not (tmp_path / "x.npz").exists()
 
 
 def test_several_layers_are_saved_under_their_names(tmp_path):

@@ -54,6 +54,10 @@ def error_of(*flags):
             "unknown config field 'learning_rat'; did you mean 'learning_rate'?",
         ),
         ("--config.batch_size=x", "flag --config.batch_size=x: 'x' is no whole number"),
+        (
+            "--config.schedule.learning_rate=1",
+            "unknown config field 'learning_rate' there; most recipes have --config.learning_rate",
+        ),
         ("--config.model.lnr=1", "unknown config field 'lnr'; did you mean 'lrn'?"),
         (
             "--config.foo.bar=1",
@@ -82,6 +86,27 @@ def test_a_field_that_cannot_be_used_is_one_line(tmp_path, field, value, message
         train(config, tmp_path / "run")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_weights_to_start_from_that_are_not_there_leave_no_configuration(tmp_path):
+    config = digits.get_config()
+    config.init_from = str(tmp_path / "weights.npz")
+    with pytest.raises(ValueError, match=r"weights\.npz"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_an_ensemble_of_more_seeds_than_there_are_is_refused(tmp_path):
+    config = digits.get_config()
+    config.seed, config.ensemble = 2**31 - 1, 2
+    with pytest.raises(ValueError, match="2,147,483,647 is the largest; use a lower seed"):
+        train(config, tmp_path / "run")
+
+
+def test_numbers_of_processes_without_an_address_are_refused(tmp_path):
+    ended = run_command("alexnet_jax.main", f"--workdir={tmp_path / 'run'}", "--num_processes=2")
+    assert ended.returncode == 1 and "give --coordinator_address" in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_error_from_inside_the_step_is_one_line(tmp_path):

@@ -286,6 +286,13 @@ def test_a_dead_layer_is_named(tmp_path, capsys):
     assert output.count("units are zero") == 1
 
 
+@pytest.mark.parametrize("biases", [True, False])
+def test_dead_units_are_advised_only_what_the_network_has(biases):
+    signs = {"layers": {"conv1": {"dead": 1.0, "update": 0.0}}}
+    (warning,) = health.Health(biases=biases).of_vitals(1, signs)
+    assert ("hidden_bias" in warning) == biases
+
+
 def test_a_rate_that_bursts_is_named_before_the_loss_is_no_number(tmp_path, capsys):
     with pytest.raises(FloatingPointError, match="loss is nan"):
         train(small_config(learning_rate=1e6), tmp_path)

@@ -150,8 +150,8 @@ def build_explorer(
     return html.page(
         "explorer.html",
         title=f"Inside AlexNet on {run.config.dataset}",
-        run=run,
         views={"ten": "ten views", "center": "centre"}[run.views],
+        network=sections.network_in_words(run),
         searched=len(searched.images),
         figure=figure_2(run.model, rows),
         layers=layers,

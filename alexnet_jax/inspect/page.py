@@ -15,7 +15,6 @@ from alexnet_jax.inspect import html, sections
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.inspect.samples import sample, split_of
 from alexnet_jax.models.layer_table import layer_table
-from alexnet_jax.models.presets import network
 from alexnet_jax.runs.metrics_log import read_metrics
 from alexnet_jax.runs.workdir import Run
 
@@ -100,19 +99,10 @@ def build_page(run: Run, test: Dataset, gallery: Dataset) -> str:
 
 
 def _subtitle(run: Run, test: Dataset) -> Markup:
-    changed = [
-        f"{name} = {value}"
-        for name, value in run.config.model.items()
-        if value is not None and value != getattr(network(run.config.preset), name)
-    ]
     return html.text(
-        "The {preset} network{changed} in {workdir}, checkpoint of step {step:,}. Pictures and "
-        "counts below are of {images:,} images of the {split} split, centre crop, unless they say "
-        "otherwise.",
-        preset=html.code(run.config.preset),
-        changed=f" with {', '.join(changed)}" if changed else "",
-        workdir=html.code(run.workdir),
-        step=run.step,
+        "{network}. Pictures and counts below are of {images:,} images of the {split} split, "
+        "centre crop, unless they say otherwise.",
+        network=sections.network_in_words(run),
         images=len(test),
         split=html.code(test.split),
     )
@@ -132,9 +122,16 @@ def _tiles(run: Run, metrics: Sequence[dict[str, Any]]) -> Markup:
             (f"{100 * row['top5_error']:.1f}", "%", f"top-5 error ({kind})"),
         ]
     table = layer_table(run.model)
-    tiles.append((f"{sum(row.parameters for row in table) / 1e6:.1f}", "M", "parameters"))
+    parameters = sum(row.parameters for row in table)
+    few = parameters < 1e5
+    tiles.append((_short(parameters / (1e3 if few else 1e6)), "k" if few else "M", "parameters"))
     if speed := sections.speed_of(metrics):
         tiles.append((f"{speed:,.0f}", "images/s", "training, median"))
     if metrics:
-        tiles.append((f"{max(row['epoch'] for row in metrics):,.0f}", "", "epochs"))
+        tiles.append((_short(max(row["epoch"] for row in metrics)), "", "epochs"))
     return html.tiles(tiles)
+
+
+def _short(number: float) -> str:
+    """With a tenth below a hundred, unless it is whole."""
+    return f"{number:,.0f}" if number >= 99.5 or number == round(number) else f"{number:.1f}"

@@ -48,7 +48,12 @@ def sample(dataset: Dataset, count: int, *, seed: int = 0) -> Dataset:
 
 
 def split_of(
-    run: Run, split: str, *, data_dir: str | None = None, classes_by_position: bool = False
+    run: Run,
+    split: str,
+    *,
+    data_dir: str | None = None,
+    classes_by_position: bool = False,
+    labels: bool = True,
 ) -> Dataset:
     """A split of the data that the run was trained on, its classes numbered as the run's.
 
@@ -57,13 +62,18 @@ def split_of(
       split: such as "test".
       data_dir: tfds data_dir that holds the data set; None: where the run found it.
       classes_by_position: class n of the data is the run's class n, whatever its name.
+      labels: refuse a split without.
 
     Raises:
       ValueError: the data set is not there, or has other classes.
     """
     config = run.config
     dataset = open_dataset(
-        config.dataset, split, data_dir=data_dir or config.data_dir, stored_size=config.stored_size
+        config.dataset,
+        split,
+        data_dir=data_dir or config.data_dir,
+        stored_size=config.stored_size,
+        labels=labels,
     )
     matched, note = match_classes(
         dataset, run.class_names, owner=str(run.workdir), by_position=classes_by_position

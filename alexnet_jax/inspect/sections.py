@@ -33,6 +33,7 @@ from alexnet_jax.inspect.retrieval import (
 from alexnet_jax.inspect.saliency import occlusion_figure, occlusion_map
 from alexnet_jax.inspect.samples import sample
 from alexnet_jax.models.layer_table import layer_table
+from alexnet_jax.models.presets import network
 from alexnet_jax.runs.evaluation import MOST_CONFUSED
 from alexnet_jax.runs.metrics_log import VITALS
 from alexnet_jax.runs.workdir import Run
@@ -46,6 +47,22 @@ KINDS = {
     "test": "test, centre",
     "test_ten_views": "test, ten views",
 }
+
+
+def network_in_words(run: Run) -> Markup:
+    """The preset, what was changed, and where it lies."""
+    changed = [
+        f"{name} = {value}"
+        for name, value in run.config.model.items()
+        if value is not None and value != getattr(network(run.config.preset), name)
+    ]
+    return html.text(
+        "The {preset} network{changed} in {workdir}, checkpoint of step {step:,}",
+        preset=html.code(run.config.preset),
+        changed=f" with {', '.join(changed)}" if changed else "",
+        workdir=html.code(run.workdir),
+        step=run.step,
+    )
 
 
 def center_crops(images: np.ndarray, size: int) -> np.ndarray:

@@ -107,7 +107,8 @@ def _climb(
 
     def climb(params: Any, units: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         start, moves = jax.random.split(key)
-        coefficients = 0.1 * jax.random.normal(start, (2, len(units), *spectrum.shape, 3))
+        shape = (2, len(units), *spectrum.shape, 3)
+        coefficients = 0.1 * jax.random.normal(start, shape, jnp.float32)
         climbed = coefficients, optimizer.init(coefficients)
         # Not a loop of XLA's, in which the CPU has no fast convolutions.
         for number in range(steps):

@@ -34,6 +34,11 @@ def check(config: ConfigDict) -> None:
             if value is not None:
                 _check_multiplier(f"{group}.{layer}", value)
     _check_hand_changes(config.hand_changes)
+    if config.seed > LARGEST + 1 - config.get("ensemble", 1):
+        raise ValueError(
+            f"ensemble={config.ensemble} takes the seeds from seed={config.seed} on, and "
+            f"{LARGEST:,} is the largest; use a lower seed"
+        )
     if (config.augment, config.cache) == ("host", "device"):
         raise ValueError(
             "augment='host' cannot work on images that cache='device' keeps on the device; use "

@@ -34,10 +34,11 @@ def final_test(
     """
     config = recipe.config
     run = load_run(workdir, mesh=mesh)
-    if not config.test_split:
+    if not (config.test_split and config.final_views):
+        missing = "views of the test images" if config.test_split else "test split"
         say(
             f"Done: the best checkpoint is that of step {run.step:,}, in {workdir}; the "
-            "configuration names no test split"
+            f"configuration names no {missing}"
         )
         return {}
     dataset = recipe.split("test")

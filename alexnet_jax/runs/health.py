@@ -47,7 +47,11 @@ def not_finite(fact: str, step: int, kept: int | None, workdir: Path) -> Floatin
 class Health:
     """What to say of a run that is not well; the same thing of the same layer once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, biases: bool = True) -> None:
+        """`biases`: the network has a field for those that hidden layers begin with."""
+        self._remedies = "lower --config.learning_rate"
+        if biases:
+            self._remedies += ", or begin with larger biases (--config.model.hidden_bias)"
         self._said: set[tuple[str, str]] = set()
         self._signs: Vitals | None = None
 
@@ -59,9 +63,7 @@ class Health:
             if values.get("dead", 0) >= DEAD and self._first("dead", layer):
                 found.append(
                     f"warning: at step {step:,} {values['dead']:.0%} of {layer}'s units are zero "
-                    "for every image of the batch, and learn no more: lower "
-                    "--config.learning_rate, or begin with larger biases "
-                    "(--config.model.hidden_bias)"
+                    f"for every image of the batch, and learn no more: {self._remedies}"
                 )
             if not values["update"] < LARGEST_UPDATE and self._first("update", layer):
                 found.append(

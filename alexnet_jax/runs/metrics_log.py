@@ -1,5 +1,6 @@
 """What a run measured: `metrics.jsonl`, one object per line, and the same for TensorBoard."""
 
+import contextlib
 import json
 import math
 import time
@@ -12,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tensorboardX import SummaryWriter
 
 from alexnet_jax.augment import VIEWS
-from alexnet_jax.files import whole_file
+from alexnet_jax.files import json_object, whole_file
 from alexnet_jax.step import METRICS
 from alexnet_jax.vitals import Vitals
 
@@ -20,6 +21,7 @@ TEST_SPLITS = {views.log_name for views in VIEWS.values()}
 FILE = "metrics.jsonl"
 # Fields of a line that depend on the machine and the moment; all else is resumed exactly.
 CLOCKED = ("images_per_second", "input_wait", "mfu")
+LARGEST = 2**63  # of whole numbers, as far as they can be drawn
 # The split of the lines that hold vital signs instead of metrics.
 VITALS = "vitals"
 
@@ -45,13 +47,24 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """A line's measurement, None where it holds none."""
     try:
-        row = json.loads(line)
-    except ValueError:  # not JSON, or not even UTF-8
+        row = json_object(line, FILE)
+        split, numbers = row["split"], [row["step"], row["epoch"]]
+        if split == VITALS:  # null is no number, and of a test there is no rate
+            signs = [x for signs in row["layers"].values() for x in signs.values()]
+            numbers += [x for x in signs if x is not None]
+        else:
+            rate = [row["learning_rate"]]
+            numbers += [row[name] for name in METRICS] + [x for x in rate if x is not None]
+            known = {"images_per_second"} if split == "train" else set()
+            numbers += [row[name] for name in CLOCKED if name in row.keys() | known]
+    except (ValueError, KeyError, AttributeError):
         return None
-    if not (isinstance(row, dict) and {"step", "split"} <= row.keys()):
-        return None
-    wanted = {"layers"} if row["split"] == VITALS else {*METRICS}
-    return row if wanted <= row.keys() else None
+    placed = isinstance(split, str) and type(row["step"]) is int
+    return row if placed and all(map(_is_number, numbers)) else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
 
 
 class MetricsLog:
@@ -76,7 +89,8 @@ class MetricsLog:
         traceback: TracebackType | None,
     ) -> None:
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):  # of a full disk, which writing has told already
+                self._board.close()
 
     def begin(self, step: int, validated: int, lines: int | None = None) -> str:
         """Makes ready to go on after `step`: drops what was measured later, and the tests.
@@ -149,15 +163,18 @@ class MetricsLog:
     def _append(self, row: dict[str, Any], scalars: Mapping[str, float | None]) -> None:
         if self._board is None:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        self.lines += row["split"] not in TEST_SPLITS
-        if any(_same(row, test) for test in self._tests):  # the board has it already
-            return
-        for name, value in scalars.items():
-            if value is not None:
-                self._board.add_scalar(f"{row['split']}/{name}", value, row["step"])
-        self._board.flush()
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self.lines += row["split"] not in TEST_SPLITS
+            if any(_same(row, test) for test in self._tests):  # the board has it already
+                return
+            for name, value in scalars.items():
+                if value is not None:
+                    self._board.add_scalar(f"{row['split']}/{name}", value, row["step"])
+            self._board.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

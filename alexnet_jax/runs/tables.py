@@ -93,7 +93,7 @@ def evaluate_runs(
     output_file(output / "evaluation.json")
     config = runs[0].config
     wanted = {split: config.get(f"{split}_split") for split in ("validation", "test")}
-    wanted |= {split: name for split, name in (splits or {}).items() if name}
+    wanted |= {split: name for split, name in (splits or {}).items() if name is not None}
     opened = _open(
         runs, dataset or config.dataset, wanted, data_dir or config.data_dir, classes_by_position
     )
@@ -114,13 +114,24 @@ def evaluate_runs(
             ).class_names
         numbers = submission.class_numbers(class_names, devkit)
         truth = submission.read_labels(local_path(labels), order, numbers) if labels else None
-    elif labels:
-        raise ValueError(f"{labels}: the test split has labels already; leave --labels out")
+    elif labels or devkit:
+        fact = "the test split has labels already" if "test" in opened else "no test split is named"
+        flag = "--labels" if labels else "--devkit"
+        raise ValueError(f"{labels or devkit}: {fact}; leave {flag} out")
 
     first = jax.process_index() == 0
     names = row_names(runs)
     pictures: dict[Path, str] = {}
-    report: dict[str, Any] = {"networks": [_describe(run) for run in runs], "views": {}}
+    read = {split: f"{datasets[0].name} {datasets[0].split}" for split, datasets in opened.items()}
+    report: dict[str, Any] = {
+        "networks": [_describe(run) for run in runs],
+        "which": checkpoint,
+        "splits": read,
+        "views": {},
+    }
+    for split, found in read.items():
+        if first and (dataset or wanted[split] != config.get(f"{split}_split")):
+            print(printable(f"{split}: {found}"))
     for view in dict.fromkeys(views):
         results = {}
         for split, datasets in opened.items():

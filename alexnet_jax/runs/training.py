@@ -87,7 +87,7 @@ class Training:
         self.state: TrainState
         self.watch_every = self.config.get("watch_every_steps", 0)  # not in earlier versions
         self.meter = meter.Meter(self.watch_every)
-        self.health = health.Health()
+        self.health = health.Health(biases="hidden_bias" in self.config.model)
         self.last_call: tuple[Any, ...]  # the compiled step, and what it was given beside the state
         folder = workdir / "profile" if profile and self.first else None
         self.profile = Profile(folder, say, self._program, [row.name for row in self.model.layers])
@@ -145,10 +145,13 @@ class Training:
                 f"{self.workdir} holds an ensemble; give its --config.ensemble to go on, or "
                 "another --workdir"
             )
+        # Weights to start from that cannot be used leave no configuration that names them.
+        constants = None if resumes else self._begin()
         if self.first:
             for change in save_config(self.config, self.workdir, resumes=resumes):
                 self.say(change)
-        constants = self._resume() if resumes else self._begin()
+        if constants is None:
+            constants = self._resume()
         self.augmentation = build_augmentation(self.config.augmentation, constants)
         self.data = self.recipe.cached_training(self.mesh)
         self.eval_step = make_eval_step(self.model, self.augmentation, mesh=self.mesh)

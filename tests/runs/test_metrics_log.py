@@ -112,3 +112,31 @@ def test_vital_signs_are_lines_and_points_and_what_is_no_number_is_null(tmp_path
         "layers": {"conv1": {"dead": 0.5, "update": None}},
     }
     assert board_points(tmp_path) == [(5, "vitals/loss_spread"), (5, "vitals/layers/conv1/dead")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("step", value) for value in ("abc", 1.5, None)],
+        *[("split", []), ("loss", None), ("top1_error", "0.5"), ("epoch", 10**400)],
+        *[(name, ...) for name in ("step", "epoch", "loss", "learning_rate", "images_per_second")],
+    ],
+)
+def test_a_line_of_other_values_is_damaged(tmp_path, field, value):
+    write(tmp_path, [(5, "train"), (10, "train")])
+    path = tmp_path / "metrics.jsonl"
+    first, second = path.read_text().splitlines()
+    row = {**json.loads(first), field: value}
+    if value is ...:
+        del row[field]
+    path.write_text(f"{json.dumps(row)}\n{second}\n")
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics\.jsonl is damaged"):
+        read_metrics(tmp_path)
+
+
+def test_a_disk_that_is_full_is_told_with_the_path(tmp_path):
+    with MetricsLog(tmp_path, writes=True) as log:
+        log.begin(0, validated=0)
+        (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+        with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
+            log.write(5, 1, "train", MEANS, 0.01, images_per_second=100.0)
