@@ -215,7 +215,10 @@ def lrn_cifar() -> Found | None:
         return None
     texts, words = [], []
     for net, row in table["nets"].items():
-        mean = {key: np.mean(list(row[key].values())) for key in ("with_norm", "without")}
+        mean = {
+            key: np.mean([error for error in row[key].values() if error is not None])
+            for key in ("with_norm", "without")
+        }
         found = spread(row["gain"])
         half = found["interval"] or 1.96 * np.sqrt(2 * mean["without"] * 0.8 / 10_000)
         texts.append(

@@ -53,9 +53,10 @@ class Programs:
         return state, jax.tree.map(lambda *values: jnp.stack(values), *every)
 
     def evaluate(self, state: Any, data: Any) -> dict[str, float]:
-        """Means over a split, centre crop."""
+        """Means over a split, centre crop; NaN where the loss is no number."""
         sums = jax.device_get(self._evaluate(state, data))
-        return {name: float(sums[name] / sums["count"]) for name in METRICS}
+        means = {name: float(sums[name] / sums["count"]) for name in METRICS}
+        return means if np.isfinite(means["loss"]) else dict.fromkeys(METRICS, float("nan"))
 
     def log_probs(self, state: Any, data: Any, views: str) -> np.ndarray:
         """Float32 [N, K] of a split."""
@@ -88,13 +89,16 @@ def fit(
 
     Returns:
       JSON: "epochs" (loss and errors by epoch, training as augmented and validation), "train" (the
-      training split without augmentation), "test" by views, "color_shares" of conv1 by epoch; and
-      arrays: conv1's kernels and the test log-probabilities.
+      training split without augmentation), "test" by views (none without a test split),
+      "color_shares" of the halves of conv1 by epoch; and arrays: conv1's kernels and the test
+      log-probabilities. Losses and errors of a network that diverged are None.
     """
     started = time.perf_counter()
     recipe = Recipe(config)
     programs = programs or Programs(recipe)
     train, validation = (_on_device(config, name) for name in ("train", "validation"))
+    views = views if config.test_split else ()
+    test = _on_device(config, "test") if views else {"label": ()}
     state = programs.create(recipe.key)
     order = batch_indices(len(train["label"]), batch_size=config.batch_size, seed=config.seed)
     steps, lines, shares = recipe.epoch_steps, [], []
@@ -109,11 +113,12 @@ def fit(
         validated = programs.evaluate(state, validation)
         means = {name: float(np.mean(jax.device_get(metrics[name]))) for name in METRICS}
         schedule = recipe.schedule.update(schedule, validated["top1_error"])
-        shares.append(color_shares(np.asarray(state.params[first]["kernel"]), towers=2))
+        kernel = np.asarray(state.params[first]["kernel"])
+        shares.append(color_shares(kernel, towers=1 if kernel.shape[-1] % 2 else 2))
         lines.append({"epoch": epoch + 1, "train": means, "validation": validated})
-        if until(lines[-1]) or not np.isfinite(means["loss"]):
+        diverged = not np.isfinite([means["loss"], validated["loss"]]).all()
+        if until(lines[-1]) or diverged or recipe.schedule.finished(schedule):
             break
-    test = _on_device(config, "test")
     predicted = {name: programs.log_probs(state, test, name) for name in views}
     result = {
         "seed": config.seed,
@@ -124,10 +129,12 @@ def fit(
         "images": {"train": len(train["label"]), "test": len(test["label"])},
         "seconds": round(time.perf_counter() - started, 1),
     }
-    say(
-        f"seed {config.seed}: test {100 * result['test'][views[0]]['top1_error']:.2f}%, "
-        f"{len(lines)} epochs, {result['seconds']} s"
-    )
+    outcome = "no test"
+    if diverged or any(errors["wrong"] is None for errors in result["test"].values()):
+        outcome = "diverged"
+    elif views:
+        outcome = f"test {100 * result['test'][views[0]]['top1_error']:.2f}%"
+    say(f"seed {config.seed}: {outcome}, {len(lines)} epochs, {result['seconds']} s")
     arrays = {f"log_probs_{name}": found.astype(np.float16) for name, found in predicted.items()}
     arrays["conv1"] = np.asarray(state.params[first]["kernel"]).astype(np.float16)
     return rounded(result), arrays
@@ -138,7 +145,8 @@ def shortened(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.num_epochs = 1.0
     config.train_split, config.validation_split = "train[:256]", "train[256:320]"
-    config.test_split = config.test_split.partition("[")[0] + "[:100]"
+    if config.test_split:
+        config.test_split = config.test_split.partition("[")[0] + "[:100]"
     if "image_size" in config.model and config.stored_size > 32:
         config.stored_size = 72
         config.model.update(TINY)
@@ -202,8 +210,10 @@ def _whole_split(eval_step: Any, length: int = 250) -> Callable[[Any, Any], Any]
     return looped if jax.default_backend() == "cpu" else scanned
 
 
-def _errors(log_probs: np.ndarray, labels: Any) -> dict[str, float]:
+def _errors(log_probs: np.ndarray, labels: Any) -> dict[str, float | None]:
     labels = np.asarray(labels)
+    if not np.isfinite(log_probs).all():  # it diverged: what is largest means nothing
+        return {**dict.fromkeys(("top1_error", "top5_error", "wrong")), "of": len(labels)}
     wrong = log_probs.argmax(-1) != labels
     rank = (log_probs > np.take_along_axis(log_probs, labels[:, None], -1)).sum(-1)
     return {

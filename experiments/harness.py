@@ -90,7 +90,8 @@ def record(
     with whole_file(folder / f"{name}.json") as file:
         file.write(json.dumps(content, indent=1) + "\n")
     if figure is not None:
-        figure.savefig(folder / f"{name}.png", dpi=140)
+        with whole_file(folder / f"{name}.png", "wb") as file:
+            figure.savefig(file, format="png", dpi=140)
 
 
 def interleaved(
@@ -154,6 +155,11 @@ def compilations() -> Iterator[list[str]]:
         yield names
     finally:
         jax.monitoring.unregister_event_duration_listener(compiled)
+
+
+def percent(share: float | None) -> float:
+    """A share in per cent; of a run that diverged NaN, which no picture draws."""
+    return float("nan") if share is None else 100 * share
 
 
 def rounded(value: Any, digits: int = 5) -> Any:

@@ -1,7 +1,9 @@
 """The experiments: what they compute from their runs, and the forms that they time."""
 
+import errno
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ import pytest
 
 from alexnet_jax import ops
 from alexnet_jax.configs import digits
+from alexnet_jax.runs.recipe import Recipe
+from alexnet_jax.step import METRICS
 from experiments import fitting, harness, provenance
 from experiments.speed import forms
 from tests.commands import run_command
@@ -85,13 +89,81 @@ def test_the_recomputed_lrn_is_the_same_norm(size):
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-5)
 
 
-def test_fit_trains_and_tests_on_what_lies_on_the_device(quick_compilation):
+def tiny(**fields):
     config = digits.get_config()
     config.train_split, config.validation_split = "train[:128]", "train[128:192]"
     config.test_split = "test[:50]"
     config.stored_size, config.model.image_size = 72, 64
     config.model.conv_features, config.model.fc_features = (4, 4, 4, 4, 4), (8, 8)
     config.num_epochs = 1
-    result, arrays = fitting.fit(config, say=lambda line: None)
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def test_fit_trains_and_tests_on_what_lies_on_the_device(quick_compilation):
+    """And what diverged has no errors."""
+    programs, said = fitting.Programs(Recipe(tiny())), []
+    result, arrays = fitting.fit(tiny(), programs=programs, say=said.append)
     assert result["test"]["center"]["of"] == len(arrays["log_probs_center"]) == 50
     assert result["epochs"][0]["train"]["loss"] == pytest.approx(np.log(10), abs=0.3)
+    assert "seed 0: test " in said[0]
+
+    diverging = tiny(learning_rate=1e12, num_epochs=3.0)
+    result, _ = fitting.fit(diverging, programs=programs, say=said.append)
+    errors = [result["epochs"][-1]["validation"], result["train"], result["test"]["center"]]
+    assert [one["top1_error"] for one in errors] == [None] * 3
+    assert result["test"]["center"]["top5_error"] is None
+    assert len(result["epochs"]) < 3
+    assert "seed 0: diverged, " in said[1]
+
+
+@pytest.mark.parametrize("test_split", ["", None, "test[:50]"])
+def test_fit_trains_one_tower_of_odd_width_without_a_test(test_split, monkeypatch):
+    """And ends when the schedule says so."""
+    fields = {"preset": "one_gpu", "model.conv_features": (3, 4, 4, 4, 4)}
+    plateau = {"schedule.name": "plateau", "schedule.patience": 1, "schedule.max_drops": 0}
+    config = tiny(num_epochs=5.0, test_split=test_split, **fields, **plateau)
+    programs = fitting.Programs(Recipe(config))
+    monkeypatch.setattr(programs, "create", lambda key: SimpleNamespace(params=_conv1(3)))
+    monkeypatch.setattr(programs, "train", lambda state, *_: (state, _errors(0.5)))
+    monkeypatch.setattr(programs, "evaluate", lambda *_: _errors(0.5))
+    said = []
+    result, arrays = fitting.fit(
+        config, programs=programs, views=() if test_split else ("center",), say=said.append
+    )
+    assert (result["test"], result["images"]["test"], list(arrays)) == ({}, 0, ["conv1"])
+    assert [len(shares) for shares in result["color_shares"]] == [1, 1]
+    assert "seed 0: no test, 2 epochs" in said[0]
+
+
+def _conv1(kernels):
+    return {"conv1": {"kernel": np.ones((11, 11, 3, kernels), np.float32)}}
+
+
+def _errors(error):
+    return dict.fromkeys(METRICS, error)
+
+
+@pytest.mark.parametrize("test_split", ["", None])
+def test_a_shortened_recipe_without_a_test_has_none(test_split):
+    assert fitting.shortened(tiny(test_split=test_split)).test_split == test_split
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_is_no_error(bad):
+    log_probs = np.log(np.full((3, 10), 0.1, np.float32))
+    assert fitting._errors(log_probs, np.arange(3))["of"] == 3
+    log_probs[1, 4] = bad
+    assert set(fitting._errors(log_probs, np.arange(3)).values()) == {None, 3}
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    """And nothing is left of it."""
+
+    class Full:
+        def savefig(self, *_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"name\.png"):
+        harness.record("name", {}, Full(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["name.json"]

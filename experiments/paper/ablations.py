@@ -112,9 +112,10 @@ def main(_) -> None:
         return
     print(f"{'':28} runs  centre        ten views     training    gap  loss < 2 at epoch")
     for row in rows:
+        gap = harness.percent(row["gap"]["mean"])
         print(
             f"{row['variant']:28} {len(row['seeds']):4}  {shown(row['test_center'])}  "
-            f"{shown(row['test_ten'])}  {shown(row['train'])}  {100 * row['gap']['mean']:4.1f}  "
+            f"{shown(row['test_ten'])}  {shown(row['train'])}  {gap:4.1f}  "
             f"{row['left_the_plateau']}"
         )
     runs = [{"variant": name, **run} for name, of_name in found.items() for run in of_name]
@@ -143,7 +144,10 @@ def _row(name: str, runs: list[dict]) -> dict:
         "test_ten": [run["test"]["ten"]["top1_error"] for run in runs],
         "train": [run["train"]["top1_error"] for run in runs],
     }
-    errors["gap"] = [a - b for a, b in zip(errors["test_center"], errors["train"], strict=True)]
+    errors["gap"] = [
+        None if None in pair else pair[0] - pair[1]
+        for pair in zip(errors["test_center"], errors["train"], strict=True)
+    ]
     return {
         "variant": name,
         "claim": VARIANTS[name][0],
@@ -172,12 +176,14 @@ def draw(rows: list[dict]) -> Figure:
         ("test_center", "#88aacc", "test, centre crop"),
         ("test_ten", "#225588", "test, ten views"),
     ):
-        means = [100 * row[key]["mean"] for row in rows]
+        means = [harness.percent(row[key]["mean"]) for row in rows]
         spread = [100 * (row[key]["deviation"] or 0) for row in rows]
         axes.errorbar(
             means, places, xerr=spread, fmt="o", markersize=4, color=color, label=label, capsize=2
         )
-    axes.axvline(100 * rows[0]["test_ten"]["mean"], color="#225588", linewidth=0.6, alpha=0.6)
+    axes.axvline(
+        harness.percent(rows[0]["test_ten"]["mean"]), color="#225588", linewidth=0.6, alpha=0.6
+    )
     axes.set_yticks(places, [row["variant"] for row in rows])
     axes.set_xlabel("top-1 error (%)")
     axes.set_title(

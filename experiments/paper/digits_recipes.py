@@ -42,7 +42,8 @@ def main(_) -> None:
             fields = {field: value for field, value in fields.items() if field != "num_epochs"}
         found = sweep.train([{**fields, "seed": seed} for seed in FLAGS.seed[:most]])
         runs = [described(result) for result in found if result]
-        mean = statistics.mean(one["test"] for one in runs) if runs else None
+        tests = [one["test"] for one in runs]
+        mean = statistics.mean(tests) if runs and None not in tests else None
         recipes.append({"recipe": name, "mean_test_error": mean, "runs": runs})
         print(json.dumps(recipes[-1]), flush=True)
     commands = []

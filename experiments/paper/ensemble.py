@@ -61,7 +61,7 @@ def main(_) -> None:
 def errors(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Means over images."""
     right = np.take_along_axis(probs, labels[:, None], axis=-1)
-    rank = (probs > right).sum(-1)
+    rank = (~(probs <= right)).sum(-1)  # so that NaN is an error
     return {
         "images": len(labels),
         "loss": float(-np.log(right).mean()),

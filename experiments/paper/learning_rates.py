@@ -54,7 +54,7 @@ def draw(lines: list[dict]) -> Figure:
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
     rates = [line["learning_rate"] for line in lines]
-    errors = [100 * line["validation"]["top1_error"] for line in lines]
+    errors = [harness.percent(line["validation"]["top1_error"]) for line in lines]
     tried = sorted(set(rates))
     medians = [np.median([e for r, e in zip(rates, errors, strict=True) if r == x]) for x in tried]
     axes.plot(tried, medians, color="#222222", label="median")

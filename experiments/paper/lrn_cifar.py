@@ -73,7 +73,8 @@ def summary(runs: list[dict]) -> dict:
             }
             for norm in (True, False)
         }
-        gains = [errors[False][s] - errors[True][s] for s in errors[True] if s in errors[False]]
+        pairs = [(errors[False].get(seed), error) for seed, error in errors[True].items()]
+        gains = [pair[0] - pair[1] for pair in pairs if None not in pair]
         nets[net] = {
             "with_norm": errors[True],
             "without": errors[False],
