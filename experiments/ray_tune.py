@@ -10,15 +10,13 @@ from run to run. Then `experiments.sweep` with the same flags writes the table.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
 from alexnet_jax import main as training  # defines --config, --workdir and --data_dir
-from alexnet_jax.files import local_path
 from experiments import harness
-from experiments.sweep import Sweep, configure, module_of, row
+from experiments.sweep import Sweep, asked, checked, from_file, row
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("runs_at_once", 1, "workers on this machine, where there is no cluster")
@@ -26,13 +24,13 @@ flags.DEFINE_float("cpus", 1.0, "processor cores that a run is given")
 flags.DEFINE_float("gpus", 0.0, "GPUs that a run is given")
 
 
-def trainable(path: str, base: Any, folder: str) -> type:
+def trainable(base: ConfigDict, folder: Path, quick: bool) -> type:
     """The class of Ray Tune that trains one setting a step and is reused for the next."""
     from ray import tune
 
     class Runs(tune.Trainable):
         def setup(self, config: dict) -> None:
-            self.sweep = Sweep(base, Path(folder))
+            self.sweep = Sweep(base, folder, quick=quick)  # the flags are not there
             self.setting = config["setting"]
 
         def reset_config(self, new_config: dict) -> bool:
@@ -42,28 +40,25 @@ def trainable(path: str, base: Any, folder: str) -> type:
         def step(self) -> dict:
             (result,) = self.sweep.train([self.setting])
             found = row(self.setting, result) if result else {}
-            return {**found, "done": True}
+            known = {name: value for name, value in found.items() if value is not None}
+            return {"validation_error": float("nan"), **known, "done": True}  # Ray wants a number
 
     return Runs
 
 
 def main(_: Sequence[str]) -> None:
     """Hands every setting of the sweep to Ray."""
+    base, folder = asked()
+    folder = folder.resolve()
+    settings = checked(from_file("sweep()", "give one")(), base)
     import ray
     from ray import tune
 
-    path = config_flags.get_config_filename(FLAGS["config"])
-    base, folder = FLAGS.config, local_path(FLAGS.workdir).resolve()
-    if FLAGS.data_dir:
-        base.data_dir = FLAGS.data_dir
-    settings = list(module_of(path).sweep())
-    for setting in settings:
-        configure(base, setting)
     if not ray.is_initialized():
         ray.init(num_cpus=max(1, round(FLAGS.cpus * FLAGS.runs_at_once)), log_to_driver=False)
     needs = {"cpu": FLAGS.cpus, "gpu": FLAGS.gpus}
     tuner = tune.Tuner(
-        tune.with_resources(trainable(path, base, str(folder)), needs),
+        tune.with_resources(trainable(base, folder, harness.quick()), needs),
         param_space={"setting": tune.grid_search(settings)},
         tune_config=tune.TuneConfig(metric="validation_error", mode="min", reuse_actors=True),
         run_config=tune.RunConfig(

@@ -24,32 +24,35 @@ Writes table.jsonl (a line a run), and sweep.json and .png (mean and spread over
 workdir; the whole curves are in runs/.
 """
 
+import ast
 import hashlib
 import importlib.util
 import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from flax.traverse_util import flatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 from scipy import stats
 from tqdm import tqdm
 
-from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.files import json_object, local_path, output_folder, whole_file
 from alexnet_jax.runs import checks
 from alexnet_jax.runs.lock import Locked, locked
 from alexnet_jax.runs.recipe import Recipe, build_model
 from alexnet_jax.wording import suggestion
 from experiments import fitting, harness, provenance
 
+FLAGS = flags.FLAGS
 Setting = Mapping[str, Any]
 WAIT_SECONDS = 5
 COLUMNS = ("train_error", "validation_error", "test_error", "loss")
@@ -59,12 +62,25 @@ class Sweep:
     """Runs of a folder: each setting is trained once, by whoever comes first."""
 
     def __init__(
-        self, base: ConfigDict, folder: Path, *, until: Callable[[dict], bool] = lambda line: False
+        self,
+        base: ConfigDict,
+        folder: Path,
+        *,
+        until: Callable[[dict], bool] = lambda line: False,
+        quick: bool | None = None,
     ):
-        """`until` is asked after each epoch, with its line, whether the run ends."""
-        self.base = fitting.shortened(base) if harness.quick() else base
-        self.runs = folder / ("quick" if harness.quick() else "runs")
-        self.runs.mkdir(parents=True, exist_ok=True)
+        """Runs in `folder`/runs, or /quick.
+
+        Args:
+          base: what a setting leaves open.
+          folder: the workdir.
+          until: asked after each epoch, with its line, whether the run ends.
+          quick: runs of seconds, kept apart; None: as the flag says.
+        """
+        quick = harness.quick() if quick is None else quick
+        self.base = fitting.shortened(base) if quick else base
+        self.reports = folder / "quick" if quick else folder
+        self.runs = output_folder(folder / ("quick" if quick else "runs"))
         self._until = until
         self._programs: dict[str, fitting.Programs] = {}
 
@@ -72,14 +88,15 @@ class Sweep:
         """Trains what is not there yet; the results, None for what others are at.
 
         Raises:
-          ValueError: a setting cannot be one; nothing was trained.
+          ValueError: a setting cannot be one, or the file of a result is damaged; nothing was
+            trained.
           AssertionError: a second run of one architecture compiled something.
         """
         configs = [configure(self.base, setting) for setting in settings]
         pending = [
             (setting, config)
             for setting, config in zip(settings, configs, strict=True)
-            if not self._path(config).exists()
+            if self._read(config) is None
         ]
         epochs = sum(round(config.num_epochs) for _, config in pending)
         with tqdm(total=epochs, unit="epoch", mininterval=1 if sys.stderr.isatty() else 60) as bar:
@@ -93,13 +110,36 @@ class Sweep:
         return [self.result(setting) for setting in settings]
 
     def result(self, setting: Setting) -> dict | None:
-        """What `fitting.fit` gave for a setting; None: it is not finished."""
-        path = self._path(configure(self.base, setting))
-        return json.loads(path.read_text()) if path.exists() else None
+        """What `fitting.fit` gave for a setting; None: it is not finished.
+
+        Raises:
+          ValueError: its file is damaged.
+        """
+        return self._read(configure(self.base, setting))
+
+    def _read(self, config: ConfigDict) -> dict | None:
+        path = self._path(config)
+        if not path.exists():
+            return None
+        try:
+            found = json_object(path.read_bytes(), path)
+            row({}, found)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            fact = error if isinstance(error, ValueError) else f"{path} is no result of a run"
+            raise ValueError(f"{fact}; delete it to train that run again") from error
+        return found
 
     def arrays(self, setting: Setting) -> Mapping[str, np.ndarray]:
         """The first layer's kernels and the test log-probabilities of a finished run."""
-        return np.load(self._path(configure(self.base, setting)).with_suffix(".npz"))
+        path = self._path(configure(self.base, setting)).with_suffix(".npz")
+        try:
+            with np.load(path) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            run = path.with_suffix(".json").name
+            raise ValueError(
+                f"{path} is missing or damaged; delete {run} beside it to train that run again"
+            ) from error
 
     def _path(self, config: ConfigDict) -> Path:
         return self.runs / f"{identity(config)}.json"
@@ -174,11 +214,33 @@ def configure(base: ConfigDict, setting: Setting) -> ConfigDict:
             _override(config, field, setting[field])
         checks.check(config)
         build_model(config, num_classes=10)
+        for field, usual in _UNUSED.items():
+            group, _, name = field.rpartition(".")
+            value = (config[group] if group else config)[name]
+            if value not in usual:
+                raise ValueError(
+                    f"{field}={value!r}, which a sweep does not use; it is {usual[0]!r}"
+                )
+        if config.schedule.name == "plateau" and config.validate_every_epochs != 1:
+            raise ValueError(
+                f"validate_every_epochs={config.validate_every_epochs} of a plateau; a sweep "
+                "validates after each epoch, it is 1"
+            )
         if round(config.num_epochs) != config.num_epochs or config.num_epochs < 1:
             raise ValueError(f"num_epochs={config.num_epochs}; a sweep trains whole epochs")
     except ValueError as error:
         raise ValueError(f"setting {dict(setting)}: {error.args[0]}") from error
     return config
+
+
+# Fields that `fitting.fit` does not use and that would change what comes out, or what for.
+_UNUSED = {
+    "init_from": (None,),
+    "ensemble": (1,),
+    "augment": ("device",),
+    "mesh.data": (None, 1),
+    "mesh.model": (1,),
+}
 
 
 def _override(config: ConfigDict, field: str, value: Any) -> None:
@@ -194,6 +256,8 @@ def _override(config: ConfigDict, field: str, value: Any) -> None:
 def grid(axes: Sequence[str]) -> Iterator[Setting]:
     """All combinations of "field=value,value,…", the last one varying fastest.
 
+    Values are as Python writes them, commas in brackets are theirs; others are words.
+
     Raises:
       ValueError: an axis is not of this form.
     """
@@ -203,33 +267,62 @@ def grid(axes: Sequence[str]) -> Iterator[Setting]:
         if not (field and equals and listed):
             raise ValueError(f"--grid={axis!r}: write it as --grid=field=value,value")
         fields.append(field)
-        values.append([_parsed(text) for text in listed.split(",")])
+        values.append([_parsed(text) for text in _split(listed)])
     for chosen in itertools.product(*values):
         yield dict(zip(fields, chosen, strict=True))
 
 
+def _split(listed: str) -> list[str]:
+    """The texts between the commas that stand in no brackets."""
+    texts, depth = [""], 0
+    for letter in listed:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth <= 0:
+            texts.append("")
+        else:
+            texts[-1] += letter
+    return texts
+
+
 def _parsed(text: str) -> Any:
-    """A number or a truth value where the text is one."""
+    """The value where the text is one as Python writes it, or JSON's true, false, null."""
+    text = {"true": "True", "false": "False", "null": "None"}.get(text, text)
     try:
-        return json.loads(text.lower() if text in ("True", "False") else text)
-    except json.JSONDecodeError:
+        return ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def search(
     sweep: Sweep, space: Callable[[Any], Setting], trials: int, journal: Path
 ) -> list[Setting]:
-    """Asks Optuna for settings until `trials` are finished, by all the processes on `journal`."""
+    """Asks Optuna for settings until `trials` are finished, by all the processes on `journal`.
+
+    Raises:
+      ValueError: a setting cannot be one, or a file is damaged.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = optuna.storages.journal.JournalFileBackend(str(journal))
-    study = optuna.create_study(
-        study_name=identity(sweep.base),
-        storage=optuna.storages.JournalStorage(backend),
-        direction="minimize",
-        load_if_exists=True,
-    )
+    # Its lock is a link to the journal. By an absolute path: a link that leads nowhere, as a killed
+    # process of an earlier version may have left one, is waited for without end.
+    journal = journal.resolve()
+    lock = journal.with_name(f"{journal.name}.lock")
+    if lock.is_symlink() and not lock.exists():
+        lock.unlink(missing_ok=True)
+    try:
+        backend = optuna.storages.journal.JournalFileBackend(str(journal))
+        study = optuna.create_study(
+            study_name=identity(sweep.base),
+            storage=optuna.storages.JournalStorage(backend),
+            direction="minimize",
+            load_if_exists=True,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(
+            f"{journal} is damaged ({error}); delete it to begin the search anew: runs that are "
+            "finished are kept"
+        ) from error
     failed = optuna.trial.TrialState.FAIL  # those that diverged; they are finished all the same
     complete = (optuna.trial.TrialState.COMPLETE, failed)
     while len(study.get_trials(deepcopy=False, states=complete)) < trials:
@@ -255,7 +348,7 @@ def row(setting: Setting, result: dict) -> dict[str, Any]:
         "epochs": len(result["epochs"]),
         "train_error": result["train"]["top1_error"],
         "validation_error": last["validation"]["top1_error"],
-        "test_error": next(iter(result["test"].values()))["top1_error"],
+        "test_error": next((one["top1_error"] for one in result["test"].values()), None),
         "loss": last["train"]["loss"],
         "seconds": result["seconds"],
         "compiled": result["compiled"],
@@ -285,7 +378,8 @@ def summary(settings: Sequence[Setting], rows: Sequence[dict]) -> list[dict[str,
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
     """Mean, deviation and half the width of the mean's 95% interval (Student's t).
 
-    All None where a value is (its run diverged), the last two with a single value.
+    All None where a value is (its run diverged, or was not tested), the last two with a single
+    value.
     """
     found: dict[str, Any] = {"values": values, "mean": None, "deviation": None, "interval": None}
     if None in values or not values:
@@ -331,11 +425,13 @@ def report(folder: Path, settings: Sequence[Setting], sweep: Sweep) -> None:
     result = {"finished": len(rows), "of": len(settings), "settings": groups}
     harness.record("sweep", result, draw(groups, title), folder)
     width = max(len(group["name"]) for group in groups)
-    print(f"{'':{width}}  seeds  training     validation   test (error, %)")
+    tested = any(result["test"] for _, result in finished)
+    columns = COLUMNS[: 3 if tested else 2]
+    print(f"{'':{width}}  seeds  training     validation  {' test' * tested} (error, %)")
     for group in groups:
         print(
             f"{group['name']:{width}}  {len(group['seeds']):5}  "
-            + "  ".join(shown(group[column]) for column in COLUMNS[:3])
+            + "  ".join(shown(group[column]) for column in columns)
         )
     print(f"{len(rows)} of {len(settings)} runs are finished: {folder / 'table.jsonl'}, sweep.png")
 
@@ -359,25 +455,66 @@ def module_of(path: str) -> Any:
     return module
 
 
+def asked() -> tuple[ConfigDict, Path]:
+    """The configuration and the folder that the flags name.
+
+    Raises:
+      ValueError: a flag is missing, or is one that the training command alone obeys.
+    """
+    if not FLAGS.workdir:
+        raise ValueError("--workdir is missing; give the folder of the runs")
+    if others := _given(*_OF_TRAINING):
+        raise ValueError(f"--{others[0]} is for alexnet_jax.main and not for sweeps; leave it out")
+    if FLAGS.data_dir:
+        FLAGS.config.data_dir = FLAGS.data_dir
+    return FLAGS.config, local_path(FLAGS.workdir)
+
+
+# Flags that come with --config and that nothing here obeys.
+_OF_TRAINING = ("strict", "profile", "multihost", "coordinator_address", "num_processes")
+_OF_TRAINING += ("process_id",)
+
+
+def _given(*names: str) -> list[str]:
+    """Those of the flags that were given another value than they have by themselves."""
+    return [name for name in names if FLAGS[name].value != FLAGS[name].default]
+
+
+def from_file(function: str, otherwise: str) -> Callable[..., Any]:
+    """A function of the configuration's file; ValueError: it has none, with what to do then."""
+    path = config_flags.get_config_filename(FLAGS["config"])
+    found = getattr(module_of(path), function.partition("(")[0], None)
+    if found is None:
+        raise ValueError(f"{path} has no `def {function}`; {otherwise}")
+    return found
+
+
+def checked(settings: Iterable[Setting], base: ConfigDict) -> list[Setting]:
+    """The settings; ValueError: one of them cannot be one."""
+    settings = list(settings)
+    for setting in settings:
+        configure(base, setting)
+    return settings
+
+
 def main(_) -> None:
     """Runs the sweep that the flags describe."""
-    if not FLAGS.workdir:
-        raise app.UsageError("--workdir is missing: the folder of the runs")
-    base, folder = FLAGS.config, local_path(FLAGS.workdir)
-    if FLAGS.data_dir:
-        base.data_dir = FLAGS.data_dir
-    path = config_flags.get_config_filename(FLAGS["config"])
-    module, sweep = module_of(path), Sweep(base, folder)
+    base, folder = asked()
     if FLAGS.trials:
-        if not hasattr(module, "space"):
-            raise ValueError(f"{path} has no `def space(trial)` for --trials to search")
-        settings = search(sweep, module.space, FLAGS.trials, folder / "study.log")
+        if others := _given("grid", "sweep_index", "list"):
+            raise ValueError(f"--{others[0]} with --trials, where Optuna chooses; leave one out")
+        space = from_file("space(trial)", "give one for --trials to search")
+        sweep = Sweep(base, folder)
+        settings = search(sweep, space, FLAGS.trials, folder / "study.log")
     else:
-        if not FLAGS.grid and not hasattr(module, "sweep"):
-            raise ValueError(f"{path} has no `def sweep()`; give one, or --grid=field=value,value")
-        settings = list(grid(FLAGS.grid) if FLAGS.grid else module.sweep())
-        for setting in settings:
-            configure(base, setting)
+        if FLAGS.list and FLAGS.sweep_index is not None:
+            raise ValueError("--sweep_index with --list, which trains nothing; leave one out")
+        offered = (
+            grid(FLAGS.grid)
+            if FLAGS.grid
+            else from_file("sweep()", "give one, or --grid=field=value,value")()
+        )
+        settings = checked(offered, base)
         if FLAGS.list:
             print(*(f"{n} {json.dumps(setting)}" for n, setting in enumerate(settings)), sep="\n")
             return
@@ -388,16 +525,18 @@ def main(_) -> None:
                     f"--sweep_index={FLAGS.sweep_index}; it is 0 to {len(settings) - 1}"
                 )
             chosen = [settings[FLAGS.sweep_index]]
+        sweep = Sweep(base, folder)
         sweep.train(chosen)
-    report(folder, settings, sweep)
+    report(sweep.reports, settings, sweep)
 
 
 if __name__ == "__main__":
     from alexnet_jax import main as training  # defines --config, --workdir and --data_dir
 
-    FLAGS = flags.FLAGS
     flags.DEFINE_multi_string("grid", [], "field=value,value: one axis of a grid.")
     flags.DEFINE_integer("sweep_index", None, "Run only the setting of this number.")
-    flags.DEFINE_integer("trials", None, "Search with Optuna until so many trials are finished.")
+    flags.DEFINE_integer(
+        "trials", None, "Search with Optuna until so many trials are finished.", lower_bound=1
+    )
     flags.DEFINE_bool("list", False, "Print the settings with their numbers and stop.")
     harness.run(main, rewrite=training.with_config_paths)

@@ -1,9 +1,11 @@
 """Sweeps: every setting once, by however many processes, with the results of plain training."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,15 +100,16 @@ def test_two_processes_search_one_study(tmp_path, recipe):
     assert all(0.001 <= row["learning_rate"] <= 0.1 for row in rows)
 
 
+def result(error, test=None):
+    errors = {"top1_error": error}
+    line = {"validation": errors, "train": {"loss": 1.0}}
+    shared = {"seed": 0, "seconds": 1, "compiled": 0, "train": errors}
+    return {"epochs": [line], "test": {"center": errors} if test is None else test, **shared}
+
+
 def test_a_search_waits_for_a_setting_of_another_process_and_counts_what_diverged(
     tmp_path, base, monkeypatch, recwarn
 ):
-    def result(error):
-        line = {"validation": {"top1_error": error}, "train": {"loss": 1.0}}
-        errors = {"top1_error": error}
-        shared = {"seed": 0, "seconds": 1, "compiled": 0, "train": errors}
-        return {"epochs": [line], "test": {"center": errors}, **shared}
-
     found = iter([None, None, result(0.5), result(None), result(0.25)])
     runs = sweep.Sweep(base, tmp_path)
     monkeypatch.setattr(runs, "train", lambda settings: [next(found)])
@@ -116,6 +119,120 @@ def test_a_search_waits_for_a_setting_of_another_process_and_counts_what_diverge
     assert len({setting["learning_rate"] for setting in settings}) == 3
     assert next(found, None) is None
     assert not [warning for warning in recwarn if "could not be cast" in str(warning.message)]
+
+
+def test_a_search_waits_for_no_lock_that_a_killed_process_left(tmp_path, base, monkeypatch):
+    """Optuna breaks a lock that leads to the journal; one that leads nowhere it waits for."""
+    made, symlink = [], os.symlink
+
+    def counted(target, link, **how):
+        made.append(target)
+        assert len(made) < 100, "it waits"
+        symlink(target, link, **how)
+
+    monkeypatch.chdir(tmp_path)
+    folder = Path("opt")
+    folder.mkdir()
+    symlink("opt/study.log", "opt/study.log.lock")
+    monkeypatch.setattr(os, "symlink", counted)
+    runs = sweep.Sweep(base, folder)
+    monkeypatch.setattr(runs, "train", lambda settings: [result(0.5)])
+    sweep.search(runs, lambda trial: {"seed": trial.number}, 1, folder / "study.log")
+    assert set(made) == {str(tmp_path / "opt" / "study.log")}
+    assert not (folder / "study.log.lock").is_symlink()
+
+
+@pytest.mark.parametrize("text", ["no journal\n{}\n", "{}\n", "[]\n", '{"op_code": 0}\n', "null\n"])
+def test_a_damaged_journal_is_named(text, tmp_path, base):
+    journal = tmp_path / "study.log"
+    journal.write_text(text)
+    with pytest.raises(ValueError, match=rf"{journal} is damaged .*; delete it to begin"):
+        sweep.search(sweep.Sweep(base, tmp_path), None, 1, journal)
+
+
+DAMAGED = ["", "{}", "[]", "null", '{"epochs": []}', '{"epochs": [1]}', "\xff", "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:20] or "empty")
+def test_a_damaged_result_is_named_before_anything_is_trained(text, tmp_path, base, monkeypatch):
+    runs = sweep.Sweep(base, tmp_path)
+    monkeypatch.setattr(runs, "_train_one", lambda *_: pytest.fail("it trained"))
+    name = sweep.identity(sweep.configure(base, {"seed": 2}))
+    path = tmp_path / "runs" / f"{name}.json"
+    path.write_text(text, encoding="latin-1")
+    message = rf"^{re.escape(str(path))} .*; delete it to train that run again$"
+    with pytest.raises(ValueError, match=message) as told:
+        runs.train([{"seed": 1}, {"seed": 2}])
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\3\4" + bytes(50), b"x"])
+def test_damaged_arrays_are_named(content, tmp_path, base):
+    path = tmp_path / "runs" / f"{sweep.identity(sweep.configure(base, {}))}.npz"
+    runs = sweep.Sweep(base, tmp_path)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path} is missing or damaged; delete {path.stem}.json"):
+        runs.arrays({})
+
+
+def test_a_quick_sweep_leaves_the_reports_of_the_others(tmp_path, base):
+    assert sweep.Sweep(base, tmp_path).reports == tmp_path
+    quick = sweep.Sweep(base, tmp_path, quick=True)
+    assert quick.reports == quick.runs == tmp_path / "quick"
+    assert quick.base.train_split == "train[:256]"
+
+
+def test_a_worker_of_ray_is_as_quick_as_its_command(tmp_path):
+    """It knows no flags. Ray itself is not needed for that."""
+    code = """
+import pathlib, sys, types
+sys.modules["ray"] = types.SimpleNamespace(tune=types.SimpleNamespace(Trainable=object))
+from alexnet_jax.configs import digits
+from experiments import ray_tune
+worker = ray_tune.trainable(digits.get_config(), pathlib.Path(sys.argv[1]), True)()
+worker.setup({"setting": {}})
+print(worker.sweep.runs, worker.sweep.base.num_epochs)
+"""
+    words = [sys.executable, "-c", code, tmp_path]
+    ended = subprocess.run(words, capture_output=True, text=True)
+    assert ended.stdout == f"{tmp_path / 'quick'} 1.0\n", ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        ([result(None)], "diverged     diverged     diverged"),
+        ([result(0.5, {})], "validation   (error, %)"),
+        ([result(0.5), result(0.5, {})], "test (error, %)"),
+    ],
+)
+def test_a_report_says_what_diverged_and_what_had_no_test(results, told, tmp_path, base, capsys):
+    runs = sweep.Sweep(base, tmp_path)
+    settings = [{"learning_rate": 0.1 * (n + 1)} for n in range(len(results))]
+    runs.result = dict(zip(map(repr, settings), results, strict=True)).get
+    runs.result = lambda setting, found=runs.result: found(repr(setting))
+    sweep.report(tmp_path, settings, runs)
+    assert told in capsys.readouterr().out
+    assert (tmp_path / "sweep.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.01,.01,1e-3,5", [0.01, 0.01, 0.001, 5]),
+        ("True,false,null,None", [True, False, None, None]),
+        ("train[:10%],train[10%:]", ["train[:10%]", "train[10%:]"]),
+        ("(0.6,0.85),(0.5,)", [(0.6, 0.85), (0.5,)]),
+        ("((67,{'color_strength':0.0}),)", [((67, {"color_strength": 0.0}),)]),
+        ("drops,constant", ["drops", "constant"]),
+        ("imagenette/160px-v2,'0'", ["imagenette/160px-v2", "0"]),
+        (",test", ["", "test"]),
+    ],
+)
+def test_values_of_a_grid_are_as_python_writes_them(text, values):
+    found = [setting["field"] for setting in sweep.grid([f"field={text}"])]
+    assert repr(found) == repr(values)
 
 
 def test_two_workers_of_ray_compile_once_each(tmp_path, recipe):
@@ -130,19 +247,30 @@ def test_two_workers_of_ray_compile_once_each(tmp_path, recipe):
     assert sorted(compiled) == [False, False, True, True]
 
 
+IGNORED = "which a sweep does not use"
+
+
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("command", "flags", "message"),
     [
-        (["--grid=lerning_rate=1"], "lerning_rate"),
-        (["--grid=learning_rate"], "--grid=field=value,value"),
-        (["--grid=batch_size=-1"], "batch_size=-1"),
-        (["--grid=num_epochs=0.5"], "whole epochs"),
-        (["--sweep_index=4"], "it is 0 to 3"),
+        ("sweep", ["--grid=lerning_rate=1"], "lerning_rate"),
+        ("sweep", ["--grid=learning_rate"], "--grid=field=value,value"),
+        ("sweep", ["--grid=batch_size=-1"], "batch_size=-1"),
+        ("sweep", ["--grid=num_epochs=0.5"], "whole epochs"),
+        ("sweep", ["--sweep_index=4"], "it is 0 to 3"),
+        ("sweep", ["--config.init_from=runs/a"], f"init_from='runs/a', {IGNORED}"),
+        ("sweep", ["--profile"], "--profile is for alexnet_jax.main"),
+        ("sweep", ["--trials=1", "--list"], "--list with --trials"),
+        ("sweep", ["--list", "--sweep_index=0"], "--sweep_index with --list"),
+        ("sweep", ["--config=digits"], "has no `def sweep()`; give one, or --grid"),
+        ("ray_tune", ["--workdir="], "--workdir is missing"),
+        ("ray_tune", ["--config=digits"], "has no `def sweep()`; give one"),
+        ("ray_tune", ["--config.ensemble=2"], f"ensemble=2, {IGNORED}"),
     ],
 )
-def test_what_cannot_run_ends_in_one_line(tmp_path, recipe, flags, message):
+def test_what_cannot_run_ends_in_one_line(tmp_path, recipe, command, flags, message):
     flags = [f"--workdir={tmp_path}", f"--config={recipe}", *flags]
-    ended = run_command("experiments.sweep", *flags)
+    ended = run_command(f"experiments.{command}", *flags)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ") and message in ended.stderr
     assert ended.stderr.count("\n") == 1
@@ -177,6 +305,12 @@ def test_another_architecture_has_programs_of_its_own(tmp_path, base, quick_comp
         ),
         ({"num_epochs": 0.5}, "num_epochs=0.5; a sweep trains whole epochs"),
         ({"model.precision": "half"}, "precision='half'; use one of float32"),
+        ({"init_from": "a"}, "init_from='a', which a sweep does not use; it is None"),
+        ({"ensemble": 2}, "ensemble=2, which a sweep does not use; it is 1"),
+        ({"augment": "host"}, "augment='host', which a sweep"),
+        ({"mesh.data": 2}, "mesh.data=2, which a sweep"),
+        ({"mesh.model": 2}, "mesh.model=2, which a sweep"),
+        ({"schedule.name": "plateau"}, "validate_every_epochs=3.0 of a plateau; a sweep"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_before_anything_is_trained(
