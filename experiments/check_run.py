@@ -25,8 +25,8 @@ from absl import app, flags
 from flax.traverse_util import flatten_dict
 from scipy import stats
 
-from alexnet_jax.files import local_path
-from alexnet_jax.runs.configuration import load_config
+from alexnet_jax.files import json_object, local_path
+from alexnet_jax.runs.configuration import load_config, members, name_a_member
 from alexnet_jax.runs.metrics_log import VITALS, read_metrics
 from experiments import harness
 
@@ -151,11 +151,26 @@ def record(workdirs: Sequence[Path], recipe: str) -> None:
     harness.record(f"reference_{recipe}", {"recipe": recipe, "settings": first, "runs": runs})
 
 
+def reference(recipe: str) -> dict[str, Any]:
+    """The "settings" and the "runs" of a reference. Raises ValueError where it is damaged."""
+    path = harness.RESULTS / f"reference_{recipe}.json"
+    try:
+        content = json_object(path.read_bytes(), path).get("result")
+        if not isinstance(content, dict) or {"settings", "runs"} - content.keys():
+            raise ValueError(f"{path} is no reference")
+    except ValueError as error:
+        raise ValueError(f"{error}; restore it, or make it again with --record") from error
+    return content
+
+
 def main(argv: Sequence[str]) -> None:
     """Compares or records."""
     workdirs = [local_path(path) for path in argv[1:]]
     if not workdirs:
         raise app.UsageError("the run's folder is missing: python -m experiments.check_run RUN")
+    for workdir in workdirs:
+        if runs := members(workdir):
+            raise ValueError(name_a_member(workdir, runs))
     if FLAGS.record:
         record(workdirs, FLAGS.record)
         return
@@ -164,7 +179,7 @@ def main(argv: Sequence[str]) -> None:
         recipe = FLAGS.recipe or load_config(workdir).dataset
         if recipe not in known:
             raise ValueError(f"no reference of {recipe!r}; --recipe= is one of {', '.join(known)}")
-        content = json.loads((harness.RESULTS / f"reference_{recipe}.json").read_text())["result"]
+        content = reference(recipe)
         for difference in differences(settings(workdir), content["settings"]):
             print(f"another recipe than ours: {difference}")
         outcome = compare(curves(workdir), [run["log"] for run in content["runs"]])

@@ -7,6 +7,7 @@ import pytest
 from alexnet_jax.configs import digits
 from alexnet_jax.runs.configuration import save_config
 from experiments import check_run, harness
+from tests.commands import run_command
 from tests.tiny_run import write_run
 
 REFERENCES = sorted(harness.RESULTS.glob("reference_*.json"))
@@ -44,6 +45,25 @@ def test_a_new_run_of_the_recipe_is_of_the_references_recipe(tmp_path):
 def test_a_run_of_other_logged_updates_is_refused():
     with pytest.raises(ValueError, match="no logged update in common"):
         check_run.compare({"train loss 7": 1.0}, [{"train loss 8": 1.0}] * 3)
+
+
+def test_of_an_ensemble_a_member_is_asked_for(tmp_path):
+    """As training leaves it: a configuration above those of the members."""
+    for folder in (tmp_path, tmp_path / "seed_0", tmp_path / "seed_1"):
+        folder.mkdir(exist_ok=True)
+        save_config(digits.get_config(), folder, resumes=False)
+    ended = run_command("experiments.check_run", tmp_path)
+    assert ended.returncode == 1
+    assert f"{tmp_path} holds an ensemble of 2 runs; name one of them" in ended.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"result": []}', '{"result": {"runs": []}}'])
+def test_a_damaged_reference_is_named(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    path = tmp_path / "reference_mine.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{path} .*; restore it, or make it again"):
+        check_run.reference("mine")
 
 
 def test_fields_that_differ_are_named_and_seeds_are_free(tmp_path):
