@@ -10,10 +10,10 @@ import sys
 from itertools import pairwise
 
 
-def end_at_once() -> None:
-    """From here on, if this process is one of the commands; others are left as they are."""
+def end_at_once(package: str = "alexnet_jax") -> None:
+    """From here on, if this process is a command of the package; others are left as they are."""
     words = sys.orig_argv
-    module = any(a == "-m" and b.partition(".")[0] == "alexnet_jax" for a, b in pairwise(words))
+    module = any(a == "-m" and b.partition(".")[0] == package for a, b in pairwise(words))
     script = any(os.path.basename(word) == "alexnet-jax" for word in words[:2])
     # Not where interrupts are ignored, as in the background of a shell.
     if (module or script) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

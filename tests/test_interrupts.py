@@ -47,14 +47,27 @@ def test_where_interrupts_are_ignored_they_stay_so(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_a_command_is_interrupted_inside_an_import_without_a_word(tmp_path):
+def test_packages_that_are_called_as_the_experiments_are_left_alone(monkeypatch):
+    """Those of this repository say themselves that they are its commands."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "experiments.sweep"])
+    interrupts.end_at_once()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    interrupts.end_at_once("experiments")
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    "module", ["alexnet_jax.main", "experiments.sweep", "experiments.paper.figure1"]
+)
+def test_a_command_is_interrupted_inside_an_import_without_a_word(module, tmp_path):
     """The first library that it imports raises the signal."""
-    (tmp_path / "absl").mkdir()
-    (tmp_path / "absl" / "__init__.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
-    )
+    for library in ("absl", "jax", "numpy"):
+        (tmp_path / library).mkdir()
+        (tmp_path / library / "__init__.py").write_text(
+            "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+        )
     done = subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.main"],
+        [sys.executable, "-m", module],
         env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""},
         capture_output=True,
         text=True,
