@@ -1,8 +1,12 @@
 """The ledger: its pages are those of the results, and its verdicts those of the intervals."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
-from experiments import claims, ledger
+from experiments import claims, harness, ledger
 
 
 @pytest.mark.parametrize("template", ledger.PAGES)
@@ -23,6 +27,52 @@ def test_pages_are_those_of_the_results(template):
 )
 def test_a_verdict_follows_from_the_interval(mean, half, word):
     assert claims.verdict(mean, half) == word
+
+
+def test_what_was_not_run_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    verdicts = {row["verdict"] for row in ledger.lines()}
+    assert verdicts == {"not run yet", claims.untested().verdict}
+
+
+@pytest.mark.parametrize(("left_out", "told"), [([], ""), ([1, 2], "never reach it: 1, 2")])
+def test_seeds_that_never_reach_the_target_are_told(left_out, told, tmp_path, monkeypatch):
+    ratio = {"by_seed": [6.0]} | ({"seeds_left_out": left_out} if left_out else {})
+    table = {
+        "tanh_over_relu": ratio,
+        "epochs_to_25_percent": {"relu": {"0": 1.0}, "tanh": {"0": 6.0}},
+        "rates_tried": {"relu": [1, 2], "tanh": [1, 2]},
+        "best_rates": {"relu": 1, "tanh": 1},
+        "data": "cifar10",
+    }
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    (tmp_path / "figure1.json").write_text(json.dumps({"result": table}))
+    assert claims.figure1().ours.endswith(told)
+    assert ("never" in claims.figure1().ours) is bool(left_out)
+
+
+def test_the_summary_of_figure_1_names_the_seeds_that_it_leaves_out():
+    """In a process of its own: its flags are those of other commands, too."""
+    code = """
+import json
+from absl import flags
+from experiments.paper import figure1
+flags.FLAGS(["figure1"])
+for never in ([], [1]):
+    runs = [
+        {"activation": name, "rate": 1, "seed": seed, "epochs_to_target": epochs}
+        for name, epochs in (("relu", 2.0), ("tanh", 8.0))
+        for seed in (0, 1)
+    ]
+    for seed in never:
+        runs[2 + seed]["epochs_to_target"] = None
+    print(json.dumps(figure1.summary(runs, {"relu": 1, "tanh": 1})["tanh_over_relu"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert [json.loads(line) for line in ended.stdout.splitlines()] == [
+        {"by_seed": [4.0, 4.0], "mean": 4.0},
+        {"by_seed": [4.0], "mean": 4.0, "seeds_left_out": [1]},
+    ], ended.stderr
 
 
 def test_seeds_are_paired():

@@ -114,6 +114,9 @@ def summary(runs: list[dict], best: dict[str, float]) -> dict:
         for seed, slow in epochs["tanh"].items()
         if slow and epochs["relu"].get(seed)
     ]
+    never = {
+        seed for of_seed in epochs.values() for seed, reached in of_seed.items() if not reached
+    }
     return {
         "claim": "AlexNet §3.1, figure 1: 25% training error six times sooner with ReLUs",
         "data": f"cifar10, {FLAGS.images} training images",
@@ -125,6 +128,7 @@ def summary(runs: list[dict], best: dict[str, float]) -> dict:
         "tanh_over_relu": {
             "by_seed": [round(ratio, 2) for ratio in ratios],
             "mean": round(float(np.mean(ratios)), 2) if ratios else None,
+            **({"seeds_left_out": sorted(never)} if never else {}),
         },
         "precision": FLAGS.precision,
         "runs": runs,
