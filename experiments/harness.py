@@ -10,8 +10,9 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.monitoring
@@ -78,6 +79,11 @@ def shorten(**values: Any) -> None:
 def results_folder() -> Path:
     """Where results are written."""
     return Path(tempfile.gettempdir()) / "alexnet_jax_quick" if quick() else RESULTS
+
+
+def result_file(name: str, mode: str = "w") -> AbstractContextManager[IO[Any]]:
+    """A file beside the results, to be written whole or not at all."""
+    return whole_file(results_folder() / name, mode)
 
 
 def record(

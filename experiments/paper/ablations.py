@@ -135,7 +135,8 @@ def main(_) -> None:
     if found.get("paper"):
         kernels = sweep.arrays(setting("paper", FLAGS.seed[0]))["conv1"]
         picture = Image.fromarray(filter_picture(kernels, per_filter=True))
-        picture.save(harness.results_folder() / f"{name}_filters.png", optimize=True)
+        with harness.result_file(f"{name}_filters.png", "wb") as file:
+            picture.save(file, "PNG", optimize=True)
 
 
 def _row(name: str, runs: list[dict]) -> dict:

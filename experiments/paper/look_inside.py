@@ -96,7 +96,8 @@ def main(_) -> None:
     harness.record(name, result)
     kernel = np.asarray(runs[0].state.params["conv1"]["kernel"])
     picture = Image.fromarray(filter_picture(kernel, towers=model.towers, per_filter=True))
-    picture.save(harness.results_folder() / f"{name}_filters.png", optimize=True)
+    with harness.result_file(f"{name}_filters.png", "wb") as file:
+        picture.save(file, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def main(_) -> None:
     name = f"specialisation_{FLAGS.image_size}"
     harness.record(name, result, draw(curves))
     filters = draw_filters({name: of_seed[min(of_seed)] for name, of_seed in kernels.items()})
-    filters.savefig(harness.results_folder() / f"{name}_filters.png", dpi=110)
+    with harness.result_file(f"{name}_filters.png", "wb") as file:
+        filters.savefig(file, format="png", dpi=110)
 
 
 def summary(kernels: dict[int, np.ndarray], curves: dict[int, list]) -> dict:

@@ -218,7 +218,8 @@ def main(_) -> None:
     }
     harness.record("operations_cpu", harness.rounded(result, 2), draw(rows))
     text = "\n".join([provenance.machine(), "", HEAD, *map(line, rows)])
-    (harness.results_folder() / "operations_cpu.txt").write_text(text + "\n")
+    with harness.result_file("operations_cpu.txt") as file:
+        file.write(text + "\n")
 
 
 WAYS = ("forward", "both")

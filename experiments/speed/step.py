@@ -440,9 +440,8 @@ def write(rows: list[dict], failed: list[str], more: dict[str, Any]) -> None:
     }
     name = f"step_{jax.default_backend()}" + (f"_{FLAGS.label}" if FLAGS.label else "")
     harness.record(name, harness.rounded(result, 3), draw(rows))
-    (harness.results_folder() / f"{name}.txt").write_text(
-        f"{provenance.machine()}\n\n{table(rows, compared)}\n"
-    )
+    with harness.result_file(f"{name}.txt") as file:
+        file.write(f"{provenance.machine()}\n\n{table(rows, compared)}\n")
 
 
 def draw(rows: list[dict]) -> Figure:
