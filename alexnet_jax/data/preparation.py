@@ -21,6 +21,7 @@ from etils import epath
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
+from alexnet_jax.data import known_features  # noqa: F401 (what it is imported for)
 from alexnet_jax.data.archives import Member, PrepareError, Report, fingerprint, read_member
 from alexnet_jax.data.locks import locked
 from alexnet_jax.data.names import classes_without, printable, unstorable_class

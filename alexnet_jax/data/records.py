@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from alexnet_jax.data import known_features  # noqa: F401 (what it is imported for)
 from alexnet_jax.data.images import decode_image, square
 from alexnet_jax.data.names import printable
 from alexnet_jax.machine import allow_open_files

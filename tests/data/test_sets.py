@@ -164,6 +164,37 @@ def test_a_damaged_description_is_named(described, name, content):
     assert str(described / name) in message and "copy it again or prepare" in message
 
 
+IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
+
+
+def name_another_class(path, where):
+    """Puts `evil.Image` into the description of the set in `path`."""
+    features = json.loads((path / "features.json").read_text().replace(IMAGE, "evil.Image"))
+    if where == "json in json":
+        old = {"type": "evil.Image", "content": {}}
+        features = {
+            "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+            "jsonFeature": {"json": json.dumps({"image": old})},
+        }
+    if where == "dataset_info":
+        info = json.loads((path / "dataset_info.json").read_text()) | {"features": features}
+        (path / "dataset_info.json").write_text(json.dumps(info))
+    else:
+        (path / "features.json").write_text(json.dumps(features))
+
+
+@pytest.mark.parametrize("where", ["features", "json in json", "dataset_info"])
+def test_a_data_set_runs_no_code(described, where, monkeypatch):
+    """tfds would import the module of a class that a description names, from here."""
+    (described / "evil.py").write_text("raise SystemExit('code of a data set was run')")
+    monkeypatch.syspath_prepend(described)
+    name_another_class(described, where)
+    message = refusal(described)
+    assert re.search(
+        r"(features|dataset_info)\.json is damaged \(it names the class evil\.Image, w", message
+    )
+
+
 @pytest.mark.parametrize("change", ["gone", None, "x", {}])
 @pytest.mark.parametrize("field", ["sha256", "bytes", "records"])
 def test_a_manifest_whose_entry_lacks_a_field_is_named(described, field, change):

@@ -182,6 +182,19 @@ def test_a_package_or_a_host_that_is_missing_is_told_at_once(dots, monkeypatch):
         dots().plan()
 
 
+def test_a_source_runs_no_code(dots, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    Source("tiny_dots", str(source)).prepare()
+    path = source / "tiny_dots/1.0.0/features.json"
+    path.write_text(
+        path.read_text().replace("tensorflow_datasets.core.features.image_feature", "evil")
+    )
+    (source / "evil.py").write_text("raise SystemExit('code of a data set was run')")
+    monkeypatch.syspath_prepend(source)
+    with pytest.raises(PrepareError, match=rf"{source} \(it names the class evil\.Image, which"):
+        dots().plan()
+
+
 def test_set_stored_as_tfrecord_is_named_until_it_is_array_record_too(dots, tmp_path):
     folder = tmp_path / "source/tiny_dots/1.0.0"
     Source("tiny_dots", str(tmp_path / "source")).prepare()
