@@ -6,7 +6,6 @@ an Apache Beam worker. Everything stays in `<version>.partial` until the last sh
 """
 
 import functools
-import json
 import shutil
 import sys
 from abc import abstractmethod
@@ -36,8 +35,10 @@ from alexnet_jax.data.writing import (
     finished_shard,
     in_validation,
     make_features,
+    read_json,
     read_report,
     report_path,
+    start_again,
     write_json,
     write_plan,
 )
@@ -55,6 +56,16 @@ class Plan(NamedTuple):
     skipped: list[dict[str, str]]  # members that could not even be indexed
     bytes: int  # estimate, all shards
     notes: Sequence[str] = ()  # what the user should know before training on it
+
+
+_PLAN: dict[str, tuple[type, ...]] = {
+    "inputs": (dict, str),
+    "images": (dict, int),
+    "shards": (dict, int),
+    "class_names": (list, str),
+    "skipped": (list, dict),
+    "notes": (list, str),
+}
 
 
 class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -178,14 +189,16 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-        plan = json.loads(path.read_text())
+        plan = read_json(path, _PLAN)
+        if plan["images"].keys() != plan["shards"].keys():
+            raise PrepareError(f"{path} is damaged (its splits); {start_again(folder)}")
         before = plan.pop("inputs")
         for name in before | inputs:
             was, now = (content.get(name, "not there") for content in (before, inputs))
             if was != now:
                 raise PrepareError(
                     f"{name} was {was} in the interrupted preparation and is {now}; "
-                    f"go back to that, or delete {folder} and start again"
+                    f"go back to that, or {start_again(folder)}"
                 )
         image_bytes = IMAGE_SIZE**2 * 3 if self.encoding == "raw" else JPEG_BYTES
         total = sum(plan["images"].values()) * (image_bytes + RECORD_BYTES)
@@ -288,7 +301,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         if skipped and self._on_error == "stop":
             raise PrepareError(
                 f"the interrupted preparation left out {skipped[0]['file']}; go on with "
-                f"--on_error=skip, or delete {plan.folder} and start again"
+                f"--on_error=skip, or {start_again(plan.folder)}"
             )
         free = shutil.disk_usage(plan.folder).free
         if tasks and plan.bytes - finished_bytes > free:
@@ -323,13 +336,24 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         for split in plan.shards:
             paths = self._shard_paths(plan, split)
             reports = [read_report(path) for path in paths]
+            left_out = sum(len(report["skipped"]) for report in reports)
             for path, report in zip(paths, reports, strict=True):
                 skipped += report.pop("skipped")
-                labels = report.pop("labels", {})
+                labels = report.pop("labels")
+                if odd := labels.keys() - set(map(str, range(-1, len(plan.class_names)))):
+                    raise PrepareError(
+                        f"{path} has label {min(odd)} and {plan.folder}/plan.json "
+                        f"{len(plan.class_names):,} classes; {start_again(plan.folder)}"
+                    )
                 if split == "train":
                     trained.update({int(label): count for label, count in labels.items()})
                 manifest[path.name] = report
             lengths = [report["records"] for report in reports]
+            if (seen := sum(lengths) + left_out) != plan.images[split]:
+                raise PrepareError(
+                    f"{plan.folder}/plan lists {seen:,} images of split {split} and its plan.json "
+                    f"{plan.images[split]:,}; {start_again(plan.folder)}"
+                )
             if not sum(lengths):
                 raise PrepareError(f"every image of split {split} was skipped; check the folder")
             splits.append(
@@ -347,9 +371,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             encoding=self.encoding,
             skipped={"count": len(skipped), "files": skipped},
         )
-        # Shards that an earlier version wrote before an interruption have no counts.
-        written = sum(sum(split.shard_lengths) for split in splits if split.name == "train")
-        if trained and trained.total() == written:
+        if trained:
             names = enumerate(plan.class_names)
             untrained = [name for label, name in names if not trained[label]]
             self.info.metadata.update(classes_without_training_images=untrained)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from alexnet_jax.data.archives import Member, PrepareError
 from alexnet_jax.data.images import ImageError, decode_image
 from alexnet_jax.data.names import name_bytes, printable
-from alexnet_jax.files import whole_file
+from alexnet_jax.files import json_object, whole_file
 
 IMAGE_SIZE = 256  # Source: AlexNet §2
 ENCODINGS = ("raw", "jpeg")
@@ -146,23 +146,75 @@ def write_json(path: Path, content: Any) -> None:
         json.dump(content, file, indent=1)
 
 
+def read_json(path: Path, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The object in `path`.
+
+    Args:
+      path: a file of the unfinished set.
+      kinds: what it has and nothing else: `{name: (kind,)}`, `(kind, kind of its values)`.
+
+    Raises:
+      PrepareError: it has not.
+    """
+    try:
+        content = json_object(path.read_bytes(), path)
+    except ValueError as error:
+        raise PrepareError(f"{error}; {start_again(path.parent)}") from error
+    for name in kinds.keys() | content.keys():
+        if not _is_of(content.get(name), *kinds.get(name, ((),))):
+            raise PrepareError(
+                f"{path} is damaged (its {printable(name)}); {start_again(path.parent)}"
+            )
+    return content
+
+
+def _is_of(value: Any, kind: Any, of: type | None = None) -> bool:
+    values = value.values() if isinstance(value, dict) else value
+    return isinstance(value, kind) and (of is None or all(isinstance(part, of) for part in values))
+
+
+def start_again(folder: Path) -> str:
+    """What to do about an unfinished set in `folder` that is damaged."""
+    return f"delete {folder} and start again"
+
+
+_REPORT: dict[str, tuple[type, ...]] = {
+    "sha256": (str,),
+    "bytes": (int,),
+    "records": (int,),
+    "skipped": (list, dict),
+    "labels": (dict, int),
+}
+
+
 def read_report(path: Path) -> dict[str, Any]:
-    """What `WriteShard` reported on the shard `path`."""
-    return json.loads(report_path(path).read_text())
+    """What `WriteShard` reported on the shard `path`. Raises PrepareError where it is damaged."""
+    return read_json(report_path(path), _REPORT)
 
 
 def finished_shard(path: Path) -> dict[str, Any] | None:
     """The report on a shard that is whole, else None."""
-    if not path.exists() or not report_path(path).exists():
+    try:
+        report = read_report(path)
+        return report if path.stat().st_size == report["bytes"] else None
+    except (FileNotFoundError, PrepareError):  # it is written again
         return None
-    report = read_report(path)
-    return report if path.stat().st_size == report["bytes"] else None
 
 
 def read_plan(path: str) -> list[Member]:
-    """The members of a shard, in the order in which they are stored."""
-    with open(path) as file:
-        members = [Member(*json.loads(line)) for line in file]
+    """The members of a shard, in the order in which they are stored.
+
+    Raises PrepareError where the list is gone or damaged.
+    """
+    try:
+        with open(path) as file:
+            members = [Member(*json.loads(line)) for line in file]
+        if any([*map(type, member)] != [str, int, str, int, int] for member in members):
+            raise TypeError("a line is no image")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise PrepareError(
+            f"{path} is damaged ({error}); {start_again(Path(path).parents[1])}"
+        ) from error
     return sorted(members, key=lambda member: _shuffle_key(member.name))
 
 

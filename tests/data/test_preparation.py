@@ -211,6 +211,93 @@ def test_shard_cut_off_behind_our_back_is_written_again(photos, monkeypatch):
     assert (builder.data_path / shard.name).read_bytes() == whole
 
 
+@pytest.fixture
+def planned(photos):
+    """The folder of a set of which the plan is made, and no shard."""
+    return make_builder(photos, validation_share=0).plan().folder
+
+
+def cut(lines):
+    return lines[:-40]
+
+
+def double(lines):
+    return lines + lines
+
+
+def mislabel(lines):
+    name, _, *rest = json.loads(lines[0])
+    return [json.dumps([name, 99, *rest]) + "\n", *lines[1:]]
+
+
+def tear(lines):
+    return [*lines[:-1], lines[-1][:-9]]
+
+
+def retype(lines):
+    return [*lines[:-1], '["a.jpg", null, "b", 0, -1]\n']
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, r"/plan lists 80 images of split train and its plan\.json 120; delete"),
+        (double, r"/plan lists \d+ images of split train and its plan\.json 120; delete"),
+        (mislabel, r"-of-00002 has label 99 and .*plan\.json 2 classes; delete"),
+        (tear, r"plan/train-00000\.jsonl is damaged \(.*\); delete"),
+        (retype, r"plan/train-00000\.jsonl is damaged \(a line is no image\); delete"),
+        (None, r"plan/train-00000\.jsonl is damaged \(.*No such file.*\); delete"),
+    ],
+)
+def test_a_plan_whose_lists_are_damaged_makes_no_set(photos, planned, damage, message):
+    path = planned / "plan" / "train-00000.jsonl"
+    if damage:
+        path.write_text("".join(damage(path.read_text().splitlines(keepends=True))))
+    else:
+        path.unlink()
+    with pytest.raises(PrepareError, match=message) as error:
+        make_builder(photos, validation_share=0).download_and_prepare()
+    assert str(error.value).endswith(f"delete {planned} and start again")
+    assert not planned.with_name("1.0.0").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "{}", "[]", "null", "\udcff", '{"extra": 1}', '{"images": {"train": "a"}}']
+)
+def test_a_damaged_plan_is_named(photos, planned, content):
+    path = planned / "plan.json"
+    if content.startswith('{"'):
+        content = json.dumps(json.loads(path.read_text()) | json.loads(content))
+    path.write_text(content, errors="surrogateescape")
+    with pytest.raises(PrepareError, match=rf"^{path} .*; delete {planned} and start again$"):
+        make_builder(photos, validation_share=0).download_and_prepare()
+
+
+def test_a_plan_with_fewer_classes_or_other_splits_makes_no_set(photos, planned):
+    path = planned / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"shards": {"test": 1}}))
+    with pytest.raises(PrepareError, match=r"plan\.json is damaged \(its splits\)"):
+        make_builder(photos, validation_share=0).download_and_prepare()
+    path.write_text(json.dumps(plan | {"class_names": ["cat"]}))
+    with pytest.raises(PrepareError, match=r"has label 1 and .*plan\.json 1 classes; delete"):
+        make_builder(photos, validation_share=0).download_and_prepare()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"bytes": "x"}', '{"skipped": [1]}'])
+def test_a_shard_with_a_damaged_report_is_written_again(photos, monkeypatch, content):
+    builder = make_builder(photos, validation_share=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "_finish", lambda plan: None)
+        builder.download_and_prepare()
+    report = next(builder.data_path.with_name("1.0.0.partial").glob("*-00000-of-00002.json"))
+    if content.startswith('{"'):
+        content = json.dumps(json.loads(report.read_text()) | json.loads(content))
+    report.write_text(content)
+    builder.download_and_prepare()
+    assert len(examples(builder)) == 120
+
+
 def test_too_little_space_is_told_before_the_first_shard(photos, monkeypatch):
     usage = preparation.shutil.disk_usage("/")._replace(free=1_000_000)
     monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage)
