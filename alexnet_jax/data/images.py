@@ -1,6 +1,9 @@
 """One image: encoded bytes to square RGB pixels, checked (section 2: short side, centre crop)."""
 
 import io
+import os
+import stat
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -12,6 +15,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 MAX_PIXELS = 89_478_485  # PIL's own limit: a larger photograph is taken for a decompression bomb
+MAX_BYTES = 6 * MAX_PIXELS + 2**20  # of a file: 16 bits a colour, not compressed, and a header
+MAX_SCANS = 50  # each takes the time of a whole picture; libjpeg's own writing has up to 18
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # none that runs another program
 MODES = ("RGB", "L", "CMYK", "P", "1", "RGBA", "LA", "PA", "RGBX", "YCbCr", "HSV", "I;16", "I;16B")
 
@@ -30,6 +35,25 @@ _BACK = _UPRIGHT | {6: _UPRIGHT[8], 8: _UPRIGHT[6]}  # and what does it again
 
 class ImageError(ValueError):
     """An image that cannot be used; the message names it and says what to do."""
+
+
+def read_image(path: str | Path, *, name: str, offset: int = 0, size: int = -1) -> bytes:
+    """The bytes of an image file, or the `size` bytes at `offset` of an archive.
+
+    Raises:
+      ImageError: it is a pipe or a device, or larger than images are; nothing is read of it.
+      OSError: it cannot be read.
+    """
+    status = os.stat(path)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # it could wait for ever
+        raise ImageError(f"{name} is a device or a pipe; give a plain file")
+    if (found := status.st_size if size < 0 else size) > MAX_BYTES:
+        raise ImageError(
+            f"{name} has {found:,} bytes, and an image up to {MAX_BYTES:,}; leave it out"
+        )
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def decode_image(
@@ -53,6 +77,14 @@ def decode_image(
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); fetch it again or leave it out")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name} has more than {MAX_BYTES:,} bytes; leave it out")
+    # Within a picture's data these three bytes begin a scan and nothing else.
+    if data.startswith(b"\xff\xd8") and (scans := data.count(b"\xff\xda\x00")) > MAX_SCANS:
+        raise ImageError(
+            f"{name} is a JPEG of {scans:,} scans, more than {MAX_SCANS} (made to take time?); "
+            "save it anew"
+        )
     pixels = _decode_jpeg(data, size)
     if pixels is None:
         pixels = _decode(data, size, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.data.images import IMAGE_SUFFIXES, ImageError, decode_image
+from alexnet_jax.data.images import IMAGE_SUFFIXES, ImageError, decode_image, read_image
 from alexnet_jax.data.names import is_litter
 from alexnet_jax.files import local_path
 
@@ -68,7 +68,8 @@ def read_images(
 
 def _read(file: Path, size: int) -> np.ndarray | ImageError:
     try:
-        return decode_image(file.read_bytes(), size, name=str(file), upright=True)
+        data = read_image(file, name=str(file))
+        return decode_image(data, size, name=str(file), upright=True)
     except ImageError as error:
         return error
     except OSError as error:

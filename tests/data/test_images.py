@@ -31,6 +31,29 @@ def photograph(width: int, height: int) -> Image.Image:
     return Image.fromarray((255 * np.stack(channels, -1)).astype(np.uint8))
 
 
+def test_a_jpeg_of_very_many_scans_is_refused_before_they_are_decoded():
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "JPEG", progressive=True)
+    usual = file.getvalue()
+    assert decode_image(usual, 32).shape == (32, 32, 3)
+    last = usual[usual.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match=r"^a\.jpg is a JPEG of 6\d\d scans, more than 50 "):
+        decode_image(usual[:-2] + 600 * last + usual[-2:], 32, name="a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["ppm", "bmp"])
+def test_a_picture_of_pixels_that_look_like_scans_is_no_jpeg_of_them(suffix):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20), (0xFF, 0xDA, 0x00)).save(file, suffix)
+    assert decode_image(file.getvalue(), 16).shape == (16, 16, 3)
+
+
+def test_more_bytes_than_an_image_has_are_refused(monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    with pytest.raises(ImageError, match=r"^a\.jpg has more than 100 bytes; leave it out"):
+        decode_image(bytes(101), 16, name="a.jpg")
+
+
 @pytest.mark.parametrize("shape", [(96, 64), (64, 96), (64, 64), (640, 64)])
 def test_short_side_then_centre_crop(shape):
     image = photograph(*shape)

@@ -1,5 +1,7 @@
 """A user's files: which are found, and that each is upright."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
@@ -65,3 +67,17 @@ def test_each_failure_stands_beside_its_file(tmp_path):
     assert "bad.jpg" in str(first)
     assert second.shape == (16, 16, 3)
     assert "missing.jpg cannot be read: No such file" in str(third)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "x.jpg is a device or a pipe; give a plain file"),
+        (lambda path: path.symlink_to("/dev/zero"), "x.jpg is a device or a pipe; give a plain"),
+        (lambda path: path.touch() or os.truncate(path, 2 * 10**11), "x.jpg has 200,000,000,000 b"),
+    ],
+)
+def test_what_would_never_end_is_not_read(tmp_path, make, message):
+    make(tmp_path / "x.jpg")
+    (((_, read),),) = read_images(image_files([tmp_path]), 16, batch_size=1)
+    assert isinstance(read, ImageError) and message in str(read)
