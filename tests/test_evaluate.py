@@ -209,6 +209,11 @@ def test_label_files_that_do_not_fit_are_one_line(numbered, tmp_path):
     file.write_text("1\n2\n3\n4\n")
     with pytest.raises(ValueError, match="line 4: '4' is no label, they are 1 to 3"):
         submission.read_labels(file, order, numbers)
+    file.write_bytes(b"\xef\xbb\xbf1\r\n2\r\n3\r\n1\r\n")  # as Windows writes them
+    assert sorted(submission.read_labels(file, order, numbers)) == [0, 0, 1, 2]
+    file.write_bytes(b"1\n2\xff\n")
+    with pytest.raises(ValueError, match=rf"^{file} is no text in UTF-8 \(at byte 3\); save"):
+        submission.read_labels(file, order, numbers)
     source = Numbered()
     source.names = ("t_00000003.JPEG", "t_00000001.JPEG")
     with pytest.raises(ValueError, match="lacks image number 2"):

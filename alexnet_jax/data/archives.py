@@ -1,15 +1,18 @@
 """Where the bytes of each image lie: tar files and tars of tars, indexed without unpacking
 (section 2)."""
 
+import gzip
+import io
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.names import is_litter, printable
+from alexnet_jax.data.images import ImageError, read_image
+from alexnet_jax.data.names import first_line, is_litter, printable
 
 Report = Callable[[str, str], None]  # (file, problem and what to do): raises, or notes the skip
 
@@ -18,6 +21,12 @@ class PrepareError(ValueError):
     """Preparing a data set cannot go on; the message names the file and says what to do."""
 
 
+KIT_BYTES = 2**28  # of a development kit, unpacked; the real ones have a few million
+# What tarfile raises for headers that are damaged, or made to harm.
+_BAD_TAR = (
+    *(tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile),
+    *(ValueError, KeyError, RecursionError, MemoryError, OverflowError),
+)
 READABLE = "give permission to read it, or copy it to a sound disk"
 
 
@@ -41,9 +50,7 @@ def read_member(member: Member) -> bytes:
     read.
     """
     try:
-        with open(member.path, "rb") as file:
-            file.seek(member.offset)
-            return file.read(member.size)
+        return read_image(member.path, name=str(member), offset=member.offset, size=member.size)
     except FileNotFoundError:
         raise PrepareError(
             f"{printable(member.path)} is gone; put it back, or delete the unfinished set and "
@@ -88,8 +95,10 @@ def tar_files(
             file.seek(tar.offset)  # type: ignore[attr-defined]
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"no end mark at byte {file.tell():,}")
-    except (tarfile.TarError, MemoryError, OverflowError) as error:  # sizes that cannot be
-        report(where, f"not a whole tar file ({error}); download it again")
+    except PrepareError:  # of `report`
+        raise
+    except _BAD_TAR as error:
+        report(where, f"not a whole tar file ({first_line(error)}); download it again")
     except OSError as error:
         report(where, f"cannot be read ({error.strerror}); {READABLE}")
 
@@ -118,11 +127,13 @@ def synset_tars(path: Path, classes: dict[str, int], report: Report) -> Iterator
             yield from synset_tar(path, classes[synset], report, start=offset, end=offset + size)
 
 
-def numbered_tar(path: Path, labels: list[int] | None, report: Report) -> Iterator[Member]:
+def numbered_tar(
+    path: Path, labels: list[int] | None, report: Report, *, owner: object = "the data set"
+) -> Iterator[Member]:
     """Yields the images of `path`; image `..._00000293.JPEG` has the label `labels[292]`.
 
     The number in the name decides, never the position: a missing image shifts no label.
-    Without `labels` every label is -1.
+    Without `labels` every label is -1. `owner` is what they were read from, for the message.
     """
     for name, offset, size in tar_files(path, report):
         name = os.path.basename(name)
@@ -132,11 +143,36 @@ def numbered_tar(path: Path, labels: list[int] | None, report: Report) -> Iterat
             if number is None or not 1 <= int(number[1]) <= len(labels):
                 report(
                     printable(f"{path}: {name}"),
-                    f"no number from 1 to {len(labels)} to find its label by",
+                    f"no number from 1 to {len(labels)} to find its label by in {owner}",
                 )
                 continue
             label = labels[int(number[1]) - 1]
         yield Member(name, label, str(path), offset, size)
+
+
+def kit_file(kit: Path, name: str) -> bytes:
+    """The file `name` in a development kit of ILSVRC, a small tar that is gzipped.
+
+    Raises:
+      PrepareError: the kit is damaged, too large to be one, or lacks the file.
+      OSError: it cannot be read.
+    """
+    try:
+        with open(kit, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"  # some browsers unpack it
+        with gzip.open(kit) if zipped else open(kit, "rb") as file:
+            content = file.read(KIT_BYTES + 1)
+        if len(content) > KIT_BYTES:
+            raise tarfile.ReadError(f"more than {KIT_BYTES:,} bytes, unpacked")
+        with tarfile.TarFile(fileobj=io.BytesIO(content)) as tar:
+            for entry in tar:
+                if Path(entry.name).name != name or not entry.isfile():
+                    continue
+                if found := tar.extractfile(entry):
+                    return found.read(KIT_BYTES)
+    except _BAD_TAR as error:
+        raise PrepareError(f"{kit} is damaged ({first_line(error)}); download it again") from error
+    raise PrepareError(f"{kit} has no {name}; download the development kit of that year again")
 
 
 def require(manual_dir: Path, names: list[str], what_to_do: str) -> list[Path]:

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
-from alexnet_jax.data.names import PARTS
+from alexnet_jax.data.names import PARTS, first_line
 from alexnet_jax.data.records import Batch, Records, Source
 from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
 from alexnet_jax.files import local_path
@@ -213,8 +213,7 @@ def _damage(folder: Path, error: Exception) -> str:
         folder.rglob(DESCRIPTION), folder
     )  # where a file holds nonsense that is well formed
     culprit = next(filter(_is_damaged, sorted(folder.rglob("*.json"))), rest)
-    problem = (str(error).strip() or repr(error)).partition("\n")[0]
-    return f"{culprit} is damaged ({problem}); {COPY_AGAIN}"
+    return f"{culprit} is damaged ({first_line(error)}); {COPY_AGAIN}"
 
 
 def _is_damaged(path: Path) -> bool:

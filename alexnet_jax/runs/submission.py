@@ -7,8 +7,6 @@ that data sets are labelled by), or for other data sets the class's position, fr
 
 import io
 import re
-import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
+from alexnet_jax.data.archives import kit_file
+from alexnet_jax.data.names import first_line, text_of
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.files import local_path, whole_file
 
@@ -78,9 +78,10 @@ def read_labels(path: Path, order: np.ndarray, numbers: np.ndarray) -> np.ndarra
     """Labels int32 [N], 0 to K - 1 in stored order, from a file of one number an image.
 
     Raises:
-      ValueError: the file has another number of lines than the split images, or a line is no label.
+      ValueError: the file has another number of lines than the split images, a line is no label,
+        or it is no text.
     """
-    lines = path.read_text().split()
+    lines = text_of(path.read_bytes(), path).split()
     if len(lines) != len(order):
         raise ValueError(
             f"{path} has {len(lines):,} labels and the split {len(order):,} images; give the file "
@@ -100,20 +101,12 @@ def read_labels(path: Path, order: np.ndarray, numbers: np.ndarray) -> np.ndarra
 
 def _devkit_numbers(path: Path) -> dict[str, int]:
     """Synset -> ILSVRC2012_ID."""
-    try:
-        with tarfile.open(path) as tar:
-            member = next((m for m in tar if Path(m.name).name == "meta.mat"), None)
-            file = tar.extractfile(member) if member else None
-            if file is None:
-                raise ValueError(f"{path} has no meta.mat; give ILSVRC2012_devkit_t12.tar.gz")
-            content = io.BytesIO(file.read())
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error}); download it again") from error
+    content = io.BytesIO(kit_file(path, "meta.mat"))
     try:
         synsets = scipy.io.loadmat(content, squeeze_me=True, struct_as_record=False)["synsets"]
         return {str(synset.WNID): int(synset.ILSVRC2012_ID) for synset in synsets}
     except Exception as error:  # what a damaged file raises depends on where
         raise ValueError(
-            f"{path} has no ILSVRC2012_ID of each synset ({error}); give "
+            f"{path} has no ILSVRC2012_ID of each synset ({first_line(error)}); give "
             "ILSVRC2012_devkit_t12.tar.gz"
         ) from error

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.archives import PrepareError
+from alexnet_jax.data.archives import Member, PrepareError
+from alexnet_jax.data.datasets.imagenet2010_256 import (
+    imagenet2010_256_dataset_builder as imagenet2010,
+)
 from alexnet_jax.data.datasets.imagenet2010_256.imagenet2010_256_dataset_builder import (
     Builder as Imagenet2010,
 )
@@ -191,6 +194,35 @@ def test_skips_of_the_index_are_listed(tmp_path):
         assert "unknown class" in unknown["problem"]
         assert cut["file"].startswith(f"{train} at byte ")
         assert "not a whole tar file" in cut["problem"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"1\nx\n2", r"truth\.txt has labels outside 1 to 3 \('x'\); fetch it again"),
+        (b"1\n\xff\n2", r"truth\.txt is no text in UTF-8 \(at byte 2\)"),
+        (b"1\n2", r"no number from 1 to 2 .* in .*ILSVRC2010_test_ground_truth\.txt"),
+        (b"\xef\xbb\xbf1\r\n2\r\n3\r\n", None),
+    ],
+)
+def test_a_truth_that_is_none_is_named(tmp_path, content, message):
+    tars = tmp_path / "tars"
+    make_2010(tars)
+    (tars / "ILSVRC2010_test_ground_truth.txt").write_bytes(content)
+    builder = Imagenet2010(data_dir=tmp_path, num_workers=0)
+    if not message:
+        assert builder.plan(tars).images["test"] == 3
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        builder.plan(tars)
+    assert "ILSVRC2010_test_ground_truth.txt" in str(error.value)
+
+
+def test_a_gzipped_image_is_unpacked_no_further_than_images_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(imagenet2010, "MAX_BYTES", 1000)
+    (tmp_path / "a").write_bytes(gzip.compress(bytes(10**6)))
+    member = Member("a.JPEG", 0, str(tmp_path / "a"), 0, -1)
+    assert len(imagenet2010._read_member(member)) == 1001
 
 
 def test_damaged_devkit_and_foreign_labels_are_named(tmp_path):

@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +13,15 @@ from alexnet_jax.data.archives import (
     Member,
     PrepareError,
     Report,
+    kit_file,
     numbered_tar,
     read_member,
     require,
     synset_tars,
     tar_files,
 )
+from alexnet_jax.data.images import MAX_BYTES
+from alexnet_jax.data.names import first_line, text_of
 from alexnet_jax.data.preparation import PreparedBuilder
 
 TRAIN = "ILSVRC2010_images_train.tar"
@@ -50,7 +52,7 @@ class Builder(PreparedBuilder):
 
     def _class_names(self, manual_dir: Path) -> list[str]:
         devkit = self._inputs(manual_dir)[3]
-        file = io.BytesIO(_devkit_file(devkit, "meta.mat"))
+        file = io.BytesIO(kit_file(devkit, "meta.mat"))
         try:
             meta = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=False)
             # The inner nodes of the hierarchy are listed too, behind the classes.
@@ -59,8 +61,8 @@ class Builder(PreparedBuilder):
             return [str(leaf.WNID) for leaf in leaves]
         except Exception as error:  # what a damaged file raises depends on where
             raise PrepareError(
-                f"{devkit}: its meta.mat is damaged or another year's ({error}); download the "
-                "ILSVRC-2010 development kit again"
+                f"{devkit}: its meta.mat is damaged or another year's ({first_line(error)}); "
+                "download the ILSVRC-2010 development kit again"
             ) from error
 
     def _index(
@@ -68,20 +70,18 @@ class Builder(PreparedBuilder):
     ) -> dict[str, Iterator[Member]]:
         train, validation, test, devkit, test_labels, *patch = self._inputs(manual_dir)
         classes = {name: label for label, name in enumerate(class_names)}
-        truth = {
-            VALIDATION_LABELS: _devkit_file(devkit, VALIDATION_LABELS),
-            TEST_LABELS: test_labels.read_bytes(),
-        }
-        labels = {}
-        for name, content in truth.items():
-            labels[name] = [int(line) - 1 for line in content.split()]
-            if not all(0 <= label < len(classes) for label in labels[name]):
-                raise PrepareError(f"{name} has labels outside 1 to {len(classes)}; fetch it again")
-        index = {
-            "train": synset_tars(train, classes, report),
-            "validation": numbered_tar(validation, labels[VALIDATION_LABELS], report),
-            "test": numbered_tar(test, labels[TEST_LABELS], report),
-        }
+        index = {"train": synset_tars(train, classes, report)}
+        for split, tar, owner, content in (
+            (
+                "validation",
+                validation,
+                f"{VALIDATION_LABELS} of {devkit}",
+                kit_file(devkit, VALIDATION_LABELS),
+            ),
+            ("test", test, str(test_labels), test_labels.read_bytes()),
+        ):
+            labels = _labels(content, owner, len(classes))
+            index[split] = numbered_tar(tar, labels, report, owner=owner)
         patches = {
             Path(name).name: (str(path), offset, size)
             for path in patch
@@ -91,6 +91,17 @@ class Builder(PreparedBuilder):
 
     def _read(self) -> Callable[[Member], bytes]:
         return _read_member
+
+
+def _labels(content: bytes, name: str, num_classes: int) -> list[int]:
+    """The labels, from 0, in a file of one number from 1 an image."""
+    lines = text_of(content, name).split()
+    numbers = {str(number): number - 1 for number in range(1, num_classes + 1)}
+    if odd := next((line for line in lines if line not in numbers), None):
+        raise PrepareError(
+            f"{name} has labels outside 1 to {num_classes} ({odd!r:.20}); fetch it again"
+        )
+    return [numbers[line] for line in lines]
 
 
 def _patched(
@@ -105,17 +116,10 @@ def _patched(
 def _read_member(member: Member) -> bytes:
     data = read_member(member)
     if data.startswith(b"\x1f\x8b"):  # some images of this release are gzip files
-        with contextlib.suppress(OSError, EOFError, zlib.error):  # decoding it names the damage
-            return gzip.decompress(data)
+        # Decoding it names the damage, and one that is larger.
+        with (
+            contextlib.suppress(OSError, EOFError, zlib.error),
+            gzip.open(io.BytesIO(data)) as file,
+        ):
+            return file.read(MAX_BYTES + 1)
     return data
-
-
-def _devkit_file(devkit: Path, name: str) -> bytes:
-    try:
-        with tarfile.open(devkit) as tar:
-            for entry in tar:
-                if Path(entry.name).name == name and (file := tar.extractfile(entry)):
-                    return file.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise PrepareError(f"{devkit} is damaged ({error}); download it again") from error
-    raise PrepareError(f"{devkit} has no {name}; download the ILSVRC-2010 development kit again")

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from alexnet_jax.data.archives import Member, PrepareError, Report
-from alexnet_jax.data.names import prepared_name
+from alexnet_jax.data.names import first_line, prepared_name
 from alexnet_jax.data.preparation import PreparedBuilder
 from alexnet_jax.data.shards import check_shards
 from alexnet_jax.files import local_path
@@ -82,7 +82,7 @@ class Source:
                 builder = tfds.builder_from_directory(builder.data_dir)
         except Exception as error:  # a wrong name, configuration and version raise three kinds
             raise PrepareError(
-                f"tfds cannot open {self.name} in {self.data_dir} ({_first_line(error)}); "
+                f"tfds cannot open {self.name} in {self.data_dir} ({first_line(error)}); "
                 "check the name, and --manual_dir"
             ) from error
         features = dict(builder.info.features.items())
@@ -115,7 +115,7 @@ class Source:
                 builder.download_and_prepare(file_format=ARRAY_RECORD)
             except Exception as error:  # each builder, and each site, fails in its own way
                 found = re.search(r"No module named '(\w+)", str(error))
-                problem = found[0] + "'" if found else _first_line(error)
+                problem = found[0] + "'" if found else first_line(error)
                 raise self._cannot_write(problem, found[1] if found else None) from error
         formats = sorted(format.value for format in builder.info.available_file_formats())
         if ARRAY_RECORD not in formats:
@@ -173,7 +173,7 @@ class Source:
             return examples[position]
         except Exception as error:  # ArrayRecord raises many kinds for a damaged shard
             raise PrepareError(
-                f"image {position} of {self.name} {split} cannot be read ({_first_line(error)}); "
+                f"image {position} of {self.name} {split} cannot be read ({first_line(error)}); "
                 f"delete {self._builder.data_dir} and start again: tfds writes it anew"
             ) from error
 
@@ -196,7 +196,3 @@ def _unknown_host(urls: Iterable[str]) -> str | None:
             socket.getaddrinfo(host, None)
             return None
     return min(hosts, default=None)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).partition("\n")[0]
