@@ -10,7 +10,7 @@ from typing import NamedTuple
 from array_record.python.array_record_module import ArrayRecordReader
 from tqdm import tqdm
 
-from alexnet_jax.data.names import printable
+from alexnet_jax.data.names import first_line, printable
 
 DESCRIPTION = "dataset_info.json"  # tfds's own
 MANIFEST = "manifest.json"  # {shard file: {"sha256", "bytes", "records"}}, written by prepare
@@ -76,15 +76,20 @@ def check_counts(lengths: Mapping[Path, int]) -> None:
       lengths: shard -> records, all in one folder.
 
     Raises:
-      ValueError: one holds more or fewer; the message names it.
+      ValueError: one holds more or fewer, or is damaged; the message names it.
     """
     folder = next(iter(lengths)).parent
     manifest = read_manifest(folder)
     for file, length in lengths.items():
         if manifest is None:
-            reader = ArrayRecordReader(str(file))
-            records = reader.num_records()
-            reader.close()
+            try:
+                reader = ArrayRecordReader(str(file))
+                records = reader.num_records()
+                reader.close()
+            except Exception as error:  # ArrayRecord raises many kinds
+                raise ValueError(
+                    f"shard {file} is damaged ({first_line(error)}); {COPY_AGAIN}"
+                ) from error
         else:
             records = manifest[file.name].records
         if records != length:

@@ -65,6 +65,19 @@ def test_a_cut_shard_is_named_without_reading_it(prepared):
         open_photos(prepared)
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: bytes(len(data))]
+)
+def test_a_damaged_shard_without_a_manifest_is_named(prepared, damage):
+    (prepared / "manifest.json").unlink()
+    (prepared / SECOND).write_bytes(damage((prepared / SECOND).read_bytes()))
+    with pytest.raises(
+        ValueError, match=rf"^shard {prepared / SECOND} is damaged \(.*copy"
+    ) as error:
+        open_photos(prepared)
+    assert "\n" not in str(error.value)
+
+
 def test_swapped_shards_are_named(prepared):
     swap(prepared)
     with pytest.raises(ValueError, match=f"{FIRST} holds the data of {SECOND}"):
