@@ -307,13 +307,9 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
         )
     names, count = label.names, label.num_classes or 0
     file = Path(builder.data_path) / NAMES
-    prepared = (file.parent / MANIFEST).exists()  # not by tfds, which may do without names
-    if (
-        count < 1
-        or len(set(names)) != count
-        or len(names) != count
-        or (prepared and not _text(file))
-    ):
+    # tfds may do without a file of names; where it cannot read one, it makes up 0, 1, 2, ...
+    named = file.exists() or (file.parent / MANIFEST).exists()
+    if count < 1 or len(set(names)) != count or len(names) != count or (named and not _text(file)):
         raise ValueError(
             f"{file} names {len(set(names)) if _text(file) else 0} classes and "
             f"{file.with_name(FEATURES)} {count}; one is damaged: {COPY_AGAIN}"
@@ -334,7 +330,7 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 

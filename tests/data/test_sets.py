@@ -235,6 +235,14 @@ def test_class_names_that_are_fewer_or_more_or_twice_are_refused(described, name
     assert str(path) in refusal(described)
 
 
+@pytest.mark.parametrize("content", [b"", b"caf\xe9\nant\nbee\n"])
+def test_class_names_of_tfds_that_cannot_be_read_are_not_made_up(tmp_path, content):
+    path = write_dataset(tmp_path, "photos", grey(2), [0, 1])
+    assert open_dataset("photos", "train", data_dir=tmp_path).class_names == ("0", "1", "2")
+    (path / "label.labels.txt").write_bytes(content)
+    assert refusal(path).startswith(f"{path}/label.labels.txt names 0 classes and ")
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [
