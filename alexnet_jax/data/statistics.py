@@ -88,7 +88,7 @@ def load_statistics(dataset: Dataset) -> Statistics:
     cache = cache_folder()
     kept = None if cache is None else cache / dataset.name / file
     for path in (kept, dataset.path / file):
-        sums = None if path is None else _read(path, fingerprint)
+        sums = None if path is None else _read(path, fingerprint, dataset)
         if sums is not None:
             return derive(sums)
     sums = compute_moments(dataset)
@@ -148,14 +148,21 @@ def _file_name(dataset: Dataset) -> str:
     return f"statistics-{split}-{dataset.image_size}.npz"
 
 
-def _read(path: Path, fingerprint: str) -> Moments | None:
+def _read(path: Path, fingerprint: str, dataset: Dataset) -> Moments | None:
     """The sums kept in `path`, unless there are none, or those of another data set."""
+    shape = (dataset.image_size, dataset.image_size, 3)
     try:
         with np.load(path) as file:
             if str(file["fingerprint"]) != fingerprint:
                 logging.info("%s belongs to another state of the data set; computed anew", path)
                 return None
-            return Moments(int(file["count"]), file["pixels"], file["products"])
+            sums = Moments(int(file["count"]), file["pixels"], file["products"])
+            found = (sums.count, sums.pixels.shape, sums.products.shape)
+            if found != (len(dataset), shape, (3, 3)):
+                raise ValueError(f"sums of {found}, not of {len(dataset)} images {shape}")
+            if sums.pixels.dtype != np.int64 or sums.products.dtype != np.int64:
+                raise ValueError("sums that are no whole numbers")
+            return sums
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file

@@ -118,6 +118,25 @@ def test_a_damaged_file_is_computed_anew(tmp_path, cache_home, content):
     assert len(kept(cache_home).read_bytes()) == len(whole)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 0},
+        {"count": 69},
+        {"pixels": np.zeros((8, 8, 3), np.int64)},
+        {"pixels": np.zeros((6, 6, 3))},
+        {"products": np.zeros(3, np.int64)},
+    ],
+)
+def test_sums_that_do_not_fit_the_set_are_computed_anew(tmp_path, cache_home, change):
+    write(tmp_path)
+    first = load_statistics(open_train(tmp_path))
+    with np.load(kept(cache_home)) as file:
+        content = dict(file) | change
+    np.savez(kept(cache_home), **content)
+    np.testing.assert_array_equal(load_statistics(open_train(tmp_path)).mean, first.mean)
+
+
 @pytest.mark.parametrize("where", ["a file", "no home"])
 def test_where_nothing_can_be_kept_they_are_computed_and_that_is_said(
     tmp_path, monkeypatch, caplog, where
