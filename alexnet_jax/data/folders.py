@@ -88,6 +88,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
         )
     if not of_splits:
         _check_classes(folder, "CLASS/IMAGE")
+        _check_several(folder)
         return {"train": folder}
     splits: dict[str, Path] = {}
     for name in of_splits:
@@ -104,6 +105,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
         )
     for path in splits.values():
         _check_classes(path, f"{path.name}/CLASS/IMAGE")
+    _check_several(splits["train"])
     return splits
 
 
@@ -126,6 +128,20 @@ def _check_classes(folder: Path, layout: str) -> None:
                 "no class; give it as --folder, or put the splits above the classes, as "
                 "train/CLASS/IMAGE"
             )
+
+
+def _check_several(folder: Path) -> None:
+    """Raises PrepareError where all training images are of one class, as of a folder too high."""
+    name, *more = _list(folder).folders
+    if not more:
+        inner = _folders(folder / name)
+        advice = (
+            f"if its folders ({_some(inner)}) are the classes, give {printable(folder / name)} as "
+            "--folder"
+            if inner
+            else "put the images of another class into a folder beside it"
+        )
+        raise PrepareError(f"{printable(folder)} has one class alone, {printable(name)}; {advice}")
 
 
 def class_folders(folder: Path) -> list[str]:

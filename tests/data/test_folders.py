@@ -65,7 +65,7 @@ def test_the_usual_names_of_splits_are_taken_in_any_case(tmp_path, train, valida
     folders = {"train": train, "validation": validation, "test": test}
     wanted = {split: tmp_path / name for split, name in folders.items() if name}
     for folder in wanted.values():
-        make_folder(folder, ["cat"], 1)
+        make_folder(folder, ["cat", "dog"], 1)
     touch(tmp_path, "__MACOSX/train/cat/._0.jpg", ".git/train/x", "@eaDir/cat/0.jpg")
     assert find_splits(tmp_path) == wanted
 
@@ -95,6 +95,11 @@ def test_folders_of_classes_are_the_training_split(tmp_path):
             "flowers has folders of splits .* give it",
         ),
         (["cat/Train/0.jpg", "dog/Train/0.jpg"], "cat has folders of splits .* above the classes"),
+        (
+            ["photos/cat/0.jpg", "photos/dog/0.jpg", "0.jpg"],
+            r"has one class alone, photos; if its folders \(cat, dog\) are .*/photos as --folder",
+        ),
+        (["train/cat/0.jpg", "val/cat/0.jpg"], "train has one class alone, cat; put the images of"),
     ],
 )
 def test_a_layout_that_could_mean_two_things_is_refused(tmp_path, files, message):

@@ -501,6 +501,12 @@ def test_validation_share_is_taken_from_train_alone(tmp_path):
         other.plan()
 
 
+@pytest.mark.parametrize("share", [1, 1.5, -0.1])
+def test_a_share_that_leaves_no_training_image_is_refused(photos, share):
+    with pytest.raises(PrepareError, match=rf"^--validation_share={share} is not from 0 to below"):
+        make_builder(photos, validation_share=share)
+
+
 def test_a_bucket_is_refused(photos):
     with pytest.raises(ValueError, match=r"gs://bucket is a URL .* mount"):
         make_builder(photos, data_dir="gs://bucket")
@@ -516,8 +522,9 @@ def test_unknown_class_in_a_folder_is_named(tmp_path):
 @pytest.mark.parametrize(("folder", "split"), [("photos", "train"), ("photos/Valid", "validation")])
 def test_empty_split_is_named_with_its_folder(tmp_path, folder, split):
     if split == "validation":
-        make_folder(tmp_path / "photos" / "train", ["cat"], 1)
-    (tmp_path / folder / "cat").mkdir(parents=True)
+        make_folder(tmp_path / "photos" / "train", ["cat", "dog"], 1)
+    for name in ("cat", "dog"):
+        (tmp_path / folder / name).mkdir(parents=True)
     with pytest.raises(PrepareError, match=rf"{folder} has no images for split {split}"):
         make_builder(tmp_path / "photos").plan()
     assert not (tmp_path / "out").exists()  # nothing is left of what came to nothing
@@ -549,7 +556,7 @@ def test_a_class_of_which_every_image_is_skipped_is_told(photos):
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_file_names_are_stored_whatever_their_bytes(tmp_path, on_error):
-    make_folder(tmp_path / "photos", ["cat"], 1)
+    make_folder(tmp_path / "photos", ["cat", "dog"], 1)
     names = [b"caf\xe9.jpg", b"new\nline.jpg", "katze_😺.jpg".encode()]
     for name in names:
         path = os.fsencode(tmp_path / "photos/cat") + b"/" + name
@@ -557,12 +564,12 @@ def test_file_names_are_stored_whatever_their_bytes(tmp_path, on_error):
     builder = make_builder(tmp_path / "photos", on_error=on_error, validation_share=0)
     builder.download_and_prepare()
     stored = {example["file_name"] for example in examples(builder)}
-    assert stored == {b"cat/0.jpg", *(b"cat/" + name for name in names)}
+    assert stored == {b"cat/0.jpg", b"dog/0.jpg", *(b"cat/" + name for name in names)}
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_a_bad_file_of_a_bad_name_is_named_in_one_printable_line(tmp_path, on_error):
-    make_folder(tmp_path / "photos", ["cat"], 2)
+    make_folder(tmp_path / "photos", ["cat", "dog"], 2)
     Path(os.fsdecode(os.fsencode(tmp_path / "photos/cat") + b"/\xff\n.jpg")).touch()
     builder = make_builder(tmp_path / "photos", on_error=on_error, validation_share=0)
     if on_error == "skip":
@@ -580,7 +587,7 @@ def test_a_bad_file_of_a_bad_name_is_named_in_one_printable_line(tmp_path, on_er
     "name", [b"cat\nfish", b"\xff", b"cat\x1b[0m", b" cat", "a\u2028b".encode()]
 )
 def test_a_class_name_that_a_list_cannot_hold_is_refused(tmp_path, name, on_error):
-    (tmp_path / "photos").mkdir()
+    make_folder(tmp_path / "photos", ["dog"], 1)
     make_folder(Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name)), ["x"], 1)
     with pytest.raises(PrepareError, match=r"^class name '.*rename it$") as error:
         make_builder(tmp_path / "photos", on_error=on_error).plan()
@@ -603,7 +610,7 @@ def test_without_system_locks_a_set_is_prepared_all_the_same(photos, monkeypatch
 
 
 def test_a_script_that_starts_itself_again_is_told_what_to_do(tmp_path):
-    make_folder(tmp_path / "photos", ["ant"], 3)
+    make_folder(tmp_path / "photos", ["ant", "bee"], 3)
     script = tmp_path / "script.py"
     script.write_text(
         "from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as m\n"

@@ -253,7 +253,7 @@ def test_set_that_tfds_does_not_know_is_named(tmp_path):
 
 
 def test_set_without_encoded_images_is_refused(tmp_path):
-    make_folder(tmp_path / "photos", ["ant"], 2)
+    make_folder(tmp_path / "photos", ["ant", "bee"], 1)
     raw = dict(folder=tmp_path / "photos", name="prepared", data_dir=tmp_path, validation_share=0)
     image_folder.Builder(**raw, num_workers=0).download_and_prepare()
     with pytest.raises(PrepareError, match=r"prepared/raw has the features .* are needed"):
