@@ -13,7 +13,7 @@ from tqdm import tqdm
 from alexnet_jax.data.archives import PrepareError
 from alexnet_jax.data.builders import FROM_TARS, make_builder
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.names import PARTS, classes_without
+from alexnet_jax.data.names import NO_TEST, PARTS, classes_without
 from alexnet_jax.data.preparation import Plan, PreparedBuilder
 from alexnet_jax.data.workers import beam_options
 from alexnet_jax.data.writing import ENCODINGS
@@ -136,6 +136,7 @@ def summarize(builder: PreparedBuilder) -> str:
         f"prepared {images:,} images, {tqdm.format_sizeof(total, 'B')}; train on them with "
         f"--config.dataset={builder.name}/{builder.encoding} "
         f"--data_dir={builder.data_path.parent.parent.parent}"
+        + ("" if "test" in info.splits else f" {NO_TEST}")
     )
     return "\n".join(lines)
 

@@ -63,6 +63,7 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
     assert re.search(r"raw, about 984kB, to .*/imagenet2012_256/raw/1.0.0 \(.* free\)", output)
     assert f"--config.dataset=imagenet2012_256/raw --data_dir={tmp_path}/out" in output
     assert re.search(r"Preparing: 100%.*5/5 .*img/s", progress)
+    assert "--config.test_split" not in output
     assert "prepared already" in prepare(*options)[1]
     assert "tensorflow" not in sys.modules
 
@@ -81,6 +82,13 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
         (["--dataset=no_such_set"], "tfds cannot open no_such_set in"),
         (["--dataset=folder", "--folder=/nowhere", "--name=a"], "/nowhere is not a folder"),
         (["--dataset=folder", "--folder=/", "--name=My-Set"], 'name="My-Set": take small letters'),
+        (["--dataset=cifar10", "--name=Bad-Name"], 'name="Bad-Name": take small letters'),
+        (["--dataset=cifar10", "--name=a/b"], 'name="a/b": take small letters, digits and _'),
+        (["--dataset=cifar10", "--validation_share=1"], "--validation_share=1 is not from 0 to be"),
+        (
+            ["--dataset=folder", "--folder=/", "--name=a", "--manual_dir=/nowhere"],
+            "--manual_dir has no part in --dataset=folder; leave it out",
+        ),
         (["--dataset=cifar10/none"], "tfds cannot open cifar10/none in"),
         (["--dataset=cifar10:9.9.9"], "only: 3.0.2.); check the name, and --manual_dir"),
     ],
@@ -93,7 +101,7 @@ def test_wrong_flags_give_one_line_that_says_what_to_do(tmp_path, prepare, optio
 
 
 def test_bad_image_is_named_with_both_ways_out(tmp_path, prepare):
-    make_folder(tmp_path / "photos", ["ant"], 3)
+    make_folder(tmp_path / "photos", ["ant", "bee"], 3)
     (tmp_path / "photos" / "ant" / "1.jpg").write_bytes(b"\xff\xd8\xff")
     options = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
     options += [f"--data_dir={tmp_path}/out", "--validation_share=0", "--num_workers=0"]
@@ -101,7 +109,7 @@ def test_bad_image_is_named_with_both_ways_out(tmp_path, prepare):
     assert status == 1 and "ant/1.jpg" in error and "--on_error=skip" in error
     status, output, _ = prepare(*options, "--on_error=skip")
     assert status == 0 and "skipped 1, listed in" in output
-    assert "prepared 2 images" in output
+    assert "prepared 5 images" in output
 
 
 def test_the_command_ends_in_one_line_and_leaves_nothing(tmp_path):
@@ -154,7 +162,7 @@ def test_wrong_beam_flags_are_told_before_the_index(
     tmp_path, prepare, monkeypatch, options, message
 ):
     monkeypatch.setattr(workers, "beam", NoBeam())
-    make_folder(tmp_path / "photos", ["ant"], 3)
+    make_folder(tmp_path / "photos", ["ant", "bee"], 3)
     photos = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
     status, output, error = prepare(*photos, f"--data_dir={tmp_path}/out", *options)
     assert status == 1 and message in error and "\n" not in error
@@ -231,3 +239,4 @@ def test_a_set_without_images_for_validation_says_how_to_train_on_it(tmp_path, p
         "warning: no image is set aside for validation; train with --config.train_split=" in output
     )
     assert said == (share == "0")
+    assert output.endswith(f"--data_dir={tmp_path}/out --config.test_split=\n")

@@ -52,6 +52,8 @@ def make_builder(
     if dataset == "folder":
         if not folder or not name:
             raise PrepareError("--dataset=folder needs --folder=DIR and --name=my_photos")
+        if manual_dir:
+            raise PrepareError("--manual_dir has no part in --dataset=folder; leave it out")
         return builder_class("image_folder")(folder=folder, name=name, **options)
     if folder:
         raise PrepareError(f"--folder goes with --dataset=folder, not with --dataset={dataset}")

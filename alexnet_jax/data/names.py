@@ -24,6 +24,8 @@ _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # For a set without a split for validation: parts of the one it has.
 PARTS = "--config.train_split='train[:90%]' --config.validation_split='train[90%:]'"
 
+NO_TEST = "--config.test_split="  # with nothing behind it
+
 
 def is_litter(name: str) -> bool:
     """Whether a file or folder is hidden, or one that nobody put there: never part of the data."""
@@ -59,7 +61,7 @@ def name_bytes(name: str) -> bytes:
 
 def prepared_name(source: str) -> str:
     """What the tfds set `source` is called at 256x256: `imagenette_160px_v2_256`."""
-    return re.sub(r"\W", "_", source) + "_256"
+    return re.sub(r"\W", "_", source).lower() + "_256"
 
 
 def unstorable_class(names: Iterable[str]) -> str | None:

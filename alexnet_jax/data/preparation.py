@@ -6,6 +6,7 @@ an Apache Beam worker. Everything stays in `<version>.partial` until the last sh
 """
 
 import functools
+import re
 import shutil
 import sys
 from abc import abstractmethod
@@ -102,8 +103,18 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
           **kwargs: as for any tfds builder.
 
         Raises:
-          ValueError: `data_dir` is a URL or a name that is not UTF-8.
+          ValueError: `data_dir` is a URL or a name that is not UTF-8, the set's name is not one
+            that tfds takes, or no training image would be left.
         """
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise PrepareError(
+                f'name="{self.name}": take small letters, digits and _, as tfds asks'
+            )
+        if validation_share is not None and not 0 <= validation_share < 1:
+            raise PrepareError(
+                f"--validation_share={validation_share:g} is not from 0 to below 1; some images "
+                "are needed to train on"
+            )
         if on_error not in ("stop", "skip"):
             raise ValueError(f'on_error="{on_error}" is neither "stop" nor "skip"')
         if kwargs.get("data_dir"):

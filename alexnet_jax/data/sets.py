@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
-from alexnet_jax.data.names import PARTS, first_line
+from alexnet_jax.data.names import NO_TEST, PARTS, first_line, prepared_name
 from alexnet_jax.data.records import Batch, Records, Source
 from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
 from alexnet_jax.files import local_path
@@ -68,11 +68,21 @@ def open_dataset(
         _prepare(bare)
         builder = _find(name, folders)
     if builder is None:
-        there = ", ".join(_prepared(folders)) or "nothing"
+        there = _prepared(folders)
+        copies = [
+            copy
+            for copy in there
+            if copy.partition("/")[0] == prepared_name(name.partition(":")[0])
+        ]
+        advice = (
+            f"its images are there at 256x256: take --config.dataset={copies[0]}"
+            if copies
+            else f"run `{how_to_prepare(name)}`"
+        )
         raise ValueError(
             f"data set {name!r} is not prepared in {', '.join(map(str, folders))} "
-            f"(there: {there}); run `{how_to_prepare(name)}`, or name the folder that has it with "
-            "--data_dir"
+            f"(there: {', '.join(there) or 'nothing'}); {advice}, or name the folder that has it "
+            "with --data_dir"
         )
     try:
         _check(builder, split, verify)
@@ -170,7 +180,16 @@ def match_classes(
 
 
 def _folders(data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """Where to look, in this order."""
+    """Where to look, in this order.
+
+    Raises:
+      ValueError: `data_dir` is not there; another folder may hold another copy.
+    """
+    if data_dir and not local_path(data_dir).is_dir():
+        raise ValueError(
+            f"there is no folder {local_path(data_dir)}; give that of the prepared data sets with "
+            "--data_dir"
+        )
     given = [data_dir, os.environ.get("ALEXNET_DATA_DIR")]
     folders = [local_path(folder) for folder in given if folder]
     user = _user_folder()
@@ -286,6 +305,8 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
             hint = "; `--config.test_split=` with nothing behind it names none"
         elif split == "validation" and "train" in info.splits:
             hint = f"; train with {PARTS}"
+        elif split == "test":
+            hint = f"; {NO_TEST} does without one"
         raise ValueError(
             f"{info.full_name} has no split {split!r}; it has {_splits(info)}{hint}"
         ) from None

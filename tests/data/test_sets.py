@@ -100,6 +100,19 @@ def test_the_command_that_prepares_a_set_is_one_that_prepare_takes(digits, name,
     )
 
 
+def test_a_set_that_lies_there_at_256_is_advised(tmp_path):
+    write_dataset(tmp_path / "cifar10_256", "raw", grey(1), [0])
+    with pytest.raises(
+        ValueError, match=r"; its images .* --config.dataset=cifar10_256/raw, or na"
+    ):
+        open_dataset("cifar10", "train", data_dir=tmp_path)
+
+
+def test_a_folder_that_was_given_and_is_not_there_is_named(digits, tmp_path):
+    with pytest.raises(ValueError, match=rf"^there is no folder {tmp_path}/gone; give that of"):
+        open_dataset("digits", "train", data_dir=tmp_path / "gone")
+
+
 @pytest.mark.parametrize("name", ["foo bar", "", "a/b/c/d"])
 def test_a_name_that_is_none_says_so(name):
     with pytest.raises(ValueError, match="is not the name of a data set"):
@@ -250,6 +263,7 @@ def test_class_names_of_tfds_that_cannot_be_read_are_not_made_up(tmp_path, conte
         (None, "no split of photos/1.0.0 is named"),
         ("None", "no split 'None'; it has train; `--config.test_split=` with nothing behind it"),
         ("valid", "no split 'valid'; it has train$"),
+        ("test", "no split 'test'; it has train; --config.test_split= does without one$"),
         ("validation", r"it has train; train with .*\[:90%\]' --config.validation_split='train\["),
     ],
 )

@@ -3,7 +3,6 @@
 tfds has an ImageFolder too, but that one imports TensorFlow.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,6 @@ class Builder(PreparedBuilder):
     EVERY_CLASS = True
 
     def __init__(self, *, folder: epath.PathLike, name: str, **kwargs: Any):
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise PrepareError(f'name="{name}": take small letters, digits and _, as tfds asks')
         self.name = name
         self._folder = local_path(folder).absolute()
         self._splits: dict[str, Path] = {}
