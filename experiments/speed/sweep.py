@@ -25,7 +25,8 @@ from alexnet_jax.configs import cifar10_quick
 from alexnet_jax.data.batches import eval_batches, train_batches
 from alexnet_jax.runs.recipe import Recipe
 from experiments import harness, quick_rates
-from experiments.sweep import Sweep, configure
+from experiments.settings import configure
+from experiments.sweep import Sweep
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_integer("updates", [10, 50], "updates of a run")

@@ -1,0 +1,141 @@
+"""The settings of sweeps: what each changes in a recipe, and what names it."""
+
+import ast
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from alexnet_jax.runs import checks
+from alexnet_jax.runs.recipe import Recipe, build_model
+from alexnet_jax.wording import suggestion
+
+Setting = Mapping[str, Any]
+
+
+def name_of(setting: Setting) -> str:
+    """A setting in words, without its seed."""
+    fields = {field: value for field, value in setting.items() if field != "seed"}
+    words = [f"{field.split('.')[-1]} {value}" for field, value in fields.items()]
+    return ", ".join(words) or "as configured"
+
+
+def identity(config: ConfigDict) -> str:
+    """What names a run: a digest of every field but where the data lies."""
+    fields = {name: value for name, value in config.to_dict().items() if name != "data_dir"}
+    return _digest(json.dumps(fields, sort_keys=True, default=str))
+
+
+def architecture(recipe: Recipe) -> str:
+    """What runs must share to share their programs: network, augmentation, data and batch."""
+    config = recipe.config
+    given = jax.tree.structure(recipe.hyperparameters(0))
+    splits = (config.dataset, config.train_split, config.validation_split, config.test_split)
+    constants = [np.asarray(value).tobytes() for value in recipe.constants.values()]
+    parts = (recipe.model, dict(config.augmentation), splits, config.batch_size, given, constants)
+    sizes = (config.stored_size, tuple(config.final_views))
+    return _digest(repr((*parts, *sizes)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def configure(base: ConfigDict, setting: Setting) -> ConfigDict:
+    """A copy of `base` with the fields of `setting`.
+
+    Raises:
+      ValueError: it names a field that is not there, or a value that the field cannot have.
+    """
+    config = base.copy_and_resolve_references()
+    known = list(flatten_dict(config.to_dict(), sep="."))
+    try:
+        for field in setting:
+            if field not in known:
+                raise ValueError(f"unknown config field {field!r}: {suggestion(field, known)}")
+            _override(config, field, setting[field])
+        checks.check(config)
+        build_model(config, num_classes=10)
+        for field, usual in _UNUSED.items():
+            group, _, name = field.rpartition(".")
+            value = (config[group] if group else config)[name]
+            if value not in usual:
+                raise ValueError(
+                    f"{field}={value!r}, which a sweep does not use; it is {usual[0]!r}"
+                )
+        if config.schedule.name == "plateau" and config.validate_every_epochs != 1:
+            raise ValueError(
+                f"validate_every_epochs={config.validate_every_epochs} of a plateau; a sweep "
+                "validates after each epoch, it is 1"
+            )
+        if round(config.num_epochs) != config.num_epochs or config.num_epochs < 1:
+            raise ValueError(f"num_epochs={config.num_epochs}; a sweep trains whole epochs")
+    except ValueError as error:
+        raise ValueError(f"setting {dict(setting)}: {error.args[0]}") from error
+    return config
+
+
+# Fields that `fitting.fit` does not use and that would change what comes out, or what for.
+_UNUSED = {
+    "init_from": (None,),
+    "ensemble": (1,),
+    "augment": ("device",),
+    "mesh.data": (None, 1),
+    "mesh.model": (1,),
+}
+
+
+def _override(config: ConfigDict, field: str, value: Any) -> None:
+    try:
+        config.update_from_flattened_dict({field: value})
+    except TypeError as error:
+        now = type(flatten_dict(config.to_dict(), sep=".")[field]).__name__
+        raise ValueError(
+            f"{field}={value!r} is a {type(value).__name__} where a {now} is wanted"
+        ) from error
+
+
+def grid(axes: Sequence[str]) -> Iterator[Setting]:
+    """All combinations of "field=value,value,…", the last one varying fastest.
+
+    Values are as Python writes them, commas in brackets are theirs; others are words.
+
+    Raises:
+      ValueError: an axis is not of this form.
+    """
+    fields, values = [], []
+    for axis in axes:
+        field, equals, listed = axis.partition("=")
+        if not (field and equals and listed):
+            raise ValueError(f"--grid={axis!r}: write it as --grid=field=value,value")
+        fields.append(field)
+        values.append([_parsed(text) for text in _split(listed)])
+    for chosen in itertools.product(*values):
+        yield dict(zip(fields, chosen, strict=True))
+
+
+def _split(listed: str) -> list[str]:
+    """The texts between the commas that stand in no brackets."""
+    texts, depth = [""], 0
+    for letter in listed:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth <= 0:
+            texts.append("")
+        else:
+            texts[-1] += letter
+    return texts
+
+
+def _parsed(text: str) -> Any:
+    """The value where the text is one as Python writes it, or JSON's true, false, null."""
+    text = {"true": "True", "false": "False", "null": "None"}.get(text, text)
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
