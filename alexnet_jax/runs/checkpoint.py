@@ -20,10 +20,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from alexnet_jax.files import json_object
 from alexnet_jax.runs.checkpoint_folder import (
     DAMAGED,
     METRICS,
     REPLACED,
+    check_manifest,
     remove_leftovers,
     restore_metrics,
     settle,
@@ -103,6 +105,11 @@ class Checkpointer:
             raise DamagedCheckpoint(
                 f"a file {METRICS} in {self.directory} is damaged ({error}); the command that "
                 "trains writes it anew"
+            ) from error
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise DamagedCheckpoint(
+                f"a file _CHECKPOINT_METADATA in {self.directory} is damaged ({reason(error)}); "
+                "remove it, nothing else needs it"
             ) from error
         except Exception as error:
             raise CheckpointError(
@@ -324,11 +331,13 @@ class Checkpointer:
             args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
             saved = self._manager.restore(step, args=args)["manifest"]
             text, expected = saved["content"], saved["crc32"]
+            if crc(text.encode()) != expected:
+                raise ValueError("its metadata is not what was saved")
+            manifest = json_object(text, "its metadata")
+            check_manifest(manifest)
         except Exception as error:
             raise self._damage(step, reason(error)) from error
-        if crc(text.encode()) != expected:
-            raise self._damage(step, "its metadata is not what was saved")
-        return json.loads(text)
+        return manifest
 
     def _path(self, step: int) -> Path:
         return self.directory / str(step)

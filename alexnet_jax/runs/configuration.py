@@ -1,7 +1,8 @@
 """The configuration in a run's folder: config.json, and what a resumed run may change of it."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs import default
-from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.files import json_object, local_path, whole_file
+from alexnet_jax.runs.checks import check
 from alexnet_jax.runs.digest import crc
 
 # Fields that a resumed run may change: where it runs, how long, and its test at the end. An
@@ -89,12 +91,12 @@ def load_config(workdir: str | Path) -> ConfigDict:
     """The configuration saved in `workdir`; fields it lacks have their default.
 
     Raises:
-      ValueError: there is none, or it is damaged.
+      ValueError: there is none, it is damaged, or a field has a value that no run can have.
     """
     workdir = local_path(workdir)
     path = workdir / "config.json"
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json_object(path.read_text(encoding="utf-8"), "it")
         digest = saved.pop(_DIGEST, None)
         if digest is not None and digest != _digest(saved):  # files of earlier versions have none
             raise ValueError(
@@ -118,14 +120,40 @@ def config_of(fields: Mapping[str, Any], *, unknown: bool = False) -> ConfigDict
     """The configuration with these fields; those it lacks have their default.
 
     Raises:
-      ValueError: a field is not known, unless `unknown` ones are taken, too.
+      ValueError: a field is not known, unless `unknown` ones are taken, too, or has a value that no
+        run can have.
+      TypeError, AttributeError: a field is of another type.
     """
     config = default.get_config()
     if not unknown and (others := fields.keys() - config.keys()):
         raise ValueError(f"unknown field {min(others)!r}")
     with config.unlocked():
         config.update(dict(fields))
+    check(config)
     return config
+
+
+@contextlib.contextmanager
+def naming(path: object, what: str = " is damaged") -> Iterator[None]:
+    """For what reads a file's content: whatever that raises becomes one line that names the file.
+
+    Args:
+      path: of the file, with which the line begins.
+      what: goes on, such as ": its header is damaged".
+
+    Raises:
+      ValueError: anything was raised but an OSError, or a ValueError that names the file already.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # content from anywhere raises as many kinds as there are
+        told = str(error).partition("\n")[0]
+        if isinstance(error, ValueError) and told.startswith(str(path)):
+            raise
+        reason = f"it lacks {told}" if isinstance(error, KeyError) else told
+        raise ValueError(f"{path}{what} ({reason or type(error).__name__})") from error
 
 
 def members(workdir: Path) -> list[Path]:

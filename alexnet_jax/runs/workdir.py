@@ -10,7 +10,7 @@ seed_0/ …        of an ensemble: a run each
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from alexnet_jax.data.records import Batch
 from alexnet_jax.files import local_path
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
-from alexnet_jax.runs.configuration import load_config, members, name_a_member
+from alexnet_jax.runs.configuration import load_config, members, name_a_member, naming
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.step import TrainState, make_predict_step, state_template
 
@@ -247,10 +247,43 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
         if step is None:
             raise nothing
         metadata = checkpoints.metadata(step)
-        class_names = tuple(metadata["class_names"])
-        model = build_model(config, len(class_names))
+        with naming(folder / str(step), ": its metadata is damaged"):
+            class_names = names_in(metadata)
+        with naming(workdir / "config.json"):
+            model = build_model(config, len(class_names))
         parallel.check_mesh(model, mesh)
         template = state_template(model, mesh).replace(opt_state=())
         restored = checkpoints.restore(template, step=step, partial=True)
-    augmentation = build_augmentation(metadata["augmentation"], restored.arrays)
+    with naming(folder / str(step), ": its metadata is damaged"):
+        augmentation = augmentation_in(metadata, restored.arrays)
     return Run(workdir, config, model, augmentation, restored.state, class_names, step, mesh)
+
+
+def names_in(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The class names among the facts of a run that a file holds; KeyError or ValueError if none.
+
+    They are looked at: a text in their place would be taken letter by letter.
+    """
+    names = facts["class_names"]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"class_names is {names!r:.40}")
+    return tuple(names)
+
+
+def augmentation_in(facts: Mapping[str, Any], constants: Mapping[str, np.ndarray]) -> Augmentation:
+    """The augmentation among the facts of a run that a file holds.
+
+    Args:
+      facts: with "augmentation", as `split_augmentation` gives it, all or of an earlier version.
+      constants: mean, deviations and eigenvectors.
+
+    Raises:
+      KeyError, TypeError, ValueError: a setting is missing or wrong, or a constant not finite.
+    """
+    settings = facts["augmentation"]
+    for name in ("crop", "flip", "color", "mean_at"):  # else they were the defaults, unseen
+        settings[name]
+    for name, constant in constants.items():
+        if not np.isfinite(constant).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    return build_augmentation(settings, constants)

@@ -1,6 +1,7 @@
 """Checkpoints: exact on any mesh, never silently wrong, never lost."""
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -24,8 +25,8 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from alexnet_jax import alexnet, create_train_state, make_mesh, parallel
-from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
-from alexnet_jax.runs.digest import digest
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
+from alexnet_jax.runs.digest import crc, digest
 from alexnet_jax.runs.orbax_errors import without_orbax
 from tests.commands import on_devices
 
@@ -339,6 +340,56 @@ def test_damage_beside_the_state_is_noticed(tmp_path, item, fact):
     assert len(noticed) >= 6
     assert all("is damaged" in report and "to start again" in report for report in noticed)
     assert any(fact in report for report in noticed)
+
+
+def noted(item, name, **values):
+    return lambda content: content[item][name].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: 5, "holds 5 where an object"),
+        (lambda content: content.pop("state") and content, "has no table 'state'"),
+        (lambda content: content.pop("arrays") and content, "has no table 'arrays'"),
+        (lambda content: content.update(metadata=None), "has no table 'metadata'"),
+        (lambda content: content.update(best_metric="x"), "has the metric 'x'"),
+        (lambda content: content["state"].update({"params/fc8/bias": 1}), "1 of params/fc8/bias"),
+        (noted("state", "params/fc8/bias", shape=10), "of params/fc8/bias"),
+        (noted("state", "params/fc8/bias", shape=["10"]), "of params/fc8/bias"),
+        (noted("state", "params/fc8/bias", dtype=4), "of params/fc8/bias"),
+        (noted("state", "params/fc8/bias", digest=None), "of params/fc8/bias"),
+        (noted("state", "key", key="zzz"), "of key"),
+        (noted("arrays", "mean", dtype="zzz"), "of mean"),
+        (noted("arrays", "mean", dtype="object"), "of mean"),
+        (noted("arrays", "mean", shape=[-1]), "of mean"),
+        (noted("arrays", "mean", shape=[10**5, 10**5, 3]), "of mean"),
+    ],
+)
+def test_metadata_with_a_digest_of_their_own_are_looked_at(tmp_path, change, message):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1)
+    path = tmp_path / "1" / "manifest" / "metadata"
+    content = json.loads(json.loads(path.read_text())["content"])
+    text = json.dumps(change(content) or content)
+    path.write_text(json.dumps({"crc32": crc(text.encode()), "content": text}))
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        with pytest.raises(DamagedCheckpoint, match=f"1 is damaged: its metadata .*{message}") as e:
+            checkpointer.restore(make_state())
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "5"])
+def test_a_file_of_orbax_that_is_damaged_is_to_be_removed(tmp_path, content):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1)
+    path = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    path.write_text(content)
+    with pytest.raises(DamagedCheckpoint, match=r"a file _CHECKPOINT_METADATA in .* remove it"):
+        Checkpointer(tmp_path, read_only=True)
+    path.unlink()
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        assert_same(checkpointer.restore(make_state()).state, make_state(1, 1))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from alexnet_jax.files import whole_file
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs.checkpoint import Checkpointer, DamagedCheckpoint
 from alexnet_jax.runs.configuration import load_config, members
+from alexnet_jax.runs.digest import crc
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import state_template
 from tests.tiny_run import write_run
@@ -91,7 +93,12 @@ def test_a_configuration_of_an_earlier_version_has_the_new_fields(workdir, tmp_p
     assert config.model.fc_features == (32, 32)  # a tuple again
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b'{"seed": "x"}'])
+DEEP = b'{"a": ' * 100_000
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"\xff\xfe", b"[]", b'{"seed": "x"}', DEEP], ids=range(5)
+)
 def test_a_damaged_configuration_is_one_line(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json is damaged") as error:
@@ -160,3 +167,56 @@ def test_what_is_best_is_what_was_saved_as_best(run, tmp_path, damage):
         checkpoints.wait()
         assert checkpoints.best_step == 1
     assert (tmp_path / "1").is_dir() and not (tmp_path / "2").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("stored_size", None, "stored_size=None; it is a whole number"),
+        ("stored_size", 100_000, "stored_size=100000; it is"),
+        ("stored_size", -5, "stored_size=-5; it is"),
+        ("preset", "papper", "did you mean 'paper'"),
+        ("model", None, ""),
+        ("model", {"conv_features": [1, 2]}, "conv_features"),
+        ("model", {"fc_features": ["a", 2]}, ""),
+    ],
+)
+def test_a_configuration_that_makes_no_run_names_its_file(workdir, tmp_path, field, value, message):
+    saved = json.loads((workdir / "config.json").read_text())
+    del saved["digest"]
+    (tmp_path / "config.json").write_text(json.dumps(saved | {field: value}))
+    (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
+    with pytest.raises(ValueError, match=rf"config\.json is damaged .*{message}") as error:
+        load_run(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def without(name):
+    def change(metadata):
+        del metadata[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("class_names"), "it lacks 'class_names'"),
+        (lambda metadata: metadata.update(class_names="0123456789"), "class_names is '0123456789'"),
+        (lambda metadata: metadata.update(class_names=[1] * 10), r"class_names is \[1, 1"),
+        (lambda metadata: metadata.update(augmentation=None), ""),
+        (lambda metadata: metadata.update(augmentation={}), "it lacks 'crop'"),
+        (lambda metadata: metadata["augmentation"].update(color="red"), "color='red'"),
+        (lambda metadata: metadata["augmentation"].update(hue=1), "hue"),
+    ],
+)
+def test_metadata_that_make_no_run_name_the_checkpoint(workdir, tmp_path, change, message):
+    shutil.copytree(workdir, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "42" / "manifest" / "metadata"
+    content = json.loads(json.loads(path.read_text())["content"])
+    change(content["metadata"])
+    text = json.dumps(content)
+    path.write_text(json.dumps({"crc32": crc(text.encode()), "content": text}))
+    with pytest.raises(ValueError, match=f"/42: its metadata is damaged .*{message}") as error:
+        load_run(tmp_path / "run")
+    assert "\n" not in str(error.value)
