@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import output_file, whole_file
-from alexnet_jax.interop.imported import check_params
+from alexnet_jax.interop.imported import check_params, part_folder
 from alexnet_jax.runs.configuration import config_of
 from alexnet_jax.runs.evaluation import Tally
 from alexnet_jax.runs.recipe import build_augmentation, build_model, split_augmentation
@@ -146,8 +145,8 @@ def keep(
       ValueError: what was read back is not what was written; nothing is kept.
     """
     path = output_file(path)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        new = Path(folder) / path.name
+    with part_folder(path) as folder:
+        new = folder / path.name
         write(new, facts)
         with whole_file(card_of(new)) as text:
             text.write(card(path.name, facts))
@@ -161,7 +160,7 @@ def keep(
                 f"({reason.removeprefix('error: ')})"
             )
         # The file itself last: where it is, its card and its parameters are.
-        for file in sorted(Path(folder).iterdir(), reverse=True):
+        for file in sorted(folder.iterdir(), reverse=True):
             os.replace(file, path.parent / file.name)
 
 

@@ -1,0 +1,62 @@
+"""An imported run is one like any other: it can be trained on, and is there whole or not at all."""
+
+import dataclasses
+import os
+import socket
+
+import pytest
+
+from alexnet_jax.interop import save_run
+from alexnet_jax.interop.imported import part_folder
+from alexnet_jax.runs.configuration import load_config
+from alexnet_jax.runs.launch import train
+from alexnet_jax.runs.workdir import load_run
+from tests.tiny_run import write_run
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return load_run(write_run(tmp_path_factory.mktemp("workdir") / "run"))
+
+
+@pytest.mark.parametrize("schedule", ["drops", "plateau"])
+def test_it_can_be_trained_on(run, tmp_path, schedule):
+    config = run.config.copy_and_resolve_references()
+    config.train_split, config.final_views, config.schedule.name = "train[:64]", (), schedule
+    config.mesh.data = 1
+    save_run(dataclasses.replace(run, config=config, step=0), tmp_path / "new")
+    config = load_config(tmp_path / "new")
+    config.num_epochs = 1  # one update
+    train(config, tmp_path / "new")
+    assert load_run(tmp_path / "new", which="last").step == 1
+    assert "validation" in (tmp_path / "new" / "metrics.jsonl").read_text()
+
+
+def test_two_that_make_one_run_are_told(run, tmp_path, monkeypatch):
+    other = type(tmp_path).rename
+
+    def overtaken(part, workdir):
+        (workdir / "checkpoints").mkdir(parents=True)
+        other(part, workdir)
+
+    monkeypatch.setattr(type(tmp_path), "rename", overtaken)
+    with pytest.raises(
+        ValueError, match="/run was made by another process meanwhile; give"
+    ) as told:
+        save_run(run, tmp_path / "run")
+    assert "\n" not in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    start = f".net.{socket.gethostname()}"
+    dead, alive = f"{start}.{2**22 + 1}.part", f"{start}.{os.getppid()}.part"
+    names = (dead, alive, f"{start}.{os.getpid()}.part", f"{start}.notes.part")
+    for name in names:
+        (tmp_path / name / "full").mkdir(parents=True)
+    with part_folder(tmp_path / "net") as part:
+        assert not list(part.iterdir())
+        assert not (tmp_path / dead).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {alive, f"{start}.notes.part"}
