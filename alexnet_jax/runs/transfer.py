@@ -1,5 +1,6 @@
 """Start from another run's layers: pre-train, then fine-tune ("1 CNN*" of sections 6 and 7)."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import TrainState
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
+# A compressed file that grows more than this holds no weights: they hardly shrink.
+_LARGEST_GROWTH = 20
 
 
 class Weights(NamedTuple):
@@ -62,20 +65,32 @@ def load_weights(source: str | Path, *, mesh: Mesh | None = None) -> Weights:
         run = load_run(path, mesh=mesh)
         return Weights(run.params, run.class_names)
     try:
+        with zipfile.ZipFile(path) as archive:
+            size, compressed = sum(x.file_size for x in archive.infolist()), path.stat().st_size
+        if size > _LARGEST_GROWTH * compressed:
+            raise ValueError(f"{compressed:,} bytes that say they hold {size:,}")
         with np.load(path, allow_pickle=False) as file:
-            entries = dict(file)
+            entries = [(name, file[name]) for name in file.files]
     except Exception as error:  # a damaged archive raises as many kinds as it has layers
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"init_from={source} is not an .npz file of arrays ({reason})") from error
     params: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in entries.items():
+    for name, array in entries:
         layer, _, parameter = name.removeprefix("params/").partition("/")
-        if not np.issubdtype(array.dtype, np.floating):
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array)  # bytes of other files
+        if not np.issubdtype(kind, np.floating):
             raise ValueError(
-                f"init_from={source}: {name!r} is of type {array.dtype}; weights are floating-point"
+                f"init_from={source}: {name!r} is of type {np.dtype(kind)}; weights are "
+                "floating-point"
             )
+        with np.errstate(over="ignore"):  # looked at next
+            array = array.astype(np.float32)
         if not np.isfinite(array).all():
-            raise ValueError(f"init_from={source}: {name!r} holds values that are not finite")
+            raise ValueError(
+                f"init_from={source}: {name!r} holds values that are not finite as float32"
+            )
+        if parameter in params.get(layer, {}):
+            raise ValueError(f"init_from={source} holds {layer}/{parameter} twice")
         params.setdefault(layer, {})[parameter] = array
     return Weights(params, None)
 

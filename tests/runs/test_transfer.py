@@ -1,5 +1,8 @@
 """Starting from another run takes what fits, renews the rest, and says so."""
 
+import io
+import zipfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,6 +168,7 @@ def test_weights_of_another_precision_are_cast(old, tmp_path, dtype):
         ("conv1/kernel", np.ones((2, 2), complex), "is of type complex128"),
         ("conv1/kernel", np.array(["a"]), "is of type <U1"),
         ("conv1/kernel", np.array([np.nan]), "holds values that are not finite"),
+        ("conv1/kernel", np.full((11, 11, 3, 4), 1e300), "'conv1/kernel' .* finite as float32"),
         ("conv1", np.ones((2, 2)), "no layer to start from agrees"),
         ("a/b/c", np.ones((2, 2)), "no layer to start from agrees"),
     ],
@@ -175,3 +179,35 @@ def test_an_entry_that_is_no_weight_is_named(tmp_path, name, value, message):
         weights = transfer.load_weights(tmp_path / "w.npz")
         transfer.start_from(new_state(1, num_classes=3), weights, OLD)
     assert "\n" not in str(error.value)
+
+
+def as_npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("conv1/kernel.npy", as_npy(np.ones(3))), ("README", b"text")], "'README' is of type"),
+        ([("conv1/kernel.npy", as_npy(np.ones(3)))] * 2, "holds conv1/kernel twice"),
+        (
+            [(f"{start}conv1/bias.npy", as_npy(np.ones(3))) for start in ("", "params/")],
+            "holds conv1/bias twice",
+        ),
+        (
+            [("conv1/bias.npy", as_npy(np.ones(3))), ("foreign.npy", as_npy(np.zeros(10**6)))],
+            r"bytes that say they hold 8,000,",
+        ),
+    ],
+    ids=["text", "one name twice", "two names of one", "bomb"],
+)
+def test_an_archive_that_no_program_writes_is_refused(tmp_path, members, message):
+    with zipfile.ZipFile(tmp_path / "w.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=message) as error:
+        transfer.load_weights(tmp_path / "w.npz")
+    assert "\n" not in str(error.value) and "w.npz" in str(error.value)
