@@ -163,7 +163,8 @@ def _verify(path: "Path") -> None:
     from alexnet_jax.interop.exported import compare, facts_on_card, in_words  # noqa: PLC0415
 
     if path.suffix == ".stablehlo":
-        predict, facts = interop.read_program(path), facts_on_card(path)
+        facts = facts_on_card(path)
+        predict = interop.read_program(path, facts)
     else:
         run = interop.read_state_dict(path)
         if isinstance(run, interop.Imported):

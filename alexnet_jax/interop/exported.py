@@ -1,6 +1,9 @@
 """What leaves: facts that go with the weights, and errors measured again before a file is kept."""
 
+import hashlib
 import json
+import math
+import operator
 import os
 import re
 import subprocess
@@ -17,18 +20,19 @@ import alexnet_jax
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import open_dataset
-from alexnet_jax.files import output_file, whole_file
+from alexnet_jax.files import json_object, output_file, whole_file
 from alexnet_jax.interop.imported import check_params, part_folder
-from alexnet_jax.runs.configuration import config_of
+from alexnet_jax.runs.configuration import config_of, naming
 from alexnet_jax.runs.evaluation import Tally
-from alexnet_jax.runs.recipe import build_augmentation, build_model, split_augmentation
-from alexnet_jax.runs.workdir import Run
+from alexnet_jax.runs.recipe import build_model, split_augmentation
+from alexnet_jax.runs.workdir import Run, augmentation_in, names_in
 from alexnet_jax.step import TrainState, run_key
 
 Facts = dict[str, Any]
 # uint8 [B, S, S, 3] as stored -> probabilities [B, K]
 Predict = Callable[[np.ndarray], np.ndarray]
 _BATCH = 32
+DAMAGED = ": its header is damaged"
 # Images, of so many, that another machine's rounding may decide otherwise.
 _ONE_IN = 1000
 
@@ -89,8 +93,15 @@ def facts_of(run: Run) -> Facts:
         "augmentation": settings,
         "constants": {name: x.tolist() for name, x in constants.items() if x.size < 100},
         "weights": run.weights_digest,
+        "mean": _digest(constants["mean"]),
         "errors": None,
     }
+
+
+def _digest(mean: np.ndarray) -> str:
+    """SHA-256 of a mean: its shape and bits."""
+    mean = np.ascontiguousarray(mean, np.float32)
+    return hashlib.sha256(f"{mean.shape}\n".encode() + mean.tobytes()).hexdigest()
 
 
 def run_of(facts: Facts, params: Mapping[str, Any], mean: np.ndarray | None, path: Path) -> Run:
@@ -105,24 +116,25 @@ def run_of(facts: Facts, params: Mapping[str, Any], mean: np.ndarray | None, pat
     Raises:
       ValueError: the facts are damaged, or the weights are not those that were written.
     """
-    try:
-        config = config_of(facts["config"])
-        names = tuple(map(str, facts["class_names"]))
+    with naming(path, DAMAGED):
+        config, names = config_of(facts["config"]), names_in(facts)
         constants = {name: np.array(x, np.float32) for name, x in facts["constants"].items()}
         if mean is not None:
-            constants["mean"] = mean
-        step, digest = np.int32(facts["step"]), facts["weights"]
+            constants["mean"] = np.asarray(mean)
+        step = np.int32(operator.index(facts["step"]))
+        if step < 0:
+            raise ValueError(f"step is {step}")
         model = build_model(config, len(names))
-        augmentation = build_augmentation(facts["augmentation"], constants)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: its header is damaged ({reason})") from error
-    check_params(model, params, path, f"the net {config.preset!r}")
-    arrays = jax.tree.map(jnp.asarray, {name: dict(leaves) for name, leaves in params.items()})
-    state = TrainState(jnp.asarray(step), arrays, (), run_key(config.seed))
-    run = Run(path, config, model, augmentation, state, names, int(step))
-    if run.weights_digest != digest:
-        raise ValueError(f"{path}: its weights are not those that were written; fetch it again")
+        augmentation = augmentation_in(facts, constants)
+        check_params(model, params, path, f"the net {config.preset!r}")
+        arrays = jax.tree.map(jnp.asarray, {name: dict(leaves) for name, leaves in params.items()})
+        state = TrainState(jnp.asarray(step), arrays, (), run_key(config.seed))
+        run = Run(path, config, model, augmentation, state, names, int(step))
+        if run.weights_digest != facts["weights"]:
+            raise ValueError(f"{path}: its weights are not those that were written; fetch it again")
+        digest = _digest(constants["mean"])
+        if facts.get("mean", digest) != digest:  # files of earlier versions do not say it
+            raise ValueError(f"{path}: its mean is not the one that was written; fetch it again")
     return run
 
 
@@ -174,7 +186,7 @@ def compare(errors: Facts, measured: Facts, path: Path) -> None:
                 f"{path}: {name} is {measured[name]} of {measured['images']} here and its card "
                 f"says {errors[name]} of {errors['images']}"
             )
-    if abs(errors["loss"] - measured["loss"]) > 1e-4 + 1e-3 * abs(errors["loss"]):
+    if not abs(errors["loss"] - measured["loss"]) <= 1e-4 + 1e-3 * abs(errors["loss"]):  # nor NaN
         raise ValueError(
             f"{path}: the loss is {measured['loss']} here and its card says {errors['loss']}"
         )
@@ -231,35 +243,37 @@ def facts_on_card(path: Path) -> Facts:
     """The facts on the card of a file. Raises ValueError where there are none."""
     where = card_of(path)
     try:
-        found = re.search(r"```json\n(.*?)\n```", where.read_text(encoding="utf-8"), re.DOTALL)
-        facts = json.loads(found[1]) if found else None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        text = where.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{where} cannot be read ({error}); it belongs to {path.name}") from error
-    if not isinstance(facts, dict) or facts.get("format") != "alexnet_jax":
+    found = re.search(r"```json\n(.*?)\n```", text, re.DOTALL)
+    facts = json_object(found[1], where) if found else {}
+    if facts.get("format") != "alexnet_jax":
         raise ValueError(f"{where} is no card of this library's")
-    _check_card(facts, where)
+    with naming(where):
+        _check_card(facts)
     return facts
 
 
-def _check_card(facts: Facts, where: Path) -> None:
-    """Raises ValueError where a card lacks what is read from it."""
-    errors = facts.get("errors")
-    wanted = [(name, facts.get(name), kind) for name, kind in _ON_CARD.items()]
-    if isinstance(errors, dict):
-        wanted += [(f"errors {name}", errors.get(name), kind) for name, kind in _ERRORS.items()]
-    for name, value, kind in wanted:
+def _check_card(facts: Facts) -> None:
+    """Raises KeyError, TypeError or ValueError where what is read from a card is not there."""
+    config_of(facts["config"], unknown=True)
+    names_in(facts)
+    errors = facts["errors"]
+    given = [("weights", facts["weights"], str), ("views", facts["views"], str)]
+    if errors is not None:
+        given += [(f"errors {name}", errors[name], kind) for name, kind in _ERRORS.items()]
+    for name, value, kind in given:
         if not isinstance(value, kind):
-            raise ValueError(f"{where} is damaged ({name} is {value!r:.40})")
-    if errors and errors["views"] not in VIEWS:
-        raise ValueError(f"{where} is damaged (errors views is {errors['views']!r:.40})")
+            raise ValueError(f"{name} is {value!r:.40}")
+        if name.endswith("views") and value not in VIEWS:
+            raise ValueError(f"{name} is {value!r:.40}")
+        if kind is not str and not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value!r:.40}")
+    if errors is not None and not errors["images"]:
+        raise ValueError("errors images is 0")
 
 
-_ON_CARD: dict[str, Any] = {
-    "weights": str,
-    "config": dict,
-    "class_names": list,
-    "errors": dict | None,
-}
 _ERRORS: dict[str, Any] = {
     **dict.fromkeys(("split", "dataset", "views"), str),
     **dict.fromkeys(("images", "top1_wrong", "top5_wrong"), int),

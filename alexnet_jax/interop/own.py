@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from alexnet_jax.files import local_path
-from alexnet_jax.interop.exported import Facts, facts_of, run_of
+from alexnet_jax.files import json_object, local_path
+from alexnet_jax.interop.exported import DAMAGED, Facts, facts_of, run_of
 from alexnet_jax.interop.tensors import Tensors, read_tensors, write_tensors
+from alexnet_jax.runs.configuration import naming
 from alexnet_jax.runs.recipe import split_augmentation
 from alexnet_jax.runs.workdir import Run
 
@@ -56,11 +57,8 @@ def params_in(found: Tensors) -> dict[str, np.ndarray]:
 def facts_in(found: Tensors, path: Path) -> Facts:
     """The facts in a header. Raises ValueError where there are none."""
     try:
-        facts = json.loads(found.texts["alexnet_jax"])
+        text = found.texts["alexnet_jax"]
     except KeyError as error:
         raise ValueError(f"{path} was not written by this library") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: its header is damaged ({error})") from error
-    if not isinstance(facts, dict):
-        raise ValueError(f"{path}: its header is damaged (it is no table)")
-    return facts
+    with naming(path, DAMAGED):
+        return json_object(text, "it")

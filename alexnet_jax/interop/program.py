@@ -1,5 +1,6 @@
 """A run as one program (StableHLO): pixels in, probabilities out, in any process that has jax."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from alexnet_jax.files import local_path, whole_file
-from alexnet_jax.interop.exported import Facts
-from alexnet_jax.interop.own import params_in, write_weights
-from alexnet_jax.interop.tensors import read_tensors
+from alexnet_jax.interop.exported import Facts, Predict
+from alexnet_jax.interop.own import read_weights, write_weights
+from alexnet_jax.interop.tensors import safetensors
+from alexnet_jax.runs.configuration import naming
 from alexnet_jax.runs.workdir import Run
 from alexnet_jax.step import make_predictor
 
@@ -46,6 +48,7 @@ def write_program(
     """
     if parameters not in ("inside", "beside"):
         raise ValueError(f"parameters={parameters!r}; use 'inside' or 'beside'")
+    check_packages(parameters)
     path = local_path(path)
     predict = make_predictor(run.model, run.augmentation, run.views)
     flat = jax.tree.map(np.asarray, flatten_dict(run.params, sep="."))
@@ -64,21 +67,31 @@ def write_program(
         shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in flat.items()}
         exported = export.export(jax.jit(probabilities), platforms=platforms)(shapes, images)
         write_weights(run, _beside(path), facts)
-    try:
-        content = exported.serialize()
-    except ImportError as error:
-        raise ValueError(
-            "writing a program wants the package flatbuffers: pip install 'alexnet-jax[interop]'"
-        ) from error
+    content = exported.serialize()
     with whole_file(path, "wb") as file:
         file.write(content)
 
 
-def read_program(path: str | Path) -> Any:
+def check_packages(parameters: str) -> None:
+    """Raises ValueError where a package that writes a program is not installed."""
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ValueError(
+            "writing a program wants the package flatbuffers: pip install 'alexnet-jax[interop]'"
+        )
+    if parameters == "beside":
+        safetensors()
+
+
+def read_program(path: str | Path, facts: Facts | None = None) -> Predict:
     """The function uint8 [B, S, S, 3] -> probabilities [B, K] in a file of `write_program`.
 
+    Args:
+      path: of the program.
+      facts: those on its card, whose weights the parameters beside it must be.
+
     Raises:
-      ValueError: the file is damaged, or its parameters are not beside it.
+      ValueError: the file is damaged, or its parameters are not beside it, or are others. So does
+        the function, where it is none of images.
     """
     path = local_path(path)
     try:
@@ -89,10 +102,24 @@ def read_program(path: str | Path) -> Any:
     except Exception as error:  # flatbuffers and MLIR raise what they like
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} is no program of jax.export ({reason})") from error
-    if not beside:
-        return exported.call
-    arrays = params_in(read_tensors(_beside(path)))
-    return lambda images: exported.call(arrays, images)
+    arguments: tuple[Any, ...] = ()
+    if beside:
+        run = read_weights(_beside(path))
+        if facts and run.weights_digest != facts["weights"]:
+            raise ValueError(f"{_beside(path)} has other weights than the card of {path.name}")
+        arguments = (flatten_dict(run.params, sep="."),)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with naming(path, " predicts nothing of these images"):
+            found = exported.call(*arguments, images)
+            shape = getattr(found, "shape", None)
+            classes = len(facts["class_names"]) if facts else (shape or [0])[-1]
+            if shape != (len(images), classes):
+                what = f"the shape {shape}" if shape is not None else f"a {type(found).__name__}"
+                raise ValueError(f"it gives {what}; probabilities are [images, classes]")
+            return np.asarray(found)
+
+    return predict
 
 
 def _beside(path: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 
 from alexnet_jax.augment import IMAGENET_MEAN
 from alexnet_jax.files import local_path, whole_file
-from alexnet_jax.interop.exported import Facts, facts_of, run_of
+from alexnet_jax.interop.exported import DAMAGED, Facts, facts_of, run_of
 from alexnet_jax.interop.imported import Imported, Params, square_side
 from alexnet_jax.interop.own import facts_in, run_in
 from alexnet_jax.interop.tensors import Tensors, read_state, write_tensors
@@ -27,9 +27,9 @@ from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.layers import Dropout
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
-from alexnet_jax.runs.configuration import config_of
+from alexnet_jax.runs.configuration import config_of, naming
 from alexnet_jax.runs.recipe import build_model
-from alexnet_jax.runs.workdir import Run
+from alexnet_jax.runs.workdir import Run, names_in
 
 _LEAVES = ("weight", "bias")
 _PARTS = re.compile(r"(\d+)")
@@ -121,12 +121,10 @@ def pytorch_run(found: Tensors, path: Path) -> Run:
             raise ValueError(f"{mean.dtype}, or not finite, where float32 numbers were written")
     except Exception as error:  # what a damaged file raises depends on where
         raise ValueError(f"{_mean_of(path)}, the mean of {path.name}: {error}") from error
-    config = facts.get("config", {})
-    try:
-        model = build_model(config_of(config), len(facts["class_names"]))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: its header is damaged ({error})") from error
-    return run_of(facts, _ours(found.arrays, model, path), mean, path)
+    with naming(path, DAMAGED):
+        model = build_model(config_of(facts["config"]), len(names_in(facts)))
+        params = _ours(found.arrays, model, path)
+    return run_of(facts, params, mean, path)
 
 
 def read_pytorch(path: str | Path, *, preset: str = "paper") -> Imported:

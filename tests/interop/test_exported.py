@@ -133,21 +133,58 @@ def test_a_preset_of_nine_layers_is_no_state_dict(tmp_path):
         grouped({}, tmp_path, "six_conv")
 
 
+ERRORS = {"split": "test", "dataset": "digits", "views": "center", "images": 9, "top1_wrong": 1,
+          "top5_wrong": 0, "loss": 0.5}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts.pop("weights"), "weights is None"),
-        (lambda facts: facts.update(errors={"split": "test"}), "errors dataset is None"),
+        (lambda facts: facts.pop("weights"), "it lacks 'weights'"),
+        (lambda facts: facts.pop("views"), "it lacks 'views'"),
+        (lambda facts: facts.update(views="nine"), "views is 'nine'"),
+        (lambda facts: facts.update(views=["ten"]), r"views is \['ten'\]"),
+        (lambda facts: facts.update(errors={"split": "test"}), "it lacks 'dataset'"),
+        (lambda facts: facts.update(errors=5), ""),
+        (lambda facts: facts.update(errors=ERRORS | {"loss": np.nan}), "errors loss is nan"),
+        (lambda facts: facts.update(errors=ERRORS | {"loss": np.inf}), "errors loss is inf"),
+        (lambda facts: facts.update(errors=ERRORS | {"top1_wrong": -1}), "errors top1_wrong is -1"),
+        (lambda facts: facts.update(errors=ERRORS | {"images": 0}), "errors images is 0"),
         (lambda facts: facts.update(class_names="cat"), "class_names is 'cat'"),
+        (lambda facts: facts.update(config={}), "dataset=''; it is a name"),
+        (lambda facts: facts.update(config=None), ""),
+        (lambda facts: facts["config"].update(dataset=5), ""),
+        (lambda facts: facts["config"].update(stored_size=None), "stored_size=None; it is"),
+        (lambda facts: facts["config"].update(stored_size="x"), ""),
     ],
 )
 def test_a_damaged_card_is_told(tmp_path, change, message):
     facts, path = facts_of(a_run()), tmp_path / "net.safetensors"
+    facts["errors"] = ERRORS
+    write = partial(card_of(path).write_text, encoding="utf-8")
+    write(f"```json\n{json.dumps(facts)}\n```\n")
+    assert facts_on_card(path) == facts
     change(facts)
-    text = f"```json\n{json.dumps(facts)}\n```\n"
-    card_of(path).write_text(text)
-    with pytest.raises(ValueError, match=f"net.safetensors.md is damaged .{message}"):
+    write(f"```json\n{json.dumps(facts)}\n```\n")
+    with pytest.raises(ValueError, match=f"net.safetensors.md is damaged .{message}") as error:
         facts_on_card(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"step": ' + "9" * 5000 + "}", '{"a": ' * 10**5])
+def test_a_card_or_header_that_is_no_table_is_told(tmp_path, text):
+    path = tmp_path / "net.safetensors"
+    card_of(path).write_text(f"```json\n{text}\n```\n")
+    write_tensors(path, {"conv1.kernel": np.ones(3, np.float32)}, {"alexnet_jax": text})
+    for read in (facts_on_card, read_weights):
+        with pytest.raises(ValueError, match=str(path)) as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_is_not_a_number_is_never_the_cards(tmp_path):
+    with pytest.raises(ValueError, match=r"the loss is nan here and its card says 0.5"):
+        exported.compare(ERRORS, ERRORS | {"loss": np.nan}, tmp_path / "net.stablehlo")
 
 
 def test_a_header_names_no_folder_of_the_machine(tmp_path):
@@ -310,6 +347,58 @@ def test_a_damaged_program_is_one_line(tmp_path):
         read_program(tmp_path / "none.stablehlo")
 
 
+@pytest.mark.parametrize("change", ["other", "zeros", "missing", "extra"])
+def test_parameters_beside_a_program_are_those_of_its_card(tmp_path, change):
+    run, path = a_run(), tmp_path / "net.stablehlo"
+    program(path, lambda params, images: params["fc8.bias"][:1], {"fc8.bias": jnp.ones(10)})
+    beside = tmp_path / "net.stablehlo.safetensors"
+    write_weights(run, beside)
+    facts = facts_of(run)
+    read_program(path, facts)
+    found = read_tensors(beside)
+    if change == "other":
+        facts["weights"] = "0" * 64
+    elif change == "zeros":
+        found.arrays["fc8.bias"][:] = 0
+    elif change == "missing":
+        del found.arrays["fc8.bias"]
+    else:
+        found.arrays["fc9.bias"] = found.arrays["fc8.bias"]
+    write_tensors(beside, found.arrays, found.texts)
+    with pytest.raises(ValueError, match=str(beside)) as error:
+        read_program(path, facts)
+    assert "\n" not in str(error.value)
+
+
+def program(path, function, *before):
+    """Writes a program of images 4x4, which compiles in no time."""
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, 4, 4, 3), jnp.uint8)
+    path.write_bytes(jax.export.export(jax.jit(function))(*before, images).serialize())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda images: images.sum(), r"it gives the shape \(\)"),
+        (lambda images: {"a": images}, "it gives a dict"),
+        (lambda images: [images, images], "it gives a list"),
+        (lambda images: images[:, 0, 0, :2], r"it gives the shape \(2, 2\)"),
+        (lambda images: images[:1, 0, 0], r"it gives the shape \(1, 3\)"),
+    ],
+)
+def test_a_program_that_gives_no_probabilities_is_told(tmp_path, function, message):
+    predict = read_program(
+        program(tmp_path / "a.stablehlo", function), {"class_names": list("abc")}
+    )
+    with pytest.raises(ValueError, match=rf"a\.stablehlo predicts nothing .* .{message}") as error:
+        predict(np.zeros((2, 4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"a\.stablehlo predicts nothing") as other:
+        predict(np.zeros((2, 5, 4, 3), np.uint8))
+    assert "\n" not in str(error.value) + str(other.value)
+
+
 # --- kept only if it proves itself ----------------------------------------------------------------
 
 
@@ -384,16 +473,62 @@ def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, write, count):
             assert "\n" not in str(error) and str(path) in str(error)
 
 
-@pytest.mark.parametrize("change", ["class_names", "config", "weights", "augmentation"])
-def test_damaged_facts_are_named(tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ["a"]}, "of fc8 has the shape"),
+        ({"class_names": "abcdefghij"}, "class_names is 'abcdefghij'"),
+        ({"config": {"nothing": 1}}, "unknown field 'nothing'"),
+        ({"config": {}}, "dataset=''; it is a name"),
+        ({"weights": "0" * 64}, "its weights are not those"),
+        ({"mean": "0" * 64}, "its mean is not the one"),
+        ({"augmentation": {}}, "it lacks 'crop'"),
+        ({"augmentation": None}, ""),
+        ({"step": []}, ""),
+        ({"step": -1}, "step is -1"),
+        ({"step": 2**64}, ""),
+        ({"constants": 5}, ""),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("write", [write_weights, write_pytorch])
+def test_damaged_facts_are_named(tmp_path, write, change, message):
     path = tmp_path / "net.safetensors"
     run = a_run()
-    facts = facts_of(run)
-    facts[change] = {"weights": "0" * 64, "class_names": ["a"]}.get(change, {"nothing": 1})
-    write_weights(run, path, facts)
-    with pytest.raises(ValueError, match=str(path)) as error:
-        read_weights(path)
+    write(run, path, facts_of(run) | change)
+    with pytest.raises(ValueError, match=f"{path}.*{message}") as error:
+        read_state_dict(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_seed_that_is_none_is_named(tmp_path):
+    path, run = tmp_path / "net.safetensors", a_run()
+    facts = facts_of(run)
+    facts["config"]["seed"] = 2**64
+    write_weights(run, path, facts)
+    with pytest.raises(ValueError, match=r"net\.safetensors: its header is damaged .seed="):
+        read_weights(path)
+
+
+def test_a_mean_that_is_not_the_one_written_is_told_where_its_digest_is_known(tmp_path):
+    path, run = tmp_path / "net.safetensors", a_run()
+    write_weights(run, path)
+    found = read_tensors(path)
+    facts = json.loads(found.texts["alexnet_jax"])
+
+    def changed(value, **others):
+        mean = found.arrays["augmentation.mean"].copy()
+        mean[5, 5, 1] = value
+        text = {"alexnet_jax": json.dumps(facts | others)}
+        write_tensors(path, found.arrays | {"augmentation.mean": mean}, text)
+        return read_weights(path)
+
+    with pytest.raises(ValueError, match="its mean is not the one that was written"):
+        changed(1.0)
+    del facts["mean"]  # as files of earlier versions
+    assert changed(1.0).augmentation.mean[5, 5, 1] == 1
+    with pytest.raises(ValueError, match=r"its header is damaged .mean holds values that are not"):
+        changed(np.nan)
 
 
 def test_the_same_export_is_the_same_bytes(tmp_path):
