@@ -7,6 +7,7 @@ import configparser
 import io
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from alexnet_jax.interop.authors_graph import Graph
 from alexnet_jax.interop.imported import Imported, read_mean
 from alexnet_jax.interop.pickled import load_arrays
 from alexnet_jax.models.presets import alexnet
+from alexnet_jax.runs.checks import check
+from alexnet_jax.runs.configuration import naming
+from alexnet_jax.runs.recipe import build_model
 
 PRESET = "original"
 # A compressed checkpoint that grows more than this is none: weights hardly shrink.
@@ -41,27 +45,14 @@ def read_authors(path: str | Path, *, mean: str | Path | None = None) -> Importe
     """
     path = _checkpoint(local_path(path))
     content = _unpickled(path)
-    state = content.get("model_state", content) if isinstance(content, dict) else {}
-    layers = state.get("layers")
-    if isinstance(layers, list) and all(isinstance(x, dict) and "name" in x for x in layers):
-        layers = {layer["name"]: layer for layer in layers}
-    if not (isinstance(layers, dict) and all(isinstance(x, dict) for x in layers.values())):
-        raise ValueError(f"{path} holds no model_state with layers; is it a checkpoint of theirs?")
-    graph = Graph(path, layers)
-    fields = fields_of(graph, trained=True)
-    params, done = graph.params()
-    first = graph.stages[0][0]
-    size = int(graph.number(first, "imgSize", 0))
-    if size:
-        fields["image_size"] = size
-    return Imported(
-        path,
-        PRESET,
-        _differing(fields),
-        params,
-        read_mean(mean, _mean_of_their_data, usual=IMAGENET_MEAN),
-        done,
-    )
+    values = read_mean(mean, _mean_of_their_data, usual=IMAGENET_MEAN)
+    with naming(path, " holds no net that is read here"):
+        graph = Graph(path, _layers(content, path))
+        fields = fields_of(graph, trained=True)
+        params, done = graph.params()
+        if size := int(graph.number(graph.stages[0][0], "imgSize", 0)):
+            fields["image_size"] = size
+        return Imported(path, PRESET, _differing(fields), params, values, done)
 
 
 def read_recipe(
@@ -87,16 +78,33 @@ def read_recipe(
     for name, values in constants.items():
         if name in net:
             net[name] = {**net[name], **values}
-    graph = Graph(layers, net)
-    fields = _differing(fields_of(graph, trained=False) | {"image_size": image_size})
-    config = imagenet2012_original.get_config()
-    config.model.update({name: fields[name] for name in fields if name != "num_classes"})
-    config.update(rates_of(graph))
-    # Theirs were turned by hand while it ran, and the files hold the last.
-    config.schedule.name, config.hand_changes = "constant", ()
-    if dataset:
-        config.dataset = dataset
+    with naming(layers, f" and {params.name} hold no recipe that is read here"):
+        graph = Graph(layers, net)
+        fields = _differing(fields_of(graph, trained=False) | {"image_size": image_size})
+        config = imagenet2012_original.get_config()
+        config.model.update({name: fields[name] for name in fields if name != "num_classes"})
+        config.update(rates_of(graph))
+        # Theirs were turned by hand while it ran, and the files hold the last.
+        config.schedule.name, config.hand_changes = "constant", ()
+        if dataset:
+            config.dataset = dataset
+        check(config)
+        build_model(config, fields.get("num_classes", 1000))
     return config
+
+
+def _layers(content: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """Name -> settings of each layer of a checkpoint."""
+    state = content.get("model_state", content) if isinstance(content, dict) else {}
+    layers = state.get("layers") if isinstance(state, dict) else None
+    if isinstance(layers, list) and all(isinstance(x, dict) and "name" in x for x in layers):
+        name, times = Counter(layer["name"] for layer in layers).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"{path} has the layer {name!r} {times} times")
+        layers = {layer["name"]: layer for layer in layers}
+    if not (isinstance(layers, dict) and all(isinstance(x, dict) for x in layers.values())):
+        raise ValueError(f"{path} holds no model_state with layers; is it a checkpoint of theirs?")
+    return layers
 
 
 def _differing(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ order of their GPUs.
 Source: the authors' `layer.py`, `gpumodel.py`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,11 @@ _OPERATIONS = {
     "pool": "pool",
     "hs": "dropout",
 }
+# Setting -> the least it may be. What counts something is whole, and a share is at most 1.
+_COUNTS = dict.fromkeys(("filters", "outputs", "filterSize", "stride", "sizeX", "size"), 1)
+_SHARES = dict.fromkeys(("keep", "momW", "momB"), 0)
+_LEAST = {**_COUNTS, **_SHARES}
+_LEAST |= dict.fromkeys(("scale", "minDiv", "pow", "initW", "epsW", "epsB", "wc", "imgSize"), 0)
 
 
 class Reading(NamedTuple):
@@ -51,7 +57,12 @@ class Graph:
         values = {float(value) for value in self.values(name, key, default)}
         if len(values) != 1:
             raise self.refuse(name, f"has {key} of {sorted(values)}; one for all is read here")
-        return values.pop()
+        value = values.pop()
+        sound = value >= _LEAST.get(key, -math.inf)
+        sound = sound and (key not in _COUNTS or value.is_integer())
+        if not sound or (key in _SHARES and value > 1):
+            raise self.refuse(name, f"has {key}={value:g}, which is no value of it")
+        return value
 
     def values(self, name: str, key: str, default: float | None = None) -> list[Any]:
         """A setting as a list."""
@@ -61,9 +72,13 @@ class Graph:
         if isinstance(value, str):
             value = [word.strip() for word in value.split(",")]
         try:
-            return [float(v) for v in (value if isinstance(value, list | tuple) else [value])]
+            found = [float(v) for v in (value if isinstance(value, list | tuple) else [value])]
         except (TypeError, ValueError) as error:
-            raise self.refuse(name, f"has {key}={value!r}, which are no numbers") from error
+            raise self.refuse(name, f"has {key}={value!r:.60}, which are no numbers") from error
+        if not all(map(math.isfinite, found)):
+            given = self.layers[name].get(key)
+            raise self.refuse(name, f"has {key}={given!s:.60}, which are not all finite")
+        return found
 
     def kind(self, name: str) -> str:
         """Its type; "" where it has none."""

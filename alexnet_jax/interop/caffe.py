@@ -19,6 +19,7 @@ from alexnet_jax.files import local_path
 from alexnet_jax.interop.imported import Imported, read_mean, square_side
 from alexnet_jax.interop.pickled import load_arrays
 from alexnet_jax.models.alexnet import GEOMETRIES
+from alexnet_jax.runs.configuration import naming
 
 Blobs = Mapping[str, list[np.ndarray]]  # layer -> kernel and bias, as Caffe has them
 
@@ -52,9 +53,9 @@ def read_caffe(
             f"{path} does not say whether it pools first; give --preset=caffe (bvlc_alexnet) or "
             "--preset=caffenet (bvlc_reference_caffenet)"
         )
-    return _imported(
-        path, blobs, rows, preset or known or "", read_mean(mean, _mean_of_binaryproto, bgr=True)
-    )
+    values = read_mean(mean, _mean_of_binaryproto, bgr=True)
+    with naming(path, " is no AlexNet"):
+        return _imported(path, blobs, rows, preset or known or "", values)
 
 
 def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray) -> Imported:
@@ -73,7 +74,7 @@ def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray
         axes = 4 if layer.startswith("conv") else 2
         if rows == "CHW":  # Caffe's own order; older files pad the shapes with ones
             kernel = kernel.reshape(kernel.shape[-axes:])
-            kernel = kernel.transpose(2, 3, 1, 0) if axes == 4 else kernel.T
+            kernel = kernel.transpose((2, 3, 1, 0) if axes == 4 else (1, 0))
             done[layer] = "transposed"
         else:
             done[layer] = "as it was"
@@ -124,11 +125,12 @@ def _read_model(path: Path) -> tuple[dict[str, list[np.ndarray]], str | None]:
     layers = [*net.layer, *net.layers]
     if not layers:
         raise ValueError(f"{path} holds no layers; is it a .caffemodel?")
-    blobs = {
-        layer.name: [_array(blob, path, layer.name) for blob in layer.blobs]
-        for layer in layers
-        if layer.blobs
-    }
+    blobs: dict[str, list[np.ndarray]] = {}
+    for layer in layers:
+        if layer.name in blobs and layer.blobs:  # such as of two files, one behind the other
+            raise ValueError(f"{path} has the layer {layer.name!r} twice")
+        if layer.blobs:
+            blobs[layer.name] = [_array(blob, path, layer.name) for blob in layer.blobs]
     order = [layer.name for layer in layers if layer.name in ("norm1", "pool1")]
     known = {("norm1", "pool1"): "caffe", ("pool1", "norm1"): "caffenet"}.get(tuple(order))
     named = {"alexnet": "caffe", "caffenet": "caffenet"}.get(net.name.lower())

@@ -145,6 +145,8 @@ def read_mean(
     path = local_path(path)
     try:
         mean = np.load(path, allow_pickle=False) if path.suffix == ".npy" else parse(path)
+        if np.asarray(mean).dtype.kind not in "fiu":
+            raise ValueError(f"it is of type {np.asarray(mean).dtype}")
         mean = np.squeeze(np.asarray(mean, np.float32))
     except Exception as error:  # what a damaged file raises depends on where
         reason = str(error).removeprefix(f"{path} ")

@@ -479,12 +479,40 @@ def missing(name):
         (changed("out", biases=np.full((1, 5), np.nan, np.float32)), "bias of fc8 has values"),
         (missing("pool1a"), "'pool1a_neuron' reads 'pool1a', which is not there"),
         ({}, "this is nothing with weights"),
+        ([*trained().values(), trained()["h1a"]], "has the layer 'h1a' 2 times"),
+        (changed("conv1a", inputs=5), "holds no net that is read here"),
+        (changed("conv1a", inputs=None), "holds no net that is read here"),
+        (changed("conv1a", inputs=[99]), "holds no net that is read here"),
+        (changed("pool1a_neuron", neuron=5), "holds no net that is read here"),
+        (changed("pool1a_neuron", neuron={}), "it lacks 'type'"),
+        (changed("conv3a", filterSize=[3]), "holds no net that is read here"),
+        (changed("conv3a", filters=-6), "'conv3a' has filters=-6, which is no value of it"),
+        (changed("conv3a", filters=6.5), "'conv3a' has filters=6.5, which is no value of it"),
+        (changed("conv3a", filters=np.nan), "'conv3a' has filters=nan, which are not all finite"),
+        (changed("conv3a", stride=np.inf), "'conv3a' has stride=inf, which are not all finite"),
+        (changed("pool1a", sizeX=np.inf), "'pool1a' has sizeX=inf, which are not all finite"),
+        (changed("hs1a", keep=5), "'hs1a' has keep=5, which is no value of it"),
+        (changed("rn1a", scale=np.inf), "'rn1a' has scale=inf, which are not all finite"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, net, message):
     with pytest.raises(ValueError, match=message) as error:
         checked(read_authors(save(tmp_path / "ConvNet__x", net)))
     assert "\n" not in str(error.value) and "ConvNet__x" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [[], {"model_state": [1]}, {"model_state": {"layers": 5}}])
+def test_a_pickle_of_something_else_is_told(tmp_path, content):
+    (tmp_path / "1.1").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(ValueError, match=r"1\.1 holds no model_state with layers"):
+        read_authors(tmp_path / "1.1")
+
+
+@pytest.mark.parametrize("kind", [complex, "f4,f4", bool, "U1"])
+def test_a_mean_of_no_numbers_is_refused(tmp_path, kind):
+    np.save(tmp_path / "mean.npy", np.zeros(3, kind))
+    with pytest.raises(ValueError, match=r"mean\.npy is no array of means .it is of type"):
+        read_authors(save(tmp_path / "ConvNet__x", trained()), mean=tmp_path / "mean.npy")
 
 
 @pytest.mark.parametrize(
@@ -568,6 +596,13 @@ def test_a_recipe_of_other_widths_makes_the_net_of_their_checkpoint(tmp_path):
         ("type=rnorm", "type=cnorm", "has the type 'cnorm'"),
         ("sizeX=3", "sizeX=2", None),
         ("[data]", "data]", "section"),
+        ("filters=48", "filters=inf", "'conv1a' has filters=inf, which are not all finite"),
+        ("filters=48", "filters=-48", "'conv1a' has filters=-48, which is no value of it"),
+        ("sizeX=3", "sizeX=inf", "has sizeX=inf, which are not all finite"),
+        ("sizeX=3", "sizeX=300", "hold no recipe that is read here"),
+        ("keep=0.5", "keep=5", "has keep=5, which is no value of it"),
+        ("keep=0.5", "keep=0", "hold no recipe that is read here"),
+        ("initB=1", "initB=nan", "has initB=nan, which are not all finite"),
     ],
 )
 def test_what_a_file_cannot_say_here_is_refused(tmp_path, old, new, message):

@@ -220,6 +220,12 @@ def not_finite():
     return blobs
 
 
+def reshaped(layer, shape):
+    blobs = random_blobs()
+    blobs[layer][0] = np.ones(shape, np.float32)
+    return blobs
+
+
 @pytest.mark.parametrize(
     ("blobs", "message"),
     [
@@ -227,6 +233,9 @@ def not_finite():
         (random_blobs() | {"conv9": [np.ones(2), np.ones(2)]}, "a layer 'conv9'"),
         (other_shape(), r"kernel of conv4 has the shape \(3, 3, 5, 12\)"),
         (not_finite(), "bias of fc7 has values that are not finite"),
+        (reshaped("conv1", (3, 3)), "is no AlexNet"),
+        (reshaped("fc6", (10, 0)), "is no AlexNet"),
+        (reshaped("fc6", (10,)), "is no AlexNet"),
     ],
 )
 def test_what_is_no_such_net_is_named(tmp_path, blobs, message):
@@ -234,6 +243,13 @@ def test_what_is_no_such_net_is_named(tmp_path, blobs, message):
     with pytest.raises(ValueError, match=message) as error:
         checked(read_caffe(path))
     assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_two_files_behind_each_other_are_refused(tmp_path):
+    path = write(tmp_path / "a.caffemodel", random_blobs(), name="AlexNet")
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(ValueError, match=r"a\.caffemodel has the layer 'conv1' twice"):
+        read_caffe(path)
 
 
 def test_a_net_that_does_not_say_which_it_is_asks(tmp_path):
