@@ -1,7 +1,7 @@
 """Weights in and out: `python -m alexnet_jax.convert --weights=FILE --workdir=DIR`, or --output."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from absl import app, flags
@@ -61,12 +61,23 @@ _VERIFY = flags.DEFINE_string(
 )
 
 
+# Flag that says what is to be done -> those that it goes with; another would do nothing.
+_ALONG = {
+    "weights": ("workdir", "preset", "mean", "classes", "dataset"),
+    "output": ("workdir", "layout", "parameters", "split", "measure", "data_dir"),
+    "verify": ("data_dir",),
+}
+_NAMES = sorted({name for names in _ALONG.values() for name in names})
+
+
 def main(argv: Sequence[str]) -> None:
     """Does what the flags say: in, out, or verify."""
     command.flags_alone(argv)
     weights, output, verify = _WEIGHTS.value, _OUTPUT.value, _VERIFY.value
     if sum(map(bool, (weights, output, verify))) != 1:
         raise app.UsageError("give one of --weights (in), --output (out) and --verify")
+    (task,) = (name for name in _ALONG if flags.FLAGS[name].value)
+    _refuse((name for name in _NAMES if name not in _ALONG[task]), f"--{task}")
     workdir = _WORKDIR.value
     if verify:
         _verify(local_path(verify))
@@ -78,6 +89,13 @@ def main(argv: Sequence[str]) -> None:
         _write_out(local_path(output), workdir)
 
 
+def _refuse(names: Iterable[str], what: str) -> None:
+    """Raises UsageError where one of the flags is given, which does nothing here."""
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise app.UsageError(f"--{name} does nothing with {what}; leave it out")
+
+
 # --- in -------------------------------------------------------------------------------------------
 
 
@@ -86,14 +104,18 @@ def _take_in(weights: "Path", workdir: str) -> None:
     from alexnet_jax.data.names import unstorable_class  # noqa: PLC0415
     from alexnet_jax.inspect.names import synsets  # noqa: PLC0415
     from alexnet_jax.interop import Imported, save_run, write_run  # noqa: PLC0415
+    from alexnet_jax.runs.configuration import naming  # noqa: PLC0415
 
     found = _read(weights)
     if not isinstance(found, Imported):
+        _refuse(("preset", "classes", "dataset"), f"{weights}, which says it itself")
         save_run(found, workdir)
     else:
         print(f"{found.source}: the net {found.preset!r}\n{found.table()}")
         if _CLASSES.value:
-            names = tuple(local_path(_CLASSES.value).read_text(encoding="utf-8").splitlines())
+            with naming(_CLASSES.value, " is no text in UTF-8"):
+                text = local_path(_CLASSES.value).read_text(encoding="utf-8-sig")
+            names = tuple(text.splitlines())
             if problem := unstorable_class(names):
                 raise ValueError(f"{_CLASSES.value}: {problem}")
         else:
@@ -132,13 +154,23 @@ def _write_out(path: "Path", workdir: str) -> None:
     from alexnet_jax import interop  # noqa: PLC0415
     from alexnet_jax.files import output_file  # noqa: PLC0415
     from alexnet_jax.interop.exported import in_words  # noqa: PLC0415
+    from alexnet_jax.interop.program import check_packages  # noqa: PLC0415
+    from alexnet_jax.interop.tensors import safetensors  # noqa: PLC0415
     from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     output_file(path)  # told before the work, not after
     if path.suffix not in (".safetensors", ".stablehlo"):
         raise ValueError(f"{path}: what is written is .safetensors or .stablehlo; change --output")
+    program = path.suffix == ".stablehlo"
+    _refuse(["layout" if program else "parameters"], f"a {path.suffix} file")
+    if not _MEASURE.value:
+        _refuse(["split"], "--nomeasure")
+    if program:
+        check_packages(_PARAMETERS.value)
+    else:
+        safetensors()
     run = load_run(workdir)
-    if path.suffix == ".stablehlo":
+    if program:
         write = partial(interop.write_program, run, parameters=_PARAMETERS.value)
     else:
         own = _LAYOUT.value == "alexnet_jax"

@@ -260,7 +260,7 @@ def _check_card(facts: Facts) -> None:
     config_of(facts["config"], unknown=True)
     names_in(facts)
     errors = facts["errors"]
-    given = [("weights", facts["weights"], str), ("views", facts["views"], str)]
+    given: list[tuple[str, Any, Any]] = [(name, facts[name], str) for name in ("weights", "views")]
     if errors is not None:
         given += [(f"errors {name}", errors[name], kind) for name, kind in _ERRORS.items()]
     for name, value, kind in given:

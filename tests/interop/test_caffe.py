@@ -344,16 +344,19 @@ def test_the_run_predicts_what_caffe_would(tmp_path):
 
 def test_the_command_prints_what_it_did(tmp_path):
     path = write(tmp_path / "a.caffemodel", random_blobs(), name="AlexNet")
-    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ntoy poodle\n")
+    (tmp_path / "names.txt").write_text("\ufeffa\nb\nc\nd\ntoy poodle\n")
     flags = [f"--workdir={tmp_path / 'run'}", f"--classes={tmp_path / 'names.txt'}"]
     command = ["alexnet_jax.convert", f"--weights={path}", *flags]
     ended = run_command(*command)
     assert ended.returncode == 0, ended.stderr
     assert re.search("conv1 +11x11x3x8 +8 +transposed, BGR made RGB", ended.stdout)
-    assert load_run(tmp_path / "run").class_names[-1] == "toy poodle"
+    assert load_run(tmp_path / "run").class_names == ("a", "b", "c", "d", "toy poodle")
     again = run_command(*command)
     assert again.returncode == 1
     assert again.stderr.startswith("error: ") and again.stderr.count("\n") == 1
     (tmp_path / "names.txt").write_text("a\nb\nc\ncrane\ncrane\n")
     twice = run_command(*command[:-2], f"--workdir={tmp_path / 'b'}", command[-1])
     assert twice.returncode == 1 and "names.txt: class name 'crane' stands twice" in twice.stderr
+    (tmp_path / "names.txt").write_bytes(b"a\nb\nc\nd\n\xe9\n")
+    other = run_command(*command[:-2], f"--workdir={tmp_path / 'b'}", command[-1])
+    assert other.returncode == 1 and "names.txt is no text in UTF-8 (" in other.stderr

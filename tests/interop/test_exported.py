@@ -32,6 +32,7 @@ from alexnet_jax.interop import (
     write_weights,
 )
 from alexnet_jax.interop.exported import card_of, facts_on_card
+from alexnet_jax.interop.program import check_packages
 from alexnet_jax.interop.pytorch import grouped
 from alexnet_jax.interop.tensors import read_tensors, write_tensors
 from alexnet_jax.runs.recipe import build_model
@@ -447,6 +448,14 @@ def test_a_file_that_does_not_hold_what_was_written_is_not_kept(tmp_path):
         (["--output=a.safetensors"], "--workdir is missing"),
         (["--workdir=none", "--output=a.onnx"], "is .safetensors or .stablehlo"),
         (["--weights=a.bin", "--workdir=none"], "weights that are read are"),
+        (["--verify=b", "--workdir=none"], "--workdir does nothing with --verify; leave it out"),
+        (["--verify=b", "--split=test"], "--split does nothing with --verify"),
+        (["--weights=a.pt", "--workdir=none", "--layout=pytorch"], "--layout does nothing with"),
+        (["--output=a.stablehlo", "--workdir=none", "--layout=pytorch"], "--layout does nothing"),
+        (["--output=a.safetensors", "--workdir=none", "--parameters=beside"], "--parameters does"),
+        (["--output=a.safetensors", "--workdir=none", "--preset=caffe"], "--preset does nothing"),
+        (["--output=a.safetensors", "--workdir=none", "--mean=m.npy"], "--mean does nothing with"),
+        (["--output=a.safetensors", "--workdir=n", "--nomeasure", "--split=x"], "--split does not"),
     ],
 )
 def test_wrong_flags_are_told_in_a_line(tmp_path, monkeypatch, argv, message):
@@ -455,6 +464,21 @@ def test_wrong_flags_are_told_in_a_line(tmp_path, monkeypatch, argv, message):
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--preset=paper", "--classes=none", "--dataset=digits"])
+def test_our_own_weights_say_themselves_what_others_want_flags_for(tmp_path, flag):
+    path = tmp_path / "net.safetensors"
+    write_weights(a_run(), path)
+    done = convert(f"--weights={path}", f"--workdir={tmp_path / 'run'}", flag)
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    assert "does nothing with" in done.stderr and "which says it itself" in done.stderr
+
+
+def test_a_package_that_is_not_there_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="wants the package flatbuffers: pip install"):
+        check_packages("inside")
 
 
 @pytest.mark.parametrize(
