@@ -283,6 +283,8 @@ def augmentation_in(facts: Mapping[str, Any], constants: Mapping[str, np.ndarray
     settings = facts["augmentation"]
     for name in ("crop", "flip", "color", "mean_at"):  # else they were the defaults, unseen
         settings[name]
+    if not isinstance(settings.get("image_size"), int | None):
+        raise ValueError(f"image_size is {settings['image_size']!r:.40}")
     for name, constant in constants.items():
         if not np.isfinite(constant).all():
             raise ValueError(f"{name} holds values that are not finite")

@@ -1,10 +1,11 @@
 """What leaves: to the bit and back, in PyTorch's layout, as a program, proven before it stays."""
 
 import json
+import random
 import re
 import subprocess
 import sys
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import jax
@@ -464,6 +465,37 @@ def test_wrong_flags_are_told_in_a_line(tmp_path, monkeypatch, argv, message):
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+NONSENSE = (None, -1, 2**64, 1e300, np.nan, np.inf, "", "x", True, [], [1], ["a"], {}, {"a": 1})
+
+
+def fields_in(table, above=()):
+    """The path of every field, those of the tables in it too."""
+    for name, value in table.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from fields_in(value, (*above, name))
+
+
+@pytest.mark.parametrize("count", [60, *slow(10_000)])
+def test_whatever_a_field_of_a_header_or_card_says_it_is_read_or_one_line(tmp_path, count):
+    path, run = tmp_path / "net.safetensors", a_run()
+    write_weights(run, path)
+    arrays = read_tensors(path).arrays
+    text = json.dumps(facts_of(run) | {"errors": ERRORS})
+    cases = [(field, value) for field in fields_in(json.loads(text)) for value in NONSENSE]
+    random.Random(0).shuffle(cases)
+    for (*above, name), value in cases[:count]:
+        facts = json.loads(text)
+        reduce(dict.__getitem__, above, facts)[name] = value
+        write_tensors(path, arrays, {"alexnet_jax": json.dumps(facts)})
+        card_of(path).write_text(f"```json\n{json.dumps(facts)}\n```\n")
+        for read in (read_weights, facts_on_card):
+            try:
+                read(path)
+            except ValueError as error:
+                assert "\n" not in str(error) and str(path) in str(error), (above, name, value)
 
 
 @pytest.mark.parametrize("flag", ["--preset=paper", "--classes=none", "--dataset=digits"])

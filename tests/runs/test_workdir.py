@@ -208,6 +208,7 @@ def without(name):
         (lambda metadata: metadata.update(augmentation={}), "it lacks 'crop'"),
         (lambda metadata: metadata["augmentation"].update(color="red"), "color='red'"),
         (lambda metadata: metadata["augmentation"].update(hue=1), "hue"),
+        (lambda metadata: metadata["augmentation"].update(image_size="x"), "image_size is 'x'"),
     ],
 )
 def test_metadata_that_make_no_run_name_the_checkpoint(workdir, tmp_path, change, message):
