@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from alexnet_jax.files import local_path
-from alexnet_jax.interop.imported import Imported, read_mean, square_side
+from alexnet_jax.interop.imported import NO_ALEXNET, Imported, read_mean, square_side
 from alexnet_jax.interop.pickled import load_arrays
 from alexnet_jax.models.alexnet import GEOMETRIES
 from alexnet_jax.runs.configuration import naming
@@ -54,7 +54,7 @@ def read_caffe(
             "--preset=caffenet (bvlc_reference_caffenet)"
         )
     values = read_mean(mean, _mean_of_binaryproto, bgr=True)
-    with naming(path, " is no AlexNet"):
+    with naming(path, NO_ALEXNET):
         return _imported(path, blobs, rows, preset or known or "", values)
 
 

@@ -23,7 +23,7 @@ from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
 from alexnet_jax.runs import meter
 from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.runs.configuration import save_config
+from alexnet_jax.runs.configuration import naming, save_config
 from alexnet_jax.runs.recipe import split_augmentation
 from alexnet_jax.runs.training import Progress
 from alexnet_jax.runs.workdir import Run
@@ -32,6 +32,7 @@ from alexnet_jax.step import create_train_state, run_key
 from alexnet_jax.wording import align
 
 Params = Mapping[str, Mapping[str, np.ndarray]]
+NO_ALEXNET = " is no AlexNet"  # what readers say, and why
 
 # RGB; Caffe's ilsvrc_2012_mean.npy averaged, of images squeezed to squares.
 CAFFE_MEAN = np.array([122.67891434, 116.66876762, 104.00698793], np.float32)
@@ -72,9 +73,10 @@ def checked(imported: Imported) -> AlexNet:
       ValueError: one is missing, of another shape, or not finite, or one is left over; the message
         names the first.
     """
-    net = alexnet(imported.preset, **imported.fields)
     what = f"the net {imported.preset!r}"
-    check_params(net, imported.params, imported.source, what, "; give another --preset")
+    with naming(imported.source, NO_ALEXNET):
+        net = alexnet(imported.preset, **imported.fields)
+        check_params(net, imported.params, imported.source, what, "; give another --preset")
     return net
 
 

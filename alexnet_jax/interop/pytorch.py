@@ -18,7 +18,7 @@ import numpy as np
 from alexnet_jax.augment import IMAGENET_MEAN
 from alexnet_jax.files import local_path, whole_file
 from alexnet_jax.interop.exported import DAMAGED, Facts, facts_of, run_of
-from alexnet_jax.interop.imported import Imported, Params, square_side
+from alexnet_jax.interop.imported import NO_ALEXNET, Imported, Params, square_side
 from alexnet_jax.interop.own import facts_in, run_in
 from alexnet_jax.interop.tensors import Tensors, read_state, write_tensors
 from alexnet_jax.interop.torchvision import NAMES, torchvision
@@ -57,9 +57,10 @@ def read_state_dict(path: str | Path, *, preset: str | None = None) -> Imported 
         found.arrays.get(f"{NAMES[x]}.weight", nothing).shape for x in ("conv1", "conv2")
     )
     ungrouped = len(first) == len(second) == 4 and second[1] == first[0]
-    if preset == "torchvision" or (preset is None and ungrouped):
-        return torchvision(found.arrays, path)
-    return grouped(found.arrays, path, preset or "paper")
+    with naming(path, NO_ALEXNET):
+        if preset == "torchvision" or (preset is None and ungrouped):
+            return torchvision(found.arrays, path)
+        return grouped(found.arrays, path, preset or "paper")
 
 
 def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> None:
@@ -141,7 +142,9 @@ def read_pytorch(path: str | Path, *, preset: str = "paper") -> Imported:
       ValueError: the file is damaged, or is no such net.
     """
     path = local_path(path)
-    return grouped(read_state(path).arrays, path, preset)
+    arrays = read_state(path).arrays
+    with naming(path, NO_ALEXNET):
+        return grouped(arrays, path, preset)
 
 
 def grouped(arrays: Mapping[str, np.ndarray], path: Path, preset: str) -> Imported:

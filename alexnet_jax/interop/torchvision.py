@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_jax.files import local_path
-from alexnet_jax.interop.imported import Imported, Params, square_side
+from alexnet_jax.interop.imported import NO_ALEXNET, Imported, Params, square_side
 from alexnet_jax.interop.tensors import read_state, write_tensors
+from alexnet_jax.runs.configuration import naming
 
 # Layer -> its name in torchvision's state dict.
 NAMES = {
@@ -40,7 +41,9 @@ def read_torchvision(path: str | Path) -> Imported:
       ValueError: the file is damaged, is no such net, or PyTorch is wanted and not installed.
     """
     path = local_path(path)
-    return torchvision(read_state(path).arrays, path)
+    arrays = read_state(path).arrays
+    with naming(path, NO_ALEXNET):
+        return torchvision(arrays, path)
 
 
 def torchvision(tensors: Mapping[str, np.ndarray], path: Path) -> Imported:

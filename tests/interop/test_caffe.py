@@ -226,6 +226,10 @@ def reshaped(layer, shape):
     return blobs
 
 
+def odd(layer, size):
+    return {layer: [np.ones((size, 4, 5, 5), np.float32), np.ones(size, np.float32)]}
+
+
 @pytest.mark.parametrize(
     ("blobs", "message"),
     [
@@ -236,6 +240,7 @@ def reshaped(layer, shape):
         (reshaped("conv1", (3, 3)), "is no AlexNet"),
         (reshaped("fc6", (10, 0)), "is no AlexNet"),
         (reshaped("fc6", (10,)), "is no AlexNet"),
+        (random_blobs() | odd("conv2", 11), "is no AlexNet"),
     ],
 )
 def test_what_is_no_such_net_is_named(tmp_path, blobs, message):

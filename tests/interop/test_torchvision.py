@@ -140,6 +140,8 @@ def test_what_is_no_such_net_is_named(tmp_path):
         "has no features.6.bias": {k: v for k, v in tensors.items() if k != "features.6.bias"},
         "which torchvision's alexnet has not": tensors | {"features.1.weight": np.ones(3)},
         "the shape": tensors | {"features.3.weight": tensors["features.3.weight"][:, :5]},
+        "is no AlexNet": tensors | {"features.0.weight": np.ones((4, 4, 11, 11), np.float32)},
+        "of fc6 has the shape": tensors | {"classifier.1.weight": np.ones((0, 24), np.float32)},
         "not finite": tensors | {"classifier.4.bias": np.full(7, np.nan, np.float32)},
     }
     for message, changed in cases.items():
