@@ -182,16 +182,31 @@ class Training:
         for problem in problems:
             self.say(f"warning: {problem}; going on from checkpoint {restored.step}")
         stored = self.recipe.training
-        if tuple(restored.metadata["class_names"]) != stored.class_names:
+        try:
+            class_names = tuple(restored.metadata["class_names"])
+            self.progress = self._progress_of(**restored.metadata["progress"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"checkpoint {restored.step} in {self.workdir} does not say how far its run was "
+                f"({error}); train in another --workdir, from its weights with --config.init_from"
+            ) from error
+        if class_names != stored.class_names:
             raise ValueError(
                 f"{self.workdir} began with the classes of {restored.metadata['dataset']} and "
                 f"{stored.name} in {stored.path} has others, or in another order; give the data "
                 "set it began with, or another --workdir"
             )
         self.state, self.step = restored.state, restored.step
-        self.progress = Progress(**restored.metadata["progress"])
         self.say(f"Resuming at step {self.step:,} of {self.num_steps:,} from {self.workdir}")
         return restored.arrays
+
+    def _progress_of(self, **noted: Any) -> Progress:
+        """What a checkpoint notes; an imported one may have no sums and no state of a schedule."""
+        found = Progress(**noted)
+        return found._replace(
+            schedule=self.schedule.initial_state() | found.schedule,
+            sums=meter.no_sums() | found.sums,
+        )
 
     def _train_stream(self) -> grain.DatasetIterator[Batch]:
         """The batches from this step on, placed; those cached on the device lie there already."""

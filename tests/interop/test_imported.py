@@ -8,9 +8,11 @@ import pytest
 
 from alexnet_jax.interop import save_run
 from alexnet_jax.interop.imported import part_folder
+from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.configuration import load_config
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.workdir import load_run
+from alexnet_jax.step import create_train_state, run_key
 from tests.tiny_run import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -32,6 +34,31 @@ def test_it_can_be_trained_on(run, tmp_path, schedule):
     train(config, tmp_path / "new")
     assert load_run(tmp_path / "new", which="last").step == 1
     assert "validation" in (tmp_path / "new" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("noted", "message"),
+    [
+        ({"progress": {"schedule": {}, "validated": 0, "sums": {}}}, None),  # of earlier versions
+        ({}, "checkpoint 1 in .*new does not say how far its run was .'progress'"),
+        ({"progress": {"step": 1}}, "checkpoint 1 in .*new does not say how far its run was"),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_run_is_enough_or_told(run, tmp_path, noted, message):
+    config = run.config.copy_and_resolve_references()
+    config.train_split, config.final_views, config.mesh.data = "train[:128]", (), 1
+    config.num_epochs, config.schedule.name = 1, "plateau"
+    save_run(dataclasses.replace(run, config=config, step=0), tmp_path / "new")
+    with Checkpointer(tmp_path / "new" / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(create_train_state(run.model, run_key(0)), step=0)
+        metadata = {k: v for k, v in restored.metadata.items() if k != "progress"} | noted
+        state = restored.state.replace(step=restored.state.step + 1)
+        checkpoints.save(1, state, arrays=restored.arrays, metadata=metadata, best_metric=None)
+    if message is None:
+        train(config, tmp_path / "new")
+        return
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path / "new")
 
 
 def test_two_that_make_one_run_are_told(run, tmp_path, monkeypatch):
