@@ -10,6 +10,7 @@ seed_0/ …        of an ensemble: a run each
 import dataclasses
 import functools
 import hashlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,13 @@ from alexnet_jax.data.images import square
 from alexnet_jax.data.records import Batch
 from alexnet_jax.files import local_path
 from alexnet_jax.models.network import LayeredNetwork
-from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
 from alexnet_jax.runs.configuration import load_config, members, name_a_member, naming
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.step import TrainState, make_predict_step, state_template
+
+# As long as a training may take to remove a checkpoint that is being read.
+_WAIT_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -235,17 +239,37 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
     workdir = local_path(workdir)
     config = load_config(workdir)
     folder = workdir / "checkpoints"
-    nothing = CheckpointError(f"{workdir} has no checkpoint yet; let the training save one")
     if not folder.is_dir():
         if runs := members(workdir):
             raise ValueError(name_a_member(workdir, runs))
-        raise nothing
+        raise _nothing(workdir)
+    while True:
+        before = _steps(folder)
+        try:
+            return _load(workdir, config, which, mesh)
+        except DamagedCheckpoint:
+            time.sleep(_WAIT_SECONDS)
+            if _steps(folder) == before:
+                raise
+        # Else a training replaced it meanwhile, and there is a newer one.
+
+
+def _nothing(workdir: Path) -> CheckpointError:
+    return CheckpointError(f"{workdir} has no checkpoint yet; let the training save one")
+
+
+def _steps(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name.isdecimal()}
+
+
+def _load(workdir: Path, config: ConfigDict, which: str | int, mesh: Mesh | None) -> Run:
+    folder = workdir / "checkpoints"
     with Checkpointer(folder, read_only=True) as checkpoints:
         step = checkpoints.best_step if which == "best" else None
         if step is None:
             step = which if isinstance(which, int) else checkpoints.latest_step
         if step is None:
-            raise nothing
+            raise _nothing(workdir)
         metadata = checkpoints.metadata(step)
         with naming(folder / str(step), ": its metadata is damaged"):
             class_names = names_in(metadata)

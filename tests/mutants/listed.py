@@ -211,15 +211,15 @@ _RUN = (
     Mutant(
         "a resumed run's schedule begins again",
         "runs/training.py",
-        'Progress(**restored.metadata["progress"])',
-        'Progress(**restored.metadata["progress"] | {"schedule": self.schedule.initial_state()})',
+        "schedule=self.schedule.initial_state() | found.schedule",
+        "schedule=self.schedule.initial_state()",
         _STOPPED,
     ),
     Mutant(
         "a resumed run forgets the metrics since the last line",
         "runs/training.py",
-        'Progress(**restored.metadata["progress"])',
-        'Progress(**restored.metadata["progress"] | {"sums": meter.no_sums()})',
+        "sums=meter.no_sums() | found.sums",
+        "sums=meter.no_sums()",
         _STOPPED,
     ),
     Mutant(

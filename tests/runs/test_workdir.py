@@ -145,6 +145,24 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_older_one_and_is_set_aside(r
         checkpoints.restore_newest(template)
 
 
+def test_a_checkpoint_that_a_training_removes_meanwhile_gives_way_to_a_newer_one(
+    tmp_path, monkeypatch
+):
+    folder = write_run(tmp_path / "run", kept=(21,)) / "checkpoints"
+    newest = load_run(tmp_path / "run", which="last").step
+    shutil.move(folder / str(newest), tmp_path / "newer")
+    restore = Checkpointer.restore
+
+    def replaced(self, *arguments, **how):
+        if (tmp_path / "newer").exists():
+            shutil.rmtree(folder / "21")
+            shutil.move(tmp_path / "newer", folder / str(newest))
+        return restore(self, *arguments, **how)
+
+    monkeypatch.setattr(Checkpointer, "restore", replaced)
+    assert load_run(tmp_path / "run").step == newest
+
+
 @pytest.mark.parametrize("damage", ["removed", "changed", "garbage"])
 def test_what_is_best_is_what_was_saved_as_best(run, tmp_path, damage):
     two_checkpoints(tmp_path, run)
