@@ -126,10 +126,46 @@ def load_arrays(file: io.BytesIO, *, ignore: tuple[str, ...] = ()) -> Any:
         asks for something else.
     """
     start = file.tell()
-    argument: Any
-    for position, (operation, argument, _) in enumerate(pickletools.genops(file)):
-        # Python takes memory for as many objects as the number says, whatever it is.
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > position:
-            raise pickle.UnpicklingError(f"it numbers an object {argument}, and has not as many")
+    _check_operations(file)
     file.seek(start)
     return _Arrays(file, ignore).load()
+
+
+# Of a tuple that holds tuples, written out: as a key it is hashed in so many steps.
+_LARGEST_TUPLE = 1_000_000
+
+
+def _check_operations(file: io.BytesIO) -> None:
+    """Raises UnpicklingError for a pickle that would take all memory or time to load.
+
+    The sizes of what lies on its stack are followed, and nothing is made.
+    """
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[int, int] = {}
+    argument: Any
+    for position, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        name, before, after = operation.name, operation.stack_before, operation.stack_after
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            number = len(memo) if argument is None else argument
+            # Python takes memory for as many objects as the number says, whatever it is.
+            if number > position:
+                raise pickle.UnpicklingError(f"it numbers an object {number}, and has not as many")
+            memo[number] = stack[-1]
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name == "POP" and marks and marks[-1] == len(stack):
+            marks.pop()
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            marked = pickletools.markobject in before
+            least = before.index(pickletools.markobject) if marked else len(before)
+            at = (marks.pop() if marked else len(stack)) - least
+            taken, stack[at:] = stack[at:], [1] * len(after)
+            if name.startswith("TUPLE") or name == "FROZENSET":
+                stack[-1] += sum(taken)
+                if stack[-1] > _LARGEST_TUPLE:
+                    raise pickle.UnpicklingError("it nests tuples without end")

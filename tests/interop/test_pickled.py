@@ -96,3 +96,19 @@ def test_a_number_of_an_object_takes_no_memory():
     huge = content.replace(number, pickle.LONG_BINPUT + b"\xff\xff\xff\x7f")
     with pytest.raises(pickle.UnpicklingError, match="numbers an object 2147483647"):
         load_arrays(io.BytesIO(huge))
+
+
+def test_a_tower_of_tuples_as_a_key_is_refused_before_it_is_hashed():
+    tower = ("a", "b")
+    for _ in range(60):  # 2 ** 60 values, written out
+        tower = (tower, tower)
+    evil = b"\x80\x02}" + pickle.dumps(tower, 2)[2:-1] + b"K\x01s."
+    with pytest.raises(pickle.UnpicklingError, match="nests tuples without end"):
+        load_arrays(io.BytesIO(evil))
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_what_lies_on_the_stack_is_followed_through_every_container(protocol):
+    shared = (1, (2, 3))
+    content = {"a": [shared, shared, {"b": None}], "c": (), "d": (0.5,) * 4, "e": [[], "x"]}
+    assert load_arrays(io.BytesIO(pickle.dumps(content, protocol))) == content
