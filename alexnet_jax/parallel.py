@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -125,6 +126,10 @@ def leaving_lost_hosts() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if broken := _broken_collective(error):
             leave(broken)
+        # A save, say, breaks off in many ways where a host that takes part is lost; within this
+        # time JAX's runtime says so, and aborts.
+        if isinstance(error, RuntimeError):
+            time.sleep(HEARTBEAT_SECONDS + 2)
         stopped = isinstance(error, KeyboardInterrupt)
         atexit.register(_leave_at_once, 128 + signal.SIGINT if stopped else 1)
         raise
@@ -133,12 +138,10 @@ def leaving_lost_hosts() -> Iterator[None]:
 
 
 def _broken_collective(error: BaseException | None) -> str | None:
-    """What JAX's runtime said where that led to `error`."""
-    while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            return str(error).splitlines()[0]
-        error = error.__cause__ or error.__context__
-    return None
+    """What JAX's runtime said where that led to `error`, or was met on the way."""
+    if error is None or isinstance(error, jax.errors.JaxRuntimeError):
+        return None if error is None else str(error).splitlines()[0]
+    return _broken_collective(error.__cause__) or _broken_collective(error.__context__)
 
 
 def _leave_at_once(status: int) -> None:

@@ -163,7 +163,14 @@ def lost_while_saving():
         raise RuntimeError("checkpoint 56 could not be written; make room") from error
 
 
-@pytest.mark.parametrize("ends", [None, SystemExit(143), lost_while_saving])
+def lost_and_then_more():
+    try:
+        raise jax.errors.JaxRuntimeError("UNAVAILABLE: peer is gone\nand much more")
+    except jax.errors.JaxRuntimeError:
+        raise ValueError("no such file") from OSError("of a checkpoint")
+
+
+@pytest.mark.parametrize("ends", [None, SystemExit(143), lost_while_saving, lost_and_then_more])
 def test_a_process_lost_after_the_last_step_is_named_too(monkeypatch, capsys, ends):
     """Leaving together is the last thing that waits for the others."""
 

@@ -127,7 +127,7 @@ class Checkpointer:
             return
         try:
             self.close()
-        except CheckpointError as failure:  # must not hide what ended the run
+        except Exception as failure:  # must not hide what ended the run
             error.add_note(str(failure))
 
     @property

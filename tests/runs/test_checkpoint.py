@@ -452,6 +452,16 @@ def test_close_reports_a_failed_save_and_never_hides_another_error(tmp_path):
     assert "could not be written" in error.value.__notes__[0]
 
 
+def test_what_fails_while_closing_never_hides_what_ended_the_run(tmp_path, monkeypatch):
+    def close():
+        raise ValueError("a file of the save is gone")
+
+    with pytest.raises(KeyError) as error, Checkpointer(tmp_path) as checkpointer:
+        monkeypatch.setattr(checkpointer._manager, "close", close)
+        raise KeyError("what ended the run")
+    assert error.value.__notes__ == ["a file of the save is gone"]
+
+
 def test_an_unwritable_directory_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"cannot open .*: Not a directory; make .*--workdir"):
