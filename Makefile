@@ -28,7 +28,7 @@ test: lint ## Lint, type check and run the tests (under 10 minutes on 2 cores)
 test-slow: $(READY) ## All tests, compiled as for users: full widths, long runs, hours
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-test-faults: $(READY) ## Faults made and counted, an hour or two: docs/faults.md; FAULTS=quick in minutes
+test-faults: $(READY) ## Faults made and counted, an hour: docs/faults.md; FAULTS=quick in minutes
 	$(BIN)/python -m tests.faults $(if $(filter quick,$(FAULTS)),--part=0.03)
 
 mutants: $(READY) ## Errors made one by one, each of which a test must notice: 10 minutes on 2 cores

@@ -117,7 +117,8 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
             raise error
         except KeyboardInterrupt:
             print("Stopped.", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+            sys.stdout.flush()
+            os._exit(128 + signal.SIGINT)  # a library's thread may keep the usual way out waiting
 
     return guarded_main
 

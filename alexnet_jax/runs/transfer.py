@@ -14,8 +14,9 @@ from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import TrainState
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
-# A compressed file that grows more than this holds no weights: they hardly shrink.
-_LARGEST_GROWTH = 20
+# A compressed file that grows more than so many times, and to more than so many bytes, holds no
+# weights: they hardly shrink.
+_LARGEST_GROWTH, _SMALL = 20, 2**24
 
 
 class Weights(NamedTuple):
@@ -67,7 +68,7 @@ def load_weights(source: str | Path, *, mesh: Mesh | None = None) -> Weights:
     try:
         with zipfile.ZipFile(path) as archive:
             size, compressed = sum(x.file_size for x in archive.infolist()), path.stat().st_size
-        if size > _LARGEST_GROWTH * compressed:
+        if size > max(_LARGEST_GROWTH * compressed, _SMALL):
             raise ValueError(f"{compressed:,} bytes that say they hold {size:,}")
         with np.load(path, allow_pickle=False) as file:
             entries = [(name, file[name]) for name in file.files]

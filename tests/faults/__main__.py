@@ -1,6 +1,6 @@
 """Makes faults and counts what they cost: `python -m tests.faults` writes docs/faults.md.
 
-    make test-faults               # an hour or two on two cores
+    make test-faults               # an hour on two cores
     FAULTS=quick make test-faults  # some of each, in minutes; prints the table and keeps nothing
     python -m tests.faults --only=kills --part=0.7 --keep
 
