@@ -244,22 +244,32 @@ class Checkpointer:
             for newer in self._manager.all_steps():
                 if newer > step:
                     self._rename(newer, f"{self._path(newer)}{DAMAGED}")
-            if not problems:
-                self._remove_old()
-            return restored, [str(error) for error in problems]
+            told = [str(error) for error in problems]
+            return restored, told or self._remove_old()
         if problems:
             raise problems[0]
         raise CheckpointError(f"there is no checkpoint in {self.directory}; train first")
 
-    def _remove_old(self) -> None:
-        """Removes what a save removes: it may have been killed in between."""
+    def _remove_old(self) -> list[str]:
+        """Removes what a save removes, as it may have been killed in between; what to say of it."""
+        halves = [
+            step
+            for step in self.steps[:-1]
+            if not (self._path(step) / "manifest" / "metadata").exists()
+        ]
+        for step in halves:  # killed while one was removed
+            self._manager.delete(step)
+        told = [
+            f"checkpoint {self._path(step)} was half removed; it is gone now" for step in halves
+        ]
         try:
             kept = {self.latest_step, self.best_step}
         except DamagedCheckpoint:  # which is the best cannot be told
-            return
+            return told
         for step in self.steps:
             if step not in kept and (self._keep_every is None or step % self._keep_every):
                 self._manager.delete(step)
+        return told
 
     def restore(
         self, template_state: Any, *, step: int | None = None, partial: bool = False

@@ -452,6 +452,18 @@ def test_close_reports_a_failed_save_and_never_hides_another_error(tmp_path):
     assert "could not be written" in error.value.__notes__[0]
 
 
+def test_a_checkpoint_half_removed_by_a_killed_save_goes_when_the_run_goes_on(tmp_path):
+    for step in (1, 2):
+        with Checkpointer(tmp_path / f"run {step}") as checkpointer:
+            save(checkpointer, step, metric=0.5)
+        shutil.copytree(tmp_path / f"run {step}" / str(step), tmp_path / "run" / str(step))
+    shutil.rmtree(tmp_path / "run" / "1" / "manifest")
+    with Checkpointer(tmp_path / "run") as checkpointer:
+        restored, (told,) = checkpointer.restore_newest(make_state())
+    assert restored.step == 2 and "1 was half removed" in told
+    assert steps(tmp_path / "run") == [2]
+
+
 def test_what_fails_while_closing_never_hides_what_ended_the_run(tmp_path, monkeypatch):
     def close():
         raise ValueError("a file of the save is gone")
