@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 
 from alexnet_jax import command
-from alexnet_jax.files import local_path
+from alexnet_jax.files import local_path, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,6 @@ def _take_in(weights: "Path", workdir: str) -> None:
     from alexnet_jax.data.names import unstorable_class  # noqa: PLC0415
     from alexnet_jax.inspect.names import synsets  # noqa: PLC0415
     from alexnet_jax.interop import Imported, save_run, write_run  # noqa: PLC0415
-    from alexnet_jax.runs.configuration import naming  # noqa: PLC0415
 
     found = _read(weights)
     if not isinstance(found, Imported):
@@ -113,9 +112,8 @@ def _take_in(weights: "Path", workdir: str) -> None:
     else:
         print(f"{found.source}: the net {found.preset!r}\n{found.table()}")
         if _CLASSES.value:
-            with naming(_CLASSES.value, " is no text in UTF-8"):
-                text = local_path(_CLASSES.value).read_text(encoding="utf-8-sig")
-            names = tuple(text.splitlines())
+            path = local_path(_CLASSES.value)
+            names = tuple(text_of(path.read_bytes(), path).splitlines())
             if problem := unstorable_class(names):
                 raise ValueError(f"{_CLASSES.value}: {problem}")
         else:

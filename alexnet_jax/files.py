@@ -5,11 +5,14 @@ import glob
 import json
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from alexnet_jax.wording import first_line
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -102,6 +105,39 @@ def json_object(text: str | bytes, name: object) -> dict[str, Any]:
     return found
 
 
+def text_of(content: bytes, name: object) -> str:
+    """The text of a file, with or without a byte order mark; ValueError, with `name`, if none."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name} is no text in UTF-8 (at byte {error.start:,}); save it as UTF-8"
+        ) from error
+
+
+@contextlib.contextmanager
+def naming(path: object, what: str = " is damaged") -> Iterator[None]:
+    """For what reads a file's content: whatever that raises becomes one line that names the file.
+
+    Args:
+      path: of the file, with which the line begins.
+      what: goes on, such as ": its header is damaged".
+
+    Raises:
+      ValueError: anything was raised but an OSError, or a ValueError that names the file already.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # content from anywhere raises as many kinds as there are
+        told = first_line(error)
+        if isinstance(error, ValueError) and told.startswith(str(path)):
+            raise
+        reason = f"it lacks {told}" if isinstance(error, KeyError) else told
+        raise ValueError(f"{path}{what} ({reason})") from error
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that appears at `path` at once whole, or not at all.
@@ -110,14 +146,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any
       OSError: it cannot be written; the error names `path`, and nothing is left behind.
     """
     path = Path(path)
-    host = socket.gethostname()
-    part = path.with_name(f"{path.name}.{host}.{os.getpid()}.part")
-    for left in path.parent.glob(f"{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
-        import psutil  # noqa: PLC0415  # on Linux it wants a module that not every Python has
-
-        writer = left.name.split(".")[-2]
-        if writer.isdecimal() and not psutil.pid_exists(int(writer)):  # it was killed
-            left.unlink(missing_ok=True)
+    part = _part_of(path)
     encoding = None if "b" in mode else "utf-8"
     try:
         with part.open(mode, encoding=encoding) as file:
@@ -130,5 +159,38 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any
             raise  # of what was to be written, or of another file
         raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        _remove(part)
+
+
+@contextlib.contextmanager
+def part_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, whose content becomes `path` or files beside it; it goes."""
+    part = _part_of(path.with_name(f".{path.name}"))
+    part.mkdir()
+    try:
+        yield part
+    finally:
+        _remove(part)
+
+
+def _part_of(path: Path) -> Path:
+    """Where this process writes what is to be at `path`; removes what killed ones left there."""
+    host = f"{path.name}.{socket.gethostname()}"
+    for left in path.parent.glob(f"{glob.escape(host)}.*.part"):
+        import psutil  # noqa: PLC0415  # on Linux it wants a module that not every Python has
+
+        writer = left.name.split(".")[-2]
+        # One of this process's number is of an earlier process that had it.
+        if writer == str(os.getpid()) or (
+            writer.isdecimal() and not psutil.pid_exists(int(writer))
+        ):
+            _remove(left)
+    return path.with_name(f"{host}.{os.getpid()}.part")
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)

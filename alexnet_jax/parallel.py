@@ -25,6 +25,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax.wording import first_line
+
 # A host that is silent for so long is given up and all others stop; jax's own default is 100.
 HEARTBEAT_SECONDS = 20
 
@@ -123,31 +125,34 @@ def leaving_lost_hosts() -> Iterator[None]:
             jax.distributed.shutdown()
             raise
         jax.distributed.shutdown()
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         if broken := _broken_collective(error):
             leave(broken)
-        # A save, say, breaks off in many ways where a host that takes part is lost; within this
-        # time JAX's runtime says so, and aborts.
-        if isinstance(error, RuntimeError):
+        # A save that broke off, in whatever way, may have done so because a host is lost; within
+        # this time JAX's runtime says so, and aborts.
+        if isinstance(error, RuntimeError) and error.__cause__:
             time.sleep(HEARTBEAT_SECONDS + 2)
-        stopped = isinstance(error, KeyboardInterrupt)
-        atexit.register(_leave_at_once, 128 + signal.SIGINT if stopped else 1)
+        atexit.register(_leave_at_once)
         raise
     finally:
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
 
-def _broken_collective(error: BaseException | None) -> str | None:
+def _broken_collective(error: BaseException) -> str | None:
     """What JAX's runtime said where that led to `error`, or was met on the way."""
-    if error is None or isinstance(error, jax.errors.JaxRuntimeError):
-        return None if error is None else str(error).splitlines()[0]
-    return _broken_collective(error.__cause__) or _broken_collective(error.__context__)
+    errors = [error]
+    for one in errors:  # grows
+        if isinstance(one, jax.errors.JaxRuntimeError):
+            return first_line(one)
+        earlier = (one.__cause__, one.__context__)
+        errors += [other for other in earlier if other is not None and other not in errors]
+    return None
 
 
-def _leave_at_once(status: int) -> None:
+def _leave_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    os._exit(1)
 
 
 def _other_processes() -> str:

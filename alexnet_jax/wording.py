@@ -21,6 +21,11 @@ def suggestion(name: object, known) -> str:
     return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without what libraries add on further lines."""
+    return (str(error).strip() or repr(error)).partition("\n")[0].rstrip(":")
+
+
 def of_numbers(message: str) -> str:
     """A message with Python's own words for what is no number in plain English."""
     quoted = r"((['\"]).*?\2)"  # as repr writes text

@@ -1,5 +1,6 @@
 """Two processes on loopback train as one, and one that is lost stops the other."""
 
+import atexit
 import json
 import os
 import re
@@ -168,6 +169,23 @@ def lost_and_then_more():
         raise jax.errors.JaxRuntimeError("UNAVAILABLE: peer is gone\nand much more")
     except jax.errors.JaxRuntimeError:
         raise ValueError("no such file") from OSError("of a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("broken_off", "waits"), [(True, [HEARTBEAT_SECONDS + 2]), (False, [])], ids=["save", "other"]
+)
+def test_a_save_that_broke_off_waits_for_the_word_of_a_lost_host(monkeypatch, broken_off, waits):
+    slept, at_the_end = [], []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_other_processes", lambda: "process 1 (node7)")
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(atexit, "register", at_the_end.append)
+    before = signal.getsignal(signal.SIGABRT)
+    cause = OSError("no such file") if broken_off else None
+    with pytest.raises(RuntimeError, match="not written"), parallel.leaving_lost_hosts():
+        raise RuntimeError("not written") from cause
+    signal.signal(signal.SIGABRT, before)
+    assert (slept, len(at_the_end)) == (waits, 1)
 
 
 @pytest.mark.parametrize("ends", [None, SystemExit(143), lost_while_saving, lost_and_then_more])

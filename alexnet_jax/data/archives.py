@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alexnet_jax.data.images import ImageError, read_image
-from alexnet_jax.data.names import first_line, is_litter, printable
+from alexnet_jax.data.names import is_litter, printable
+from alexnet_jax.wording import first_line
 
 Report = Callable[[str, str], None]  # (file, problem and what to do): raises, or notes the skip
 

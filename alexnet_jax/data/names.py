@@ -39,21 +39,6 @@ def printable(name: object) -> str:
     )
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, without what libraries add on further lines."""
-    return (str(error).strip() or repr(error)).partition("\n")[0].rstrip(":")
-
-
-def text_of(content: bytes, name: object) -> str:
-    """The text of a file, with or without a byte order mark; ValueError, with `name`, if none."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name} is no text in UTF-8 (at byte {error.start:,}); save it as UTF-8"
-        ) from error
-
-
 def name_bytes(name: str) -> bytes:
     """A file name as the file system or the archive has it, UTF-8 or not."""
     return name.encode(errors="surrogateescape")

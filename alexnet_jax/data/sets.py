@@ -14,10 +14,11 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
-from alexnet_jax.data.names import NO_TEST, PARTS, first_line, prepared_name
+from alexnet_jax.data.names import NO_TEST, PARTS, prepared_name
 from alexnet_jax.data.records import Batch, Records, Source
 from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
 from alexnet_jax.files import local_path
+from alexnet_jax.wording import first_line
 
 FEATURES = "features.json"  # tfds's own, as is
 NAMES = "label.labels.txt"

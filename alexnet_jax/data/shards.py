@@ -10,7 +10,8 @@ from typing import NamedTuple
 from array_record.python.array_record_module import ArrayRecordReader
 from tqdm import tqdm
 
-from alexnet_jax.data.names import first_line, printable
+from alexnet_jax.data.names import printable
+from alexnet_jax.wording import first_line
 
 DESCRIPTION = "dataset_info.json"  # tfds's own
 MANIFEST = "manifest.json"  # {shard file: {"sha256", "bytes", "records"}}, written by prepare

@@ -89,7 +89,7 @@ def _climb(
         """One step up, `number` of them done."""
         coefficients, state = climbed
         most = side // _JITTER
-        by = jax.random.randint(jax.random.fold_in(key, number), (2,), -most, most + 1)
+        by = jax.random.randint(jax.random.fold_in(key, number), (2,), -most, most + 1, jnp.int32)
         by = jnp.where(number < steps * (1 - _STILL), by, 0)
 
         def loss(coefficients: jax.Array) -> jax.Array:

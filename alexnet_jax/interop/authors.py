@@ -16,15 +16,15 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import IMAGENET_MEAN
 from alexnet_jax.configs import imagenet2012_original
-from alexnet_jax.files import local_path
+from alexnet_jax.files import local_path, naming
 from alexnet_jax.interop.authors_fields import fields_of, rates_of
 from alexnet_jax.interop.authors_graph import Graph
 from alexnet_jax.interop.imported import Imported, read_mean
 from alexnet_jax.interop.pickled import load_arrays
 from alexnet_jax.models.presets import alexnet
 from alexnet_jax.runs.checks import check
-from alexnet_jax.runs.configuration import naming
 from alexnet_jax.runs.recipe import build_model
+from alexnet_jax.wording import first_line
 
 PRESET = "original"
 # A compressed checkpoint that grows more than this is none: weights hardly shrink.
@@ -140,7 +140,7 @@ def _unpickled(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged pickle raises as many kinds as there are
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"{path} is no pickle of arrays ({reason})") from error
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from alexnet_jax.files import local_path
+from alexnet_jax.files import local_path, naming
 from alexnet_jax.interop.imported import NO_ALEXNET, Imported, read_mean, square_side
 from alexnet_jax.interop.pickled import load_arrays
 from alexnet_jax.models.alexnet import GEOMETRIES
-from alexnet_jax.runs.configuration import naming
+from alexnet_jax.wording import first_line
 
 Blobs = Mapping[str, list[np.ndarray]]  # layer -> kernel and bias, as Caffe has them
 
@@ -225,5 +225,5 @@ def _read_dictionary(path: Path) -> dict[str, list[np.ndarray]]:
             for layer, arrays in found.items()
         }
     except Exception as error:  # a damaged pickle raises as many kinds as there are
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"{path} is no dictionary of layers ({reason})") from error

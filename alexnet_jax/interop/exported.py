@@ -20,9 +20,9 @@ import alexnet_jax
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import open_dataset
-from alexnet_jax.files import json_object, output_file, whole_file
-from alexnet_jax.interop.imported import check_params, part_folder
-from alexnet_jax.runs.configuration import config_of, naming
+from alexnet_jax.files import json_object, naming, output_file, part_folder, whole_file
+from alexnet_jax.interop.imported import check_params
+from alexnet_jax.runs.configuration import config_of
 from alexnet_jax.runs.evaluation import Tally
 from alexnet_jax.runs.recipe import build_model, split_augmentation
 from alexnet_jax.runs.workdir import Run, augmentation_in, names_in
@@ -259,19 +259,19 @@ def _check_card(facts: Facts) -> None:
     """Raises KeyError, TypeError or ValueError where what is read from a card is not there."""
     config_of(facts["config"], unknown=True)
     names_in(facts)
-    errors = facts["errors"]
-    given: list[tuple[str, Any, Any]] = [(name, facts[name], str) for name in ("weights", "views")]
-    if errors is not None:
-        given += [(f"errors {name}", errors[name], kind) for name, kind in _ERRORS.items()]
-    for name, value, kind in given:
-        if not isinstance(value, kind):
+    _check_kinds(facts, {"weights": str, "views": str})
+    if (errors := facts["errors"]) is not None:
+        _check_kinds(errors, _ERRORS)
+        if not errors["images"]:
+            raise ValueError("its errors are of 0 images")
+
+
+def _check_kinds(facts: Facts, kinds: Mapping[str, Any]) -> None:
+    for name, kind in kinds.items():
+        value = facts[name]
+        sound = isinstance(value, kind) and (kind is str or 0 <= value < math.inf)
+        if not sound or (name == "views" and value not in VIEWS):
             raise ValueError(f"{name} is {value!r:.40}")
-        if name.endswith("views") and value not in VIEWS:
-            raise ValueError(f"{name} is {value!r:.40}")
-        if kind is not str and not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value!r:.40}")
-    if errors is not None and not errors["images"]:
-        raise ValueError("errors images is 0")
 
 
 _ERRORS: dict[str, Any] = {

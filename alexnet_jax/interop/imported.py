@@ -1,13 +1,8 @@
 """What a reader of another format gives, and how it becomes a run of this library."""
 
-import contextlib
 import dataclasses
 import functools
-import glob
-import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +12,14 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.configs import imagenet2012_caffe, imagenet2012_original
-from alexnet_jax.files import local_path, output_folder
+from alexnet_jax.files import local_path, naming, output_folder, part_folder
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
-from alexnet_jax.runs import meter
 from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.runs.configuration import naming, save_config
+from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.recipe import split_augmentation
-from alexnet_jax.runs.training import Progress
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.schedules import make_schedule
 from alexnet_jax.step import create_train_state, run_key
 from alexnet_jax.wording import align
 
@@ -201,7 +193,7 @@ def save_run(run: Run, workdir: str | Path) -> None:
       workdir: a folder that is not there yet.
 
     Raises:
-      ValueError: the folder is there, or the schedule is none.
+      ValueError: the folder is there.
     """
     workdir = local_path(workdir)
     if workdir.exists():
@@ -210,15 +202,9 @@ def save_run(run: Run, workdir: str | Path) -> None:
     fresh = create_train_state(run.model, run_key(run.config.seed))
     state = fresh.replace(params=run.params, step=jax.numpy.full_like(fresh.step, run.step))
     config = run.config
-    schedule = make_schedule(  # its state at the beginning is the same for any number of images
-        **config.schedule,
-        learning_rate=config.learning_rate,
-        num_epochs=config.num_epochs,
-        steps_per_epoch=1,
-    )
-    progress = Progress(schedule.initial_state(), validated=0, sums=meter.no_sums())
     metadata = {
-        "progress": progress._asdict(),
+        # Of a training that goes on from here nothing is known yet.
+        "progress": {"schedule": {}, "validated": 0, "sums": {}},
         "class_names": list(run.class_names),
         "dataset": config.dataset,
         "augmentation": settings,
@@ -236,26 +222,6 @@ def save_run(run: Run, workdir: str | Path) -> None:
             raise ValueError(
                 f"{workdir} was made by another process meanwhile; give another --workdir"
             ) from error
-
-
-@contextlib.contextmanager
-def part_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, gone at the end; those of killed processes go at the start."""
-    import psutil  # noqa: PLC0415  # on Linux it wants a module that not every Python has
-
-    name = f".{path.name}.{socket.gethostname()}"
-    for left in path.parent.glob(f"{glob.escape(name)}.*.part"):
-        writer = left.name.split(".")[-2]
-        # One with this process's number is of an earlier process that had it.
-        alone = writer == str(os.getpid())
-        if alone or (writer.isdecimal() and not psutil.pid_exists(int(writer))):
-            shutil.rmtree(left, ignore_errors=True)
-    part = path.with_name(f"{name}.{os.getpid()}.part")
-    part.mkdir()
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _config(imported: Imported, dataset: str) -> ConfigDict:

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from alexnet_jax.files import json_object, local_path
+from alexnet_jax.files import json_object, local_path, naming
 from alexnet_jax.interop.exported import DAMAGED, Facts, facts_of, run_of
 from alexnet_jax.interop.tensors import Tensors, read_tensors, write_tensors
-from alexnet_jax.runs.configuration import naming
 from alexnet_jax.runs.recipe import split_augmentation
 from alexnet_jax.runs.workdir import Run
 

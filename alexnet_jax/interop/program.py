@@ -10,13 +10,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
-from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.files import local_path, naming, whole_file
 from alexnet_jax.interop.exported import Facts, Predict
 from alexnet_jax.interop.own import read_weights, write_weights
 from alexnet_jax.interop.tensors import safetensors
-from alexnet_jax.runs.configuration import naming
 from alexnet_jax.runs.workdir import Run
 from alexnet_jax.step import make_predictor
+from alexnet_jax.wording import first_line
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -100,7 +100,7 @@ def read_program(path: str | Path, facts: Facts | None = None) -> Predict:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # flatbuffers and MLIR raise what they like
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"{path} is no program of jax.export ({reason})") from error
     arguments: tuple[Any, ...] = ()
     if beside:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.augment import IMAGENET_MEAN
-from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.files import local_path, naming, whole_file
 from alexnet_jax.interop.exported import DAMAGED, Facts, facts_of, run_of
 from alexnet_jax.interop.imported import NO_ALEXNET, Imported, Params, square_side
 from alexnet_jax.interop.own import facts_in, run_in
@@ -27,7 +27,7 @@ from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.layers import Dropout
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
-from alexnet_jax.runs.configuration import config_of, naming
+from alexnet_jax.runs.configuration import config_of
 from alexnet_jax.runs.recipe import build_model
 from alexnet_jax.runs.workdir import Run, names_in
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alexnet_jax.files import whole_file
+from alexnet_jax.wording import first_line
 
 
 class Tensors(NamedTuple):
@@ -30,7 +31,7 @@ def read_tensors(path: Path) -> Tensors:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # its own kinds, and those of JSON
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise ValueError(f"{path} is no whole .safetensors file ({reason})") from error
 
 
@@ -105,5 +106,5 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # pickle's, zip's and PyTorch's own kinds
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise ValueError(f"{path} is no state dict of tensors ({reason})") from error

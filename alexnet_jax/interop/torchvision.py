@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.files import local_path
+from alexnet_jax.files import local_path, naming
 from alexnet_jax.interop.imported import NO_ALEXNET, Imported, Params, square_side
 from alexnet_jax.interop.tensors import read_state, write_tensors
-from alexnet_jax.runs.configuration import naming
 
 # Layer -> its name in torchvision's state dict.
 NAMES = {

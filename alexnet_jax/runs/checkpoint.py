@@ -10,6 +10,7 @@ import logging as python_logging
 import math
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -257,19 +258,20 @@ class Checkpointer:
             for step in self.steps[:-1]
             if not (self._path(step) / "manifest" / "metadata").exists()
         ]
-        for step in halves:  # killed while one was removed
-            self._manager.delete(step)
-        told = [
-            f"checkpoint {self._path(step)} was half removed; it is gone now" for step in halves
-        ]
+        self._delete(halves)  # killed while one was removed
         try:
             kept = {self.latest_step, self.best_step}
         except DamagedCheckpoint:  # which is the best cannot be told
-            return told
-        for step in self.steps:
-            if step not in kept and (self._keep_every is None or step % self._keep_every):
-                self._manager.delete(step)
-        return told
+            kept = {*self.steps}
+        every = self._keep_every
+        self._delete([x for x in self.steps if x not in kept and (every is None or x % every)])
+        return [f"checkpoint {self._path(x)} was half removed; it is gone now" for x in halves]
+
+    def _delete(self, steps: Sequence[int]) -> None:
+        if jax.process_count() > 1:  # all have looked at what is there before any of it goes
+            multihost_utils.sync_global_devices("checkpoints to remove")
+        for step in steps:
+            self._manager.delete(step)
 
     def restore(
         self, template_state: Any, *, step: int | None = None, partial: bool = False

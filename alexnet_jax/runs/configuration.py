@@ -1,8 +1,7 @@
 """The configuration in a run's folder: config.json, and what a resumed run may change of it."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from alexnet_jax.configs import default
 from alexnet_jax.files import json_object, local_path, whole_file
 from alexnet_jax.runs.checks import check
 from alexnet_jax.runs.digest import crc
+from alexnet_jax.wording import first_line
 
 # Fields that a resumed run may change: where it runs, how long, and its test at the end. An
 # ensemble may have more networks, too.
@@ -112,7 +112,7 @@ def load_config(workdir: str | Path) -> ConfigDict:
             f"`python -m alexnet_jax.main --workdir {workdir}`"
         ) from None
     except (ValueError, TypeError, AttributeError) as error:  # not JSON, or of other types
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise ValueError(f"{path} is damaged ({reason}); restore it, or train again") from error
 
 
@@ -131,29 +131,6 @@ def config_of(fields: Mapping[str, Any], *, unknown: bool = False) -> ConfigDict
         config.update(dict(fields))
     check(config)
     return config
-
-
-@contextlib.contextmanager
-def naming(path: object, what: str = " is damaged") -> Iterator[None]:
-    """For what reads a file's content: whatever that raises becomes one line that names the file.
-
-    Args:
-      path: of the file, with which the line begins.
-      what: goes on, such as ": its header is damaged".
-
-    Raises:
-      ValueError: anything was raised but an OSError, or a ValueError that names the file already.
-    """
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:  # content from anywhere raises as many kinds as there are
-        told = str(error).partition("\n")[0]
-        if isinstance(error, ValueError) and told.startswith(str(path)):
-            raise
-        reason = f"it lacks {told}" if isinstance(error, KeyError) else told
-        raise ValueError(f"{path}{what} ({reason or type(error).__name__})") from error
 
 
 def members(workdir: Path) -> list[Path]:

@@ -49,16 +49,16 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json_object(line, FILE)
         split, numbers = row["split"], [row["step"], row["epoch"]]
-        if split == VITALS:  # null is no number, and of a test there is no rate
-            signs = [x for signs in row["layers"].values() for x in signs.values()]
-            numbers += [x for x in signs if x is not None]
-        else:
-            rate = [row["learning_rate"]]
-            numbers += [row[name] for name in METRICS] + [x for x in rate if x is not None]
-            known = {"images_per_second"} if split == "train" else set()
-            numbers += [row[name] for name in CLOCKED if name in row.keys() | known]
+        if split == VITALS:  # null is what was no number
+            others = [x for signs in row["layers"].values() for x in signs.values()]
+        else:  # null is the rate of a test
+            numbers += [row[name] for name in METRICS]
+            others = [row["learning_rate"], *(row.get(name) for name in CLOCKED)]
+        if split == "train":
+            numbers.append(row["images_per_second"])
     except (ValueError, KeyError, AttributeError):
         return None
+    numbers += [x for x in others if x is not None]
     placed = isinstance(split, str) and type(row["step"]) is int
     return row if placed and all(map(_is_number, numbers)) else None
 

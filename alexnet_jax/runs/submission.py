@@ -15,9 +15,9 @@ import numpy as np
 import scipy.io
 
 from alexnet_jax.data.archives import kit_file
-from alexnet_jax.data.names import first_line, text_of
 from alexnet_jax.data.sets import Dataset
-from alexnet_jax.files import local_path, whole_file
+from alexnet_jax.files import local_path, text_of, whole_file
+from alexnet_jax.wording import first_line
 
 
 def file_order(dataset: Dataset) -> np.ndarray:

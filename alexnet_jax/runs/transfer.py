@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from alexnet_jax.files import local_path
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import TrainState
+from alexnet_jax.wording import first_line
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 # A compressed file that grows more than so many times, and to more than so many bytes, holds no
@@ -73,7 +74,7 @@ def load_weights(source: str | Path, *, mesh: Mesh | None = None) -> Weights:
         with np.load(path, allow_pickle=False) as file:
             entries = [(name, file[name]) for name in file.files]
     except Exception as error:  # a damaged archive raises as many kinds as it has layers
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"init_from={source} is not an .npz file of arrays ({reason})") from error
     params: dict[str, dict[str, np.ndarray]] = {}
     for name, array in entries:

@@ -28,10 +28,10 @@ from alexnet_jax.augment import Augmentation
 from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.images import square
 from alexnet_jax.data.records import Batch
-from alexnet_jax.files import local_path
+from alexnet_jax.files import local_path, naming
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
-from alexnet_jax.runs.configuration import load_config, members, name_a_member, naming
+from alexnet_jax.runs.configuration import load_config, members, name_a_member
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.step import TrainState, make_predict_step, state_template
 

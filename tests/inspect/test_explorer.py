@@ -46,6 +46,7 @@ def test_every_link_leads_somewhere_and_nothing_is_fetched(html):
     assert {source.removeprefix("#") for source in page.sources} <= set(targets)
     assert {"conv1", "conv5-8", "fc8-8", "image-2", "images"} <= set(targets)
     assert "<script" not in html
+    assert "network with conv_features = (8, 16, 16, 16, 16), fc_features = (32, 32)" in html
     assert not re.search(r"url\((?!data:image/(png|webp);base64,)|@import|https?:", html)
 
 

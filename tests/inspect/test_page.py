@@ -65,6 +65,7 @@ def test_page_has_the_runs_figures_and_the_papers(page):
     text = " ".join(" ".join(page.text).split())
     for expected in (
         "AlexNet on digits",
+        "The paper network with conv_features = (8, 16, 16, 16, 16), fc_features = (32, 32)",
         "checkpoint of step 42",
         "test, ten views 0.700 17.50 7.00",  # loss, top-1, top-5, from metrics.jsonl
         "test, centre 0.800 20.00 8.00",
@@ -126,3 +127,11 @@ def test_of_very_many_classes_those_that_occur_are_shown(run, monkeypatch):
         assert name in few
     assert "class 7" in whole and "class 7" not in few
     assert "most frequent mistakes" in few
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0.5, "0.5"), (3, "3"), (62.378, "62.4"), (99.7, "100"), (1234, "1,234")],
+)
+def test_numbers_of_tiles_are_short(number, words):
+    assert page_module._short(number) == words

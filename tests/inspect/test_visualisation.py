@@ -1,5 +1,6 @@
 """Images made for units do activate them: more than the digits, and as much as is said."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -37,6 +38,13 @@ def test_the_activation_is_that_of_the_image_where_the_unit_looks(run):
     stored[:, at : at + field.size, at : at + field.size] = images
     maps = run.features(stored, [output])[output]
     np.testing.assert_allclose(maps[[0, 1], middle, middle, UNITS], values, rtol=0.02)
+
+
+def test_the_flag_for_double_precision_changes_nothing_but_rounding(run):
+    with jax.enable_x64(True):
+        double = visualise(run, "fc7.linear", [3], steps=4)[0]
+    single = visualise(run, "fc7.linear", [3], steps=4)[0]
+    np.testing.assert_allclose(double, single.astype(int), atol=1)
 
 
 def test_the_same_seed_makes_the_same_images(run):

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
+from alexnet_jax.files import part_folder
 from alexnet_jax.interop import save_run
-from alexnet_jax.interop.imported import part_folder
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.configuration import load_config
 from alexnet_jax.runs.launch import train

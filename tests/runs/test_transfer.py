@@ -126,7 +126,9 @@ def test_a_run_starts_from_another_run_s_workdir(tmp_path, capsys):
     config.train_split, config.num_epochs, config.final_views = "train[:64]", 1, ()  # one step
     config.schedule.name, config.learning_rate, config.mesh.data = "constant", 0.0, 1
     train(config, tmp_path / "new")
-    assert capsys.readouterr().out.count(" taken") == 8
+    output = capsys.readouterr().out
+    assert output.count(" taken") == 8
+    assert "the configuration names no views of the test images" in output.splitlines()[-1]
     found, expected = (load_run(f).state.params for f in (tmp_path / "new", workdir))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 

@@ -21,8 +21,9 @@ from alexnet_jax.data.archives import (
     tar_files,
 )
 from alexnet_jax.data.images import MAX_BYTES
-from alexnet_jax.data.names import first_line, text_of
 from alexnet_jax.data.preparation import PreparedBuilder
+from alexnet_jax.files import text_of
+from alexnet_jax.wording import first_line
 
 TRAIN = "ILSVRC2010_images_train.tar"
 VALIDATION = "ILSVRC2010_images_val.tar"

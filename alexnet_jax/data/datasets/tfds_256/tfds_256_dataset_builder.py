@@ -17,11 +17,12 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from alexnet_jax.data.archives import Member, PrepareError, Report
-from alexnet_jax.data.names import first_line, prepared_name
+from alexnet_jax.data.names import prepared_name
 from alexnet_jax.data.preparation import PreparedBuilder
 from alexnet_jax.data.shards import check_shards
 from alexnet_jax.files import local_path
 from alexnet_jax.machine import allow_open_files
+from alexnet_jax.wording import first_line
 
 ARRAY_RECORD = "array_record"
 SLOW_TO_FAIL = ("tensorflow", "apache_beam")  # missed by tfds only after minutes of downloading
