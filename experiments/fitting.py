@@ -163,13 +163,18 @@ def tiny_run(folder: Path) -> Path:
 
 def _on_device(config: ConfigDict, name: str) -> dict[str, jax.Array]:
     """A split of the recipe, decoded and on the device; kept for the next run."""
-    return _split(config.dataset, config[f"{name}_split"], config.data_dir, config.stored_size)
+    return _split(
+        config.dataset,
+        config[f"{name}_split"],
+        data_dir=config.data_dir,
+        stored_size=config.stored_size,
+        verify=config.verify_data,
+    )
 
 
 @lru_cache(maxsize=6)
-def _split(dataset: str, split: str, data_dir: str | None, stored_size: int) -> Any:
-    stored = open_dataset(dataset, split, data_dir=data_dir, stored_size=stored_size)
-    return cached(stored, "device").source.read_all()
+def _split(dataset: str, split: str, **how: Any) -> Any:
+    return cached(open_dataset(dataset, split, **how), "device").source.read_all()
 
 
 def _blocks(size: int, length: int) -> list[np.ndarray]:

@@ -102,3 +102,21 @@ def make_folder(folder: Path, classes: list[str], images: int, **kwargs) -> None
         for number in range(images):
             content = image_bytes(color_of(label), **kwargs)
             (folder / name / f"{number}.jpg").write_bytes(content)
+
+
+ODD = ["longname", "pax", "sparse"]
+
+
+def odd_tar(path, kind):
+    """A tar whose headers tarfile stumbles over."""
+    with tarfile.open(path, "w") as tar:
+        if kind == "sparse":
+            entry = tarfile.TarInfo("a.jpg")
+            entry.pax_headers = {"GNU.sparse.map": "abc"}
+            tar.addfile(entry)
+    if kind != "sparse":
+        names = tarfile.TarInfo("././@LongLink")
+        names.type = {"longname": tarfile.GNUTYPE_LONGNAME, "pax": tarfile.XHDTYPE}[kind]
+        names.size = 20
+        text = b"20 comment=12345678\n" if kind == "pax" else b"x"
+        path.write_bytes((names.tobuf() + text.ljust(512, b"\0")) * 2000 + bytes(1024))

@@ -243,7 +243,7 @@ def test_a_devkit_of_another_year_or_damaged_is_one_line(tmp_path):
     np.testing.assert_array_equal(submission.class_numbers(names, kit), [11, 12])
     for how in ({"identity": "ILSVRC2010_ID"}, {"damage": True}):
         kit = devkit_of(tmp_path / "kit.tar.gz", names, **how)
-        with pytest.raises(ValueError, match="no ILSVRC2012_ID of each synset") as error:
+        with pytest.raises(ValueError, match=r"another year's .* of ILSVRC 2012$") as error:
             submission.class_numbers(names, kit)
         assert "\n" not in str(error.value)
     flipped = bytearray(devkit_of(tmp_path / "kit.tar.gz", names).read_bytes())

@@ -117,6 +117,17 @@ def test_fit_trains_and_tests_on_what_lies_on_the_device(quick_compilation):
     assert "seed 0: diverged, " in said[1]
 
 
+@pytest.mark.parametrize("verify", [False, True])
+def test_fit_compares_data_with_their_digests_where_asked(verify, monkeypatch):
+    def opened(*_, **how):
+        raise ValueError(f"verify={how['verify']}")
+
+    monkeypatch.setattr(fitting, "open_dataset", opened)
+    config = tiny(train_split="train[:5]", verify_data=verify)
+    with pytest.raises(ValueError, match=f"verify={verify}"):
+        fitting.fit(config, programs=fitting.Programs(Recipe(tiny())))
+
+
 @pytest.mark.parametrize("test_split", ["", None, "test[:50]"])
 def test_fit_trains_one_tower_of_odd_width_without_a_test(test_split, monkeypatch):
     """And ends when the schedule says so."""

@@ -2,7 +2,6 @@
 (section 2)."""
 
 import gzip
-import io
 import os
 import re
 import tarfile
@@ -22,9 +21,8 @@ class PrepareError(ValueError):
     """Preparing a data set cannot go on; the message names the file and says what to do."""
 
 
-KIT_BYTES = 2**28  # of a development kit, unpacked; the real ones have a few million
 # What tarfile raises for headers that are damaged, or made to harm.
-_BAD_TAR = (
+BAD_TAR = (
     *(tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile),
     *(ValueError, KeyError, RecursionError, MemoryError, OverflowError),
 )
@@ -98,7 +96,7 @@ def tar_files(
                 raise tarfile.ReadError(f"no end mark at byte {file.tell():,}")
     except PrepareError:  # of `report`
         raise
-    except _BAD_TAR as error:
+    except BAD_TAR as error:
         report(where, f"not a whole tar file ({first_line(error)}); download it again")
     except OSError as error:
         report(where, f"cannot be read ({error.strerror}); {READABLE}")
@@ -149,31 +147,6 @@ def numbered_tar(
                 continue
             label = labels[int(number[1]) - 1]
         yield Member(name, label, str(path), offset, size)
-
-
-def kit_file(kit: Path, name: str) -> bytes:
-    """The file `name` in a development kit of ILSVRC, a small tar that is gzipped.
-
-    Raises:
-      PrepareError: the kit is damaged, too large to be one, or lacks the file.
-      OSError: it cannot be read.
-    """
-    try:
-        with open(kit, "rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"  # some browsers unpack it
-        with gzip.open(kit) if zipped else open(kit, "rb") as file:
-            content = file.read(KIT_BYTES + 1)
-        if len(content) > KIT_BYTES:
-            raise tarfile.ReadError(f"more than {KIT_BYTES:,} bytes, unpacked")
-        with tarfile.TarFile(fileobj=io.BytesIO(content)) as tar:
-            for entry in tar:
-                if Path(entry.name).name != name or not entry.isfile():
-                    continue
-                if found := tar.extractfile(entry):
-                    return found.read(KIT_BYTES)
-    except _BAD_TAR as error:
-        raise PrepareError(f"{kit} is damaged ({first_line(error)}); download it again") from error
-    raise PrepareError(f"{kit} has no {name}; download the development kit of that year again")
 
 
 def require(manual_dir: Path, names: list[str], what_to_do: str) -> list[Path]:

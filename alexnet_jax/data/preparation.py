@@ -33,8 +33,10 @@ from alexnet_jax.data.writing import (
     RECORD_BYTES,
     ShardTask,
     WriteShard,
+    check_lists,
     finished_shard,
     in_validation,
+    list_digests,
     make_features,
     read_json,
     read_report,
@@ -64,6 +66,7 @@ _PLAN: dict[str, tuple[type, ...]] = {
     "images": (dict, int),
     "shards": (dict, int),
     "class_names": (list, str),
+    "lists": (dict, str),
     "skipped": (list, dict),
     "notes": (list, str),
 }
@@ -203,6 +206,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         plan = read_json(path, _PLAN)
         if plan["images"].keys() != plan["shards"].keys():
             raise PrepareError(f"{path} is damaged (its splits); {start_again(folder)}")
+        check_lists(folder / "plan", plan.pop("lists"))
         before = plan.pop("inputs")
         for name in before | inputs:
             was, now = (content.get(name, "not there") for content in (before, inputs))
@@ -239,6 +243,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             "class_names": class_names,
             "images": {split: images for split, (images, _) in sizes.items()},
             "shards": {split: shards for split, (_, shards) in sizes.items()},
+            "lists": list_digests(folder / "plan"),
             "skipped": skipped,
             "notes": self._notes(),
         }

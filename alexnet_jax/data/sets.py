@@ -184,15 +184,16 @@ def _folders(data_dir: str | os.PathLike[str] | None) -> list[Path]:
     """Where to look, in this order.
 
     Raises:
-      ValueError: `data_dir` is not there; another folder may hold another copy.
+      ValueError: the first that is named is not there; another folder may hold another copy.
     """
-    if data_dir and not local_path(data_dir).is_dir():
-        raise ValueError(
-            f"there is no folder {local_path(data_dir)}; give that of the prepared data sets with "
-            "--data_dir"
-        )
-    given = [data_dir, os.environ.get("ALEXNET_DATA_DIR")]
-    folders = [local_path(folder) for folder in given if folder]
+    given = {"--data_dir": data_dir, "ALEXNET_DATA_DIR": os.environ.get("ALEXNET_DATA_DIR")}
+    named = {name: local_path(folder) for name, folder in given.items() if folder}
+    for name, folder in list(named.items())[:1]:
+        if not folder.is_dir():
+            raise ValueError(
+                f"there is no folder {folder}; give that of the prepared data sets with {name}"
+            )
+    folders = list(named.values())
     user = _user_folder()
     return folders if user is None else [*folders, user]
 

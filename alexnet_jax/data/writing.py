@@ -135,9 +135,12 @@ def _describe_shard(path: Path) -> dict[str, Any]:
     reader = ArrayRecordReader(str(path))
     records = reader.num_records()
     reader.close()
+    return {"sha256": _digest(path), "bytes": path.stat().st_size, "records": records}
+
+
+def _digest(path: Path) -> str:
     with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size, "records": records}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -204,18 +207,27 @@ def finished_shard(path: Path) -> dict[str, Any] | None:
 def read_plan(path: str) -> list[Member]:
     """The members of a shard, in the order in which they are stored.
 
-    Raises PrepareError where the list is gone or damaged.
+    Raises PrepareError where the list is gone. That it is whole, `check_lists` has seen.
     """
     try:
         with open(path) as file:
             members = [Member(*json.loads(line)) for line in file]
-        if any([*map(type, member)] != [str, int, str, int, int] for member in members):
-            raise TypeError("a line is no image")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise PrepareError(
-            f"{path} is damaged ({error}); {start_again(Path(path).parents[1])}"
-        ) from error
+    except FileNotFoundError as error:
+        raise PrepareError(f"{path} is gone; {start_again(Path(path).parents[1])}") from error
     return sorted(members, key=lambda member: _shuffle_key(member.name))
+
+
+def list_digests(folder: Path) -> dict[str, str]:
+    """The digest of each shard's list in `folder`."""
+    return {path.name: _digest(path) for path in sorted(folder.glob("*.jsonl"))}
+
+
+def check_lists(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raises PrepareError unless the lists in `folder` are those that had these `digests`."""
+    found = list_digests(folder)
+    for name in sorted(digests.keys() | found.keys()):
+        if digests.get(name) != found.get(name):
+            raise PrepareError(f"{folder / name} is damaged; {start_again(folder.parent)}")
 
 
 def _shuffle_key(name: str) -> int:

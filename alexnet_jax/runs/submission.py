@@ -5,19 +5,16 @@ ILSVRC2012_ID of a class, 1 to 1000, which the development kit gives (not the or
 that data sets are labelled by), or for other data sets the class's position, from 1.
 """
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
-from alexnet_jax.data.archives import kit_file
+from alexnet_jax.data.devkit import synset_numbers
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.files import local_path, text_of, whole_file
-from alexnet_jax.wording import first_line
 
 
 def file_order(dataset: Dataset) -> np.ndarray:
@@ -58,7 +55,7 @@ def class_numbers(class_names: Sequence[str], devkit: str | Path | None) -> np.n
                 "--devkit=ILSVRC2012_devkit_t12.tar.gz (from image-net.org)"
             )
         return np.arange(1, len(class_names) + 1)
-    number_of = _devkit_numbers(local_path(devkit))
+    number_of = synset_numbers(local_path(devkit), 2012)
     missing = [name for name in class_names if name not in number_of]
     if missing:
         raise ValueError(
@@ -97,16 +94,3 @@ def read_labels(path: Path, order: np.ndarray, numbers: np.ndarray) -> np.ndarra
     labels = np.empty(len(order), np.int32)
     labels[order] = [class_of[label] for label in lines]
     return labels
-
-
-def _devkit_numbers(path: Path) -> dict[str, int]:
-    """Synset -> ILSVRC2012_ID."""
-    content = io.BytesIO(kit_file(path, "meta.mat"))
-    try:
-        synsets = scipy.io.loadmat(content, squeeze_me=True, struct_as_record=False)["synsets"]
-        return {str(synset.WNID): int(synset.ILSVRC2012_ID) for synset in synsets}
-    except Exception as error:  # what a damaged file raises depends on where
-        raise ValueError(
-            f"{path} has no ILSVRC2012_ID of each synset ({first_line(error)}); give "
-            "ILSVRC2012_devkit_t12.tar.gz"
-        ) from error

@@ -1,6 +1,5 @@
 """The index of tars finds every image, and names what is damaged."""
 
-import gzip
 import io
 import itertools
 import os
@@ -10,18 +9,16 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from alexnet_jax.data import archives
 from alexnet_jax.data.archives import (
     Member,
     PrepareError,
-    kit_file,
     numbered_tar,
     read_member,
     synset_tars,
     tar_files,
 )
 from alexnet_jax.data.images import ImageError
-from tests.fake_imagenet import make_tar
+from tests.fake_imagenet import ODD, make_tar, odd_tar
 
 
 class Reports(list):
@@ -157,58 +154,11 @@ def test_a_file_that_no_image_fills_is_named(tmp_path, size):
         read_member(Member("a.jpg", 0, str(tmp_path / "a.jpg"), 0, size))
 
 
-def odd_tar(path, kind):
-    """A tar whose headers tarfile stumbles over."""
-    with tarfile.open(path, "w") as tar:
-        if kind == "sparse":
-            entry = tarfile.TarInfo("a.jpg")
-            entry.pax_headers = {"GNU.sparse.map": "abc"}
-            tar.addfile(entry)
-    if kind != "sparse":
-        names = tarfile.TarInfo("././@LongLink")
-        names.type = {"longname": tarfile.GNUTYPE_LONGNAME, "pax": tarfile.XHDTYPE}[kind]
-        names.size = 20
-        text = b"20 comment=12345678\n" if kind == "pax" else b"x"
-        path.write_bytes((names.tobuf() + text.ljust(512, b"\0")) * 2000 + bytes(1024))
-
-
-ODD = ["longname", "pax", "sparse"]
-
-
 @pytest.mark.parametrize("kind", ODD)
 def test_headers_made_to_harm_are_reported(tmp_path, kind):
     odd_tar(tmp_path / "odd.tar", kind)
     with pytest.raises(PrepareError, match=r"^\S*odd\.tar: not a whole tar file \(.*again$"):
         list(tar_files(tmp_path / "odd.tar", stop))
-
-
-@pytest.mark.parametrize("kind", [*ODD, "empty", "cut", "bomb", "to itself", "to nothing"])
-def test_a_kit_that_is_damaged_or_made_to_harm_is_one_line(tmp_path, kind, monkeypatch):
-    kit = tmp_path / "kit.tar.gz"
-    make_tar(tmp_path / "kit", {"data/meta.mat": bytes(5000)})
-    if kind in ODD:
-        odd_tar(tmp_path / "kit", kind)
-    if kind.startswith("to"):
-        link = tarfile.TarInfo("data/meta.mat")
-        link.type = tarfile.LNKTYPE
-        link.linkname = {"to itself": link.name, "to nothing": "gone"}[kind]
-        with tarfile.open(tmp_path / "kit", "w") as tar:
-            tar.addfile(link)
-    if kind == "bomb":
-        monkeypatch.setattr(archives, "KIT_BYTES", 4000)
-    content = gzip.compress((tmp_path / "kit").read_bytes())
-    kit.write_bytes({"empty": b"", "cut": content[:-20]}.get(kind, content))
-    message = "has no meta.mat" if kind.startswith("to") else "is damaged (more" * (kind == "bomb")
-    with pytest.raises(PrepareError) as error:
-        kit_file(kit, "meta.mat")
-    assert str(error.value).startswith(f"{kit} {message or 'is damaged ('}")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_kit_is_read_as_it_is_sent_and_as_browsers_unpack_it(tmp_path, pack):
-    (tmp_path / "kit").write_bytes(pack(make_tar(tmp_path / "tar", {"data/meta.mat": b"meta"})))
-    assert kit_file(tmp_path / "kit", "meta.mat") == b"meta"
 
 
 def test_unreadable_file_is_named(tmp_path):

@@ -108,9 +108,13 @@ def test_a_set_that_lies_there_at_256_is_advised(tmp_path):
         open_dataset("cifar10", "train", data_dir=tmp_path)
 
 
-def test_a_folder_that_was_given_and_is_not_there_is_named(digits, tmp_path):
-    with pytest.raises(ValueError, match=rf"^there is no folder {tmp_path}/gone; give that of"):
+def test_a_folder_that_was_given_and_is_not_there_is_named(digits, tmp_path, monkeypatch):
+    message = rf"^there is no folder {tmp_path}/gone; give that of the prepared data sets with "
+    with pytest.raises(ValueError, match=f"{message}--data_dir$"):
         open_dataset("digits", "train", data_dir=tmp_path / "gone")
+    monkeypatch.setenv("ALEXNET_DATA_DIR", str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match=f"{message}ALEXNET_DATA_DIR$"):
+        open_dataset("digits", "train")
 
 
 @pytest.mark.parametrize("name", ["foo bar", "", "a/b/c/d"])

@@ -7,23 +7,20 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import scipy.io
-
 from alexnet_jax.data.archives import (
     Member,
     PrepareError,
     Report,
-    kit_file,
     numbered_tar,
     read_member,
     require,
     synset_tars,
     tar_files,
 )
+from alexnet_jax.data.devkit import kit_file, synset_numbers
 from alexnet_jax.data.images import MAX_BYTES
 from alexnet_jax.data.preparation import PreparedBuilder
 from alexnet_jax.files import text_of
-from alexnet_jax.wording import first_line
 
 TRAIN = "ILSVRC2010_images_train.tar"
 VALIDATION = "ILSVRC2010_images_val.tar"
@@ -52,19 +49,8 @@ class Builder(PreparedBuilder):
         return require(manual_dir, names, advice) + sorted(manual_dir.glob(PATCH))
 
     def _class_names(self, manual_dir: Path) -> list[str]:
-        devkit = self._inputs(manual_dir)[3]
-        file = io.BytesIO(kit_file(devkit, "meta.mat"))
-        try:
-            meta = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=False)
-            # The inner nodes of the hierarchy are listed too, behind the classes.
-            leaves = [synset for synset in meta["synsets"] if synset.num_children == 0]
-            leaves.sort(key=lambda leaf: int(leaf.ILSVRC2010_ID))
-            return [str(leaf.WNID) for leaf in leaves]
-        except Exception as error:  # what a damaged file raises depends on where
-            raise PrepareError(
-                f"{devkit}: its meta.mat is damaged or another year's ({first_line(error)}); "
-                "download the ILSVRC-2010 development kit again"
-            ) from error
+        numbers = synset_numbers(self._inputs(manual_dir)[3], 2010)
+        return sorted(numbers, key=lambda synset: numbers[synset])
 
     def _index(
         self, manual_dir: Path, class_names: list[str], report: Report
