@@ -121,6 +121,9 @@ def test_figures_of_the_meshes_and_calls_are_those_of_the_results():
     assert f"{mesh['median_of_ratios']:.3f} ({milliseconds:.1f} ms" in _row(
         "mesh of 1x1 against no mesh, batch"
     )
+    assert f"| {_result('mesh_overhead_cpu')['median_of_ratios']:.3f} |" in _row(
+        "mesh of 1x1 against no mesh (CPU"
+    )
     calls = _result("steps_per_call_gpu")
     assert f"{calls['times_as_fast_in_one_call']['median']:.1f}x" in _row(
         "digits recipe, 21 updates"
@@ -154,13 +157,17 @@ def test_figures_of_the_step_are_those_of_the_result():
     text = partial(_times_pytorch, result)
     assert text("train", kept=False) in _row("whole training step")
     batch_128 = [
-        _times_pytorch(of, "train", False).partition(";")[0].partition(", ")[2]
-        for of in (result, _result("step_cpu_intel"))
+        ", ".join(
+            _times_pytorch(of, "train", kept).partition(";")[0].partition(", ")[2]
+            for of in (result, _result("step_cpu_intel"))
+        )
+        for kept in (False, True)
     ]
-    assert f"[{', '.join(batch_128)}]" in _row("training step on CPUs")
+    assert f"[{'; '.join(batch_128)}]" in _row("training step on CPUs")
     assert text("train", kept=True) in _row("the same where PyTorch's process, too")
-    assert text("center", kept=False) in _row("evaluation of centre crops")
-    assert text("ten", kept=False) in _row("the same of ten views")
+    for kept, start in ((False, "evaluation at batch 32"), (True, "the same evaluation where")):
+        texts = (text(measure, kept=kept) for measure in ("center", "ten"))
+        assert f"| {'; '.join(texts)} |" in _row(start)
     peak = {
         row["name"]: row["peak_bytes"] / 1e9
         for row in result["rows"]
@@ -206,6 +213,41 @@ def test_figures_of_reading_are_those_of_the_result():
     assert f"| {text('raw set / ArrayRecord alone, shuffled')} |" in _row(
         "the raw set against ArrayRecord's"
     )
+
+    step, (least, most) = (claims["step fed / step alone"][name] for name in ("ratio", "rounds"))
+    assert f"| {step:.2f} ({least:.2f} to {most:.2f}) |" in _row("time of a step fed by")
+
+
+def test_figures_of_preparing_are_those_of_the_result():
+    result = _result("prepare_speed")
+    ratios = result["ratio"], result["all_cores"]["ratio"]
+    one, all_cores = (
+        " / ".join(f"{100 * share:.0f}%" for share in shares)
+        for shares in ([ratios[0][name]["wall"] for name in ("raw", "jpeg")], ratios[1].values())
+    )
+    assert f"| {one} |" in _row("speed of preparing")
+    assert f"| {all_cores} |" in _row("the same, a whole preparation")
+
+
+def test_figures_of_retrieval_are_those_of_the_results():
+    shares = _result("retrieval_speed_cpu")["fraction_of_matmul"]
+    host, device = (shares[f"search_{name}"]["median"] for name in ("from_host", "on_device"))
+    assert f"| {host:.2f} from host, {device:.2f} on device |" in _row("nearest-neighbour search")
+
+
+def test_figures_of_the_learning_rates_are_those_of_the_result():
+    errors: dict[float, list[float]] = {}
+    for line in (RESULTS / "learning_rates.jsonl").read_text().splitlines():
+        run = json.loads(line)
+        errors.setdefault(run["learning_rate"], []).append(100 * run["validation"]["top1_error"])
+    assert list(errors) == [0.002, 0.005, 0.01, 0.02, 0.05]
+    assert min(errors[0.002] + errors[0.05]) > 85
+    texts = (
+        f"{min(ones):.1f} to {max(ones):.1f}% at"
+        for ones in (errors[0.005], errors[0.01] + errors[0.02])
+    )
+    row = _row("five rates, three seeds")
+    assert all(text in row for text in texts)
 
 
 def test_figures_of_fine_tuning_are_those_of_the_result_seed_by_seed():
