@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from alexnet_jax.data.archives import PrepareError
-from alexnet_jax.data.builders import FROM_TARS, make_builder
+from alexnet_jax.data.builders import FROM_TARS, ORIGINAL, make_builder, write_original
 from alexnet_jax.data.images import ImageError
 from alexnet_jax.data.names import NO_TEST, PARTS, classes_without
 from alexnet_jax.data.preparation import Plan, PreparedBuilder
@@ -40,7 +40,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     string("manual_dir", None, "folder of the tar files; of a tfds set its data_dir, if another")
     string("folder", None, "with --dataset=folder: the folder of class/image files")
     string("name", None, "with --dataset=folder or a tfds set: the prepared set's name")
-    enum("encoding", "raw", ENCODINGS, "raw pixels (192 KiB per image) or JPEG q95")
+    encodings = "raw pixels (192 KiB per image), JPEG q95, or a tfds set as it is, not at 256x256"
+    enum("encoding", "raw", [*ENCODINGS, ORIGINAL], encodings)
     enum("on_error", "stop", ["stop", "skip"], "at an image that cannot be used")
     share = "part (0-1) of the training images to set aside, where there is no validation split"
     flags.DEFINE_float("validation_share", None, share, 0, 1, flag_values=values)
@@ -75,6 +76,16 @@ def prepare(options: flags.FlagValues) -> None:
         raise PrepareError("--data_dir is empty; give the folder to write to")
     if options.beam_options and not options.beam_runner:
         raise PrepareError("--beam_options need a runner, as in --beam_runner=DirectRunner")
+    if options.encoding == ORIGINAL:
+        for name in _OF_COPIES:
+            if options[name].value != options[name].default:
+                raise PrepareError(f"--{name} has no part in --encoding={ORIGINAL}; leave it out")
+        write_original(options.dataset, options.data_dir)
+        print(
+            f"prepared {options.dataset} as tfds has it; train on it with "
+            f"--config.dataset={options.dataset} --data_dir={local_path(options.data_dir)}"
+        )
+        return
     manual_dir = local_path(options.manual_dir) if options.manual_dir else None
     builder = make_builder(
         options.dataset,
@@ -97,6 +108,10 @@ def prepare(options: flags.FlagValues) -> None:
     print(describe(builder.plan(manual_dir), builder), flush=True)
     builder.download_and_prepare(download_config=config)
     print(summarize(builder))
+
+
+_OF_COPIES = ("manual_dir", "folder", "name", "on_error", "validation_share", "num_workers")
+_OF_COPIES += ("beam_runner", "beam_options")
 
 
 def describe(plan: Plan, builder: PreparedBuilder) -> str:

@@ -16,7 +16,9 @@ from absl import flags
 from alexnet_jax import prepare as prepare_command
 from alexnet_jax.data import workers
 from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
+from alexnet_jax.data.sets import open_dataset
 from tests.commands import run_command
+from tests.data.datasets.test_tfds_256 import TinyDots
 from tests.fake_imagenet import make_2012, make_folder
 
 
@@ -68,6 +70,16 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
     assert "tensorflow" not in sys.modules
 
 
+def test_a_tfds_set_is_written_as_it_is_where_asked(tmp_path, prepare):
+    options = [f"--dataset={TinyDots.name}", "--encoding=original", f"--data_dir={tmp_path}"]
+    told = f"train on it with --config.dataset=tiny_dots --data_dir={tmp_path}\n"
+    for _ in range(2):
+        status, output, _ = prepare(*options)
+        assert status == 0 and output.endswith(told)
+    assert not (tmp_path / "tiny_dots_256").exists()
+    assert len(open_dataset("tiny_dots", "train", data_dir=tmp_path)) == 80
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -77,6 +89,9 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
         (["--dataset=imagenet2012"], "--dataset=imagenet2012_256 is the one"),
         (["--dataset=cifar10", "--data_dir="], "--data_dir is empty; give the folder"),
         (["--dataset=cifar10", "--folder=/"], "--folder goes with --dataset=folder"),
+        (["--dataset=cifar10", "--encoding=original", "--name=x"], "--name has no part in --enc"),
+        (["--dataset=folder", "--encoding=original"], "--encoding=original is for tfds sets; "),
+        (["--dataset=imagenet2012", "--encoding=original"], "take raw or jpeg for --dataset=imag"),
         (["--dataset=imagenet2012_256", "--manual_dir=s3://a"], "s3://a is a URL and only folders"),
         (["--dataset=folder", "--folder=https://a/b", "--name=a"], "https://a/b is a URL and only"),
         (["--dataset=no_such_set"], "tfds cannot open no_such_set in"),

@@ -16,6 +16,7 @@ from alexnet_jax.files import local_path
 
 FROM_TARS = ("imagenet2012_256", "imagenet2010_256", "imagenet_fall2011_256")
 WITHOUT_DOWNLOAD = ("digits",)  # written on first use
+ORIGINAL = "original"  # the encoding of a tfds set as tfds writes it, without a copy at 256x256
 
 
 def builder_class(name: str) -> type[Any]:
@@ -71,6 +72,21 @@ def make_builder(
     return builder_class("tfds_256")(source=dataset, source_dir=source_dir, name=name, **options)
 
 
+def write_original(dataset: str, data_dir: str) -> None:
+    """Has tfds download and write a set of its own to `data_dir`, unless it lies there.
+
+    Raises:
+      ValueError: tfds has no such set, or cannot write it.
+    """
+    if dataset == "folder" or {dataset, f"{dataset}_256"} & set(FROM_TARS):
+        raise PrepareError(
+            f"--encoding={ORIGINAL} is for tfds sets; take {' or '.join(ENCODINGS)} for "
+            f"--dataset={dataset}"
+        )
+    module = importlib.import_module(builder_class("tfds_256").__module__)
+    module.Source(dataset, str(local_path(data_dir))).prepare()
+
+
 def how_to_prepare(name: str) -> str:
     """The command that makes data set `name` appear in DIR."""
     bare, _, config = name.partition(":")[0].partition("/")
@@ -81,7 +97,7 @@ def how_to_prepare(name: str) -> str:
         return f"{command}{dataset}{encoding} --manual_dir=TARS --data_dir=DIR"
     known = tfds.list_builders(with_community_datasets=False)
     if bare in known:
-        return f"{command}{name} --data_dir=DIR"
+        return f"{command}{name} --encoding={ORIGINAL} --data_dir=DIR"
     if source := _source(bare, known):
         return f"{command}{source}{encoding} --data_dir=DIR"
     return f"{command}folder --folder=PHOTOGRAPHS --name={bare}{encoding} --data_dir=DIR"

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from alexnet_jax import prepare
-from alexnet_jax.data.builders import make_builder
+from alexnet_jax.data.builders import ORIGINAL, make_builder
 from alexnet_jax.data.sets import match_classes, open_dataset
 from tests.data.conftest import grey, png, write_dataset
 
@@ -75,10 +75,10 @@ def test_an_unprepared_set_says_what_to_run(digits, user_folder):
         ("imagenet2012_256/raw", "--dataset=imagenet2012_256 --encoding=raw --manual_dir=TARS"),
         ("imagenet_fall2011_256", "--dataset=imagenet_fall2011_256 --manual_dir=TARS"),
         ("imagenet2010", "--dataset=imagenet2010_256 --manual_dir=TARS"),
-        ("imagenette/160px-v2", "--dataset=imagenette/160px-v2 --data_dir=DIR"),
+        ("imagenette/160px-v2", "--dataset=imagenette/160px-v2 --encoding=original --data_dir=DIR"),
         ("imagenette_160px_v2_256/jpeg", "--dataset=imagenette/160px-v2 --encoding=jpeg"),
         ("cifar10_256", "--dataset=cifar10 --data_dir=DIR"),
-        ("imagenet2012_real", "--dataset=imagenet2012_real --data_dir=DIR"),
+        ("imagenet2012_real", "--dataset=imagenet2012_real --encoding=original --data_dir=DIR"),
         ("my_photos/jpeg", "--dataset=folder --folder=PHOTOGRAPHS --name=my_photos"),
     ],
 )
@@ -90,6 +90,8 @@ def test_the_command_that_prepares_a_set_is_one_that_prepare_takes(digits, name,
     values = flags.FlagValues()
     prepare.define_flags(values)
     values(advised.split()[2:])
+    if values.encoding == ORIGINAL:
+        return
     make_builder(
         values.dataset,
         data_dir=values.data_dir,
