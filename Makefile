@@ -2,7 +2,8 @@
 .PHONY: help train test test-slow test-faults mutants test-beam test-ray coverage docs bench bench-gpu release-check lint format clean
 
 PYTHON ?= python3
-VENV := .venv
+# Another Python has an environment of its own.
+VENV := .venv$(patsubst %,-%,$(filter-out python3,$(notdir $(PYTHON))))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Most of a test's time is compiling: XLA's older code generator and few passes take half of it.
@@ -86,5 +87,5 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) $(VENV)-beam $(VENV)-docs $(VENV)-ray runs site build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
+	rm -rf .venv .venv-* runs site build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _KEEP_PROGRAMS = flags.DEFINE_bool(
     "keep_programs", True, "Keep compiled programs in the user's cache folder for later starts."
 )
+# The help of the flag --data_dir.
+DATA_DIR = "Folder of prepared tfds data sets; then the run's own, ALEXNET_DATA_DIR, tfds's."
 Arguments = Callable[[Sequence[str]], Sequence[str]]
 
 
@@ -115,8 +117,8 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
             if problem := _platform_problem():
                 _fail(problem)
             raise error
-        except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
+        except KeyboardInterrupt as stopped:
+            print("Stopped.", *stopped.args, file=sys.stderr)
             sys.stdout.flush()
             os._exit(128 + signal.SIGINT)  # a library's thread may keep the usual way out waiting
 

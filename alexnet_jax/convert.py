@@ -54,7 +54,7 @@ _SPLIT = flags.DEFINE_string(
 _MEASURE = flags.DEFINE_bool(
     "measure", True, "Measure the error, and again from what was written, before it is kept."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, command.DATA_DIR)
 
 _VERIFY = flags.DEFINE_string(
     "verify", None, "A file that --output wrote: measure its error again, and compare."

@@ -37,7 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, "Data set; else the first run's own.")
     flags.DEFINE_string("validation_split", None, "Else the first run's own.")
     flags.DEFINE_string("test_split", None, "Else the first run's own.")
-    flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+    flags.DEFINE_string("data_dir", None, command.DATA_DIR)
     flags.DEFINE_string(
         "labels", None, "File of labels for a test split without: one per line, by file name."
     )

@@ -12,7 +12,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "File to write; else WORKDIR/explo
 _IMAGES = flags.DEFINE_multi_string(
     "images", [], "Your own images, or a folder of them, to look at; else some test images."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, command.DATA_DIR)
 _EXAMPLES = flags.DEFINE_integer(
     "examples", 1000, "Most test images to search for what a unit answers to.", lower_bound=8
 )

@@ -35,7 +35,7 @@ _SPLIT = flags.DEFINE_string(
 _BY_POSITION = flags.DEFINE_bool(
     "classes_by_position", False, "Class n of the data is the run's class n, whatever its name."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, command.DATA_DIR)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 import errno
 import functools
 import shutil
-import sys
 from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
@@ -110,8 +109,11 @@ def prepare(options: flags.FlagValues) -> None:
     print(summarize(builder))
 
 
-_OF_COPIES = ("manual_dir", "folder", "name", "on_error", "validation_share", "num_workers")
-_OF_COPIES += ("beam_runner", "beam_options")
+# Flags of copies at 256x256 alone.
+_OF_COPIES = (
+    *("manual_dir", "folder", "name", "on_error"),
+    *("validation_share", "num_workers", "beam_runner", "beam_options"),
+)
 
 
 def describe(plan: Plan, builder: PreparedBuilder) -> str:
@@ -160,11 +162,12 @@ def main(argv: Sequence[str]) -> None:
     """Prepares what the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}; every option begins with --")
-    logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that it does not find
+    if not logging.vlog_is_on(1):
+        logging.set_verbosity(logging.ERROR)  # tfds warns of every folder that it does not find
     try:
         run(flags.FLAGS)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command continues with the missing shards")
+        raise KeyboardInterrupt("The same command continues with the missing shards.") from None
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from alexnet_jax import command
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write; else WORKDIR/report.html.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared tfds data sets.")
-_IMAGES = flags.DEFINE_integer("images", 1000, "Most test images to look at.", lower_bound=8)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, command.DATA_DIR)
+_EXAMPLES = flags.DEFINE_integer("examples", 1000, "Most test images to look at.", lower_bound=8)
+flags.DEFINE_alias("images", "examples")  # its name in earlier versions
 _BY_POSITION = flags.DEFINE_bool(
     "classes_by_position", False, "Class n of the data is the run's class n, whatever its name."
 )
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     write = partial(
         write_report,
         data_dir=_DATA_DIR.value,
-        images=_IMAGES.value,
+        images=_EXAMPLES.value,
         gallery=_GALLERY.value,
         classes_by_position=_BY_POSITION.value,
     )

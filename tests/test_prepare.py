@@ -233,8 +233,8 @@ def test_killed_preparation_continues_and_leaves_no_worker(tmp_path, prepare):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert "stopped; the same command continues" in process.communicate()[1]
-    assert process.returncode == 1
+    assert "Stopped. The same command continues" in process.communicate()[1]
+    assert process.returncode == 130
 
     assert prepare(*options, "--num_workers=0")[0] == 0
     final = partial.with_name("1.0.0")
