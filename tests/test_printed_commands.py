@@ -108,6 +108,15 @@ def test_the_commands_are_found():
     assert any("--grid=seed" in command for command in COMMANDS)  # behind the end of a line
 
 
+def test_all_experiments_are_run_by_the_harness():
+    """So that a stray argument or a missing package ends each in one line."""
+    programs = {path.stem: path.read_text() for path in (ROOT / "experiments").rglob("*.py")}
+    programs = {name: text for name, text in programs.items() if '__name__ == "__main__"' in text}
+    assert len(programs) > 25
+    others = {name for name, text in programs.items() if "    harness.run(" not in text}
+    assert others == {"contenders"}  # of the library's settings, PyTorch's process takes none
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_modules_and_flags_are_there(command):
     module, words = split(command)

@@ -17,12 +17,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
 from alexnet_jax import alexnet, create_train_state, ops
 from alexnet_jax.compilation import compiled
-from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.optimizer import update_rule
 from experiments import harness, provenance
 from experiments.speed.ceilings import ceilings
@@ -189,7 +188,6 @@ def bounds(name: str, what: dict[str, Any], flops: float, bandwidth: float) -> d
 
 def main(_) -> None:
     """Measures, prints and writes."""
-    keep_freed_memory()
     harness.shorten(batch_size=1, turns=1, torch=False)
     reached = ceilings(["float32"])
     flops, bandwidth = 1e12 * reached["float32 TFLOP/s"], 1e12 * reached["copy TB/s"]
@@ -257,4 +255,4 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    harness.run(main)

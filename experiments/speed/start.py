@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
 
 from experiments import harness
 
@@ -67,4 +67,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    harness.run(main)

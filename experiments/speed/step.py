@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
 from experiments import harness, provenance
@@ -295,4 +295,4 @@ def draw(rows: list[dict]) -> Figure:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    harness.run(main)
