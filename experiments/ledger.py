@@ -6,52 +6,34 @@ Written from the result files alone: experiments/README.md, and docs/claims.html
 """
 
 import base64
-import json
-import shlex
 from pathlib import Path
 
 import jinja2
 
-from alexnet_jax.files import whole_file
+from alexnet_jax.files import naming, whole_file
 from experiments import harness
-from experiments.claims import CLAIMS, Found
+from experiments.claims import CLAIMS
+from experiments.found import Found
 from experiments.traps import TRAPS
+from experiments.verdicts import INTERVAL, MEANINGS, NOT_RUN
 
 ROOT = Path(__file__).parents[1]
 
 
 def lines() -> list[dict[str, str]]:
-    """The ledger as rows of text."""
+    """The ledger as rows of text.
+
+    Raises:
+      ValueError: a result is damaged; the message names the claim, and the file if it is no JSON.
+    """
     rows = []
     for claim in CLAIMS:
-        found = claim.find() or Found("", "", "not run yet")
-        rows.append(
-            {
-                "section": claim.section,
-                "claim": claim.claim,
-                "paper": claim.paper,
-                "ours": found.ours or "–",
-                "scale": found.scale,
-                "verdict": found.verdict,
-                "command": _command(found.picture) or claim.command,
-                "picture": found.picture,
-            }
-        )
+        with naming(f"claim {claim.claim!r}", ": its result is damaged"):
+            found = claim.find() or Found("", "", NOT_RUN)
+        row = claim._asdict() | found._asdict()
+        row["command"] = found.command or claim.command
+        rows.append({key: text for key, text in row.items() if key != "find"})
     return rows
-
-
-def _command(picture: str) -> str | None:
-    """The command that made a picture and the result beside it, but for where its runs lay."""
-    file = harness.RESULTS / f"{picture.removesuffix('.png')}.json"
-    content = json.loads(file.read_text()) if file.exists() else {}
-    if not isinstance(content, dict) or "environment" not in content:
-        return None
-    python, *arguments = shlex.split(content["environment"]["command"])
-    if arguments[0].endswith(".py"):  # as older ones were called
-        module = ".".join(Path(arguments[0]).with_suffix("").parts)
-        arguments[:1] = ["-m", module]
-    where = ("--workdir=", "--out=", "--report")
-    return shlex.join([python, *(one for one in arguments if not one.startswith(where))])
 
 
 def render(template: str) -> str:
@@ -63,7 +45,14 @@ def render(template: str) -> str:
     )
     rows = lines()
     pictures = {row["picture"]: _data_url(row["picture"]) for row in rows if row["picture"]}
-    return environment.get_template(template).render(rows=rows, traps=TRAPS, pictures=pictures)
+    return environment.get_template(template).render(
+        rows=rows,
+        traps=TRAPS,
+        pictures=pictures,
+        interval=INTERVAL,
+        meanings=MEANINGS,
+        commands=list(dict.fromkeys(row["command"] for row in rows if row["command"])),
+    )
 
 
 def _data_url(picture: str) -> str:

@@ -6,7 +6,23 @@ import sys
 
 import pytest
 
-from experiments import claims, harness, ledger
+from experiments import harness, ledger
+from experiments.found import IMAGENET, untested
+from experiments.verdicts import (
+    MEANINGS,
+    NOT,
+    NOT_RUN,
+    NOTHING,
+    OF_ONE_RUN,
+    PARTLY,
+    REPRODUCED,
+    SPREAD,
+    UNTESTED,
+    Errors,
+    judge,
+    sooner,
+    verdict,
+)
 
 
 @pytest.mark.parametrize("template", ledger.PAGES)
@@ -17,38 +33,34 @@ def test_pages_are_those_of_the_results(template):
 
 
 @pytest.mark.parametrize(
-    ("mean", "half", "word"),
+    ("mean", "half", "seeds", "word"),
     [
-        (0.02, 0.01, "reproduced"),
-        (-0.02, 0.01, "not"),
-        (0.01, 0.02, "inside the spread"),
-        (-0.01, 0.02, "inside the spread"),
+        (0.02, 0.01, 2, "reproduced"),
+        (-0.02, 0.01, 2, "not"),
+        (0.01, 0.02, 2, "inside the spread"),
+        (-0.01, 0.02, 2, "inside the spread"),
+        (0.02, 0.01, 1, "one run: for it"),
+        (-0.02, 0.01, 1, "one run: against it"),
+        (0.01, 0.02, 1, "inside the spread"),
     ],
 )
-def test_a_verdict_follows_from_the_interval(mean, half, word):
-    assert claims.verdict(mean, half) == word
+def test_a_verdict_follows_from_the_interval_and_the_seeds(mean, half, seeds, word):
+    assert verdict(mean, half, seeds) == word
+
+
+def test_the_legend_defines_every_verdict():
+    words = {REPRODUCED, PARTLY, NOT, SPREAD, NOTHING, NOT_RUN, UNTESTED}
+    assert words <= MEANINGS.keys()
+    one_run = next(words for words in MEANINGS if words.startswith("one run: "))
+    assert all(word.removeprefix("one run: ") in one_run for word in OF_ONE_RUN.values())
+    of_rows = {row["verdict"].removesuffix(f": {IMAGENET}") for row in ledger.lines()}
+    assert of_rows <= words | set(OF_ONE_RUN.values())
 
 
 def test_what_was_not_run_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     verdicts = {row["verdict"] for row in ledger.lines()}
-    assert verdicts == {"not run yet", claims.untested().verdict}
-
-
-@pytest.mark.parametrize(("left_out", "told"), [([], ""), ([1, 2], "never reach it: 1, 2")])
-def test_seeds_that_never_reach_the_target_are_told(left_out, told, tmp_path, monkeypatch):
-    ratio = {"by_seed": [6.0]} | ({"seeds_left_out": left_out} if left_out else {})
-    table = {
-        "tanh_over_relu": ratio,
-        "epochs_to_25_percent": {"relu": {"0": 1.0}, "tanh": {"0": 6.0}},
-        "rates_tried": {"relu": [1, 2], "tanh": [1, 2]},
-        "best_rates": {"relu": 1, "tanh": 1},
-        "data": "cifar10",
-    }
-    monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    (tmp_path / "figure1.json").write_text(json.dumps({"result": table}))
-    assert claims.figure1().ours.endswith(told)
-    assert ("never" in claims.figure1().ours) is bool(left_out)
+    assert verdicts == {"not run yet", untested().verdict}
 
 
 def test_the_summary_of_figure_1_names_the_seeds_that_it_leaves_out():
@@ -75,39 +87,63 @@ for never in ([], [1]):
     ], ended.stderr
 
 
-def test_seeds_are_paired():
-    """The differences are 1, 2 and 3 points: 2 ± 4.30 / sqrt(3); the errors differ far more."""
-    ours = {"seeds": [0, 1, 2], "test": {"values": [0.11, 0.22, 0.33]}}
-    theirs = {"seeds": [2, 0, 1], "test": {"values": [0.30, 0.10, 0.20]}}
-    mean, half = claims._difference(ours, theirs, "test", 1000)
-    assert mean == pytest.approx(0.02)
-    assert half == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-3)
+def _half(*errors, images=1000, differences=()):
+    """Half the width, by hand: of the images, and of three differences."""
+    of_images = sum(1.96**2 * e * (1 - e) / images for e in errors)
+    mean = sum(differences) / 3
+    return (of_images + 4.30265**2 * sum((d - mean) ** 2 for d in differences) / 2 / 3) ** 0.5
 
 
-def test_one_seed_is_judged_by_the_number_of_images():
-    rows = [{"seeds": [0], "test": {"mean": error}} for error in (0.2, 0.1)]
-    mean, half = claims._difference(*rows, "test", 1000)
-    assert mean == pytest.approx(0.1)
-    assert half == pytest.approx(1.96 * (0.16 / 1000 + 0.09 / 1000) ** 0.5)
+def _told(mean, half):
+    return f"{100 * mean:+.2f} ± {100 * half:.2f} points"
 
 
-def _row(seeds, **values):
-    return {"seeds": seeds, **{name: {"values": found, "mean": sum(found) / len(found)}
-                               for name, found in values.items()}}  # fmt: skip
+def test_an_interval_holds_the_paired_seeds_and_the_shared_images():
+    """The differences are 1, 2 and 3 points; the errors themselves differ far more."""
+    found = judge(Errors({2: 0.30, 0: 0.10, 1: 0.20}, {0: 0.11, 1: 0.22, 2: 0.33}, 1000))
+    half = _half(0.2, 0.22, differences=(0.01, 0.02, 0.03))
+    assert found.text.startswith(_told(0.02, half))
+    assert found.verdict == "inside the spread"  # the seeds alone would not hold nought: 2 ± 2.48
 
 
-def test_a_single_shared_seed_is_compared_with_itself():
-    ours = _row([1], test_ten=[0.3])
-    theirs = _row([0, 1, 2], test_ten=[0.1, 0.2, 0.1])
-    mean, half = claims._difference(ours, theirs, "test_ten", 1000)
-    assert mean == pytest.approx(0.1)
-    assert half == pytest.approx(1.96 * (0.3 * 0.7 / 1000 + 0.2 * 0.8 / 1000) ** 0.5)
+def test_seeds_that_agree_by_accident_leave_the_sampling_of_the_images():
+    found = judge(Errors({0: 0.2, 1: 0.2}, {0: 0.21, 1: 0.21}, 1000))
+    assert found.text.startswith(_told(0.01, _half(0.2, 0.21)))
+    assert found.verdict == "inside the spread"
 
 
-def test_a_gap_has_the_spread_of_both_errors():
-    ours = _row([0], gap=[-0.02], test_center=[0.3], train=[0.32])
-    theirs = _row([0], gap=[0.05], test_center=[0.25], train=[0.2])
-    mean, half = claims._difference(ours, theirs, "gap", 1000)
-    assert mean == pytest.approx(-0.07)
-    shares = (0.3, 0.25, 0.32, 0.2)
-    assert half == pytest.approx(1.96 * sum(e * (1 - e) / 1000 for e in shares) ** 0.5)
+def test_a_single_shared_seed_is_judged_by_its_images_and_the_word_is_capped():
+    found = judge(Errors({0: 0.1, 1: 0.2, 2: 0.1}, {1: 0.3}, 1000))
+    assert found.text.startswith(_told(0.1, _half(0.2, 0.3)))
+    assert (found.verdict, found.seeds) == ("one run: for it", 1)
+
+
+def test_a_gap_has_the_sampling_of_both_errors():
+    test, train = Errors({0: 0.25}, {0: 0.3}, 1000), Errors({0: 0.2}, {0: 0.32}, 4000, sign=-1)
+    half = (_half(0.25, 0.3) ** 2 + _half(0.2, 0.32, images=4000) ** 2) ** 0.5
+    assert judge(test, train).text == _told(-0.07, half) + " (5.00 → -2.00%)"
+
+
+@pytest.mark.parametrize(
+    ("fast", "slow", "word"),
+    [
+        ([1.0, 2.0], [6.0, 10.0], "reproduced"),
+        ([1.0, 2.0], [6.0, None], "reproduced"),
+        ([1.0, 2.0], [3.0, 4.0], "partly"),
+        ([1.0, 2.0], [None, None], "partly"),
+        ([1.0, 2.0], [30.0, 1.0], "not"),
+        ([1.0, None], [30.0, 1.0], "not"),
+        ([None], [None], "nothing to compare"),
+        ([], [3.0], "nothing to compare"),
+        ([1.0, None], [6.0, None], "one run: for it"),
+    ],
+)
+def test_sooner_is_with_every_seed(fast, slow, word):
+    assert sooner(dict(enumerate(fast)), dict(enumerate(slow)), 5).verdict == word
+
+
+def test_overfitting_is_judged_by_the_gap_and_the_row_says_so():
+    rows = {row["claim"]: row["ours"] for row in ledger.lines()}
+    claims = [claim for claim in rows if "overfit" in claim]
+    assert len(claims) == 3
+    assert all(rows[claim].startswith("gap from training to test error") for claim in claims)

@@ -1,0 +1,253 @@
+"""What results hold about claims, but for those of the ablations; None where it was not run."""
+
+from experiments.found import IMAGENET, Find, Found, command, listed, log_of_one_net, result
+from experiments.verdicts import (
+    NOT,
+    NOTHING,
+    PARTLY,
+    REPRODUCED,
+    UNTESTED,
+    Errors,
+    capped,
+    judge,
+    percent,
+    rule_of_sooner,
+    seeds_in_words,
+    sooner,
+)
+
+
+def one_net() -> Found | None:
+    """The whole net on real photographs."""
+    log = log_of_one_net()
+    if not log:
+        return None
+    ten, center = (percent(log[name]["top1_error"]) for name in ("test_ten_views", "test"))
+    return Found(
+        f"{ten}% ten views, {center}% centre crop (top-1)",
+        "Imagenette (10 classes, 8,996 training photographs), 224 pixels, 90 epochs, 1 seed; the "
+        "recipe of the claim is --config=imagenet2010",
+        f"{UNTESTED}: {IMAGENET}",
+        "python -m alexnet_jax.main --workdir=runs/imagenette_224 --config=imagenette "
+        "--config.cache=device --config.steps_per_call=70 --config.log_every_steps=70 "
+        "--config.model.precision=tensorfloat32",
+    )
+
+
+ENOUGH_OF_RELU = 5
+NETS = {"relu": "ReLU", "tanh": "tanh"}
+
+
+def figure1() -> Found | None:
+    """ReLU against tanh."""
+    table = result("figure1")
+    if not table:
+        return None
+    relu, tanh = (table["epochs_to_25_percent"][name] for name in NETS)
+    found = sooner(relu, tanh, ENOUGH_OF_RELU)
+    never = sorted({seed for net in (relu, tanh) for seed, one in net.items() if one is None})
+    rates, best = table["rates_tried"], table["best_rates"]
+    edge = [
+        label for name, label in NETS.items() if best[name] in (rates[name][0], rates[name][-1])
+    ]
+    texts = [
+        f"tanh takes {found.text} (to 25% training error: ReLU {listed(relu)}; tanh "
+        f"{listed(tanh)})",
+        *(
+            f"{label}: rates {', '.join(f'{rate:g}' for rate in rates[name])}, the best with "
+            f"{seeds_in_words(len(table['epochs_to_25_percent'][name]))}"
+            for name, label in NETS.items()
+        ),
+    ]
+    if rates["relu"] != rates["tanh"]:
+        texts.append("the rates tried are not the same")
+    if edge:
+        texts.append(f"a better rate may lie beyond those tried of {' and of '.join(edge)}")
+    if never:
+        texts.append(f"the mean is without seeds that never reach it: {', '.join(never)}")
+    return Found(
+        "; ".join(texts),
+        f"{table['data']}, {seeds_in_words(found.seeds)} of both nets",
+        found.verdict,
+        _command_of_figure1(table),
+        "figure1.png",
+        rule_of_sooner(ENOUGH_OF_RELU),
+    )
+
+
+def _command_of_figure1(table: dict) -> str:
+    """One command; where the nets were not tried alike, one for each net and one that reports."""
+    runs = table["runs"]
+
+    def tried(nets: list[str]) -> dict[str, list]:
+        those = [run for run in runs if run["activation"] in nets]
+        return {flag: list(dict.fromkeys(run[flag] for run in those)) for flag in ("rate", "seed")}
+
+    shared = {
+        "images": int(table["data"].split()[1]),  # "cifar10, 10000 training images"
+        "num_epochs": max(len(run["training_error"]) for run in runs),  # none needs more
+        "precision": table.get("precision"),
+    }
+    both = command("paper.figure1", **shared, **tried([*NETS]))
+    if tried(["relu"]) == tried(["tanh"]):
+        return both
+    alone = [command("paper.figure1", **shared, activation=net, **tried([net])) for net in NETS]
+    return " && ".join([*alone, f"{both} --report"])
+
+
+def lrn_cifar() -> Found | None:
+    """LRN on CIFAR-10: the net of four layers alone."""
+    table = result("lrn_cifar")
+    if not table or not (net := table["nets"].get("conv-local")):
+        return None
+    runs = table["runs"]
+    run = next(run for run in runs if run["net"] == "conv-local")
+    images = run["images"]
+    found = judge(Errors(net["without"], net["with_norm"], images["test"]), claimed=-1)
+    views = {"ten": "ten views", "center": "centre crop"}[run["views"]]
+    return Found(
+        f"test error, {views}: {found.text}",
+        f"cifar10, {images['train']:,} training and {images['test']:,} test images, "
+        f"{table['num_epochs']} epochs, {seeds_in_words(found.seeds)}",
+        found.verdict,
+        command(
+            "paper.lrn_cifar",
+            images=images["train"],
+            num_epochs=table["num_epochs"],
+            precision=table["precision"],
+            seed=list(dict.fromkeys(run["seed"] for run in runs)),
+            net=list(table["nets"]),
+        ),
+        "lrn_cifar.png",
+    )
+
+
+CHANCE = 0.05
+
+
+def specialisation() -> Found | None:
+    """Colour in one tower."""
+    name = next((n for n in ("specialisation_64", "specialisation_128") if result(n)), None)
+    if not name or not (row := (table := result(name))["nets"].get("paper")):
+        return None
+    seeds = len(row["seeds"])
+    if row["split"]["mean"] is None:  # "p" of such a run is no number either, or nought
+        ours, word = "a run diverged", NOTHING
+    else:
+        rare = [p < CHANCE for p in row["p"]]
+        word = REPRODUCED if all(rare) else PARTLY if any(rare) else NOT
+        splits = ", ".join(f"{percent(p, 1)}%" for p in row["p"])
+        ours = f"{_shares(row)}; by seed, {splits} of random halves of the kernels are split as far"
+        if other := table["nets"].get("no LRN"):
+            ours += f"; without LRN {_shares(other)}"
+    return Found(
+        ours,
+        f"Imagenette, {table['image_size']} pixels, {table['width']:g} of the width, "
+        f"{table['epochs']} epochs, {seeds_in_words(seeds)}",
+        capped(word, seeds),
+        command(
+            "paper.specialisation",
+            image_size=table["image_size"],
+            width=table["width"],
+            num_epochs=table["epochs"],
+            seed=row["seeds"],
+        ),
+        f"{name}.png",
+        f"{REPRODUCED}: with every seed under {percent(CHANCE, 0)}% of random halves are split as "
+        f"far; {PARTLY}: with some seeds; {NOT}: with none",
+    )
+
+
+def _shares(row: dict) -> str:
+    return "share of colour " + " and ".join(
+        "diverged" if row[of]["mean"] is None else f"{row[of]['mean']:.2f}"
+        for of in ("lower", "higher")
+    )
+
+
+def ensembles() -> Found | None:
+    """Several nets against one, on all images that were held out."""
+    table = result("ensemble")
+    if not table:
+        return None
+    nets = table["views"]["center"]
+    splits = ("validation", "test")
+    images = sum(nets[0][split]["images"] for split in splits)
+    *alone, together = (
+        sum(row[split]["top1_error"] * row[split]["images"] for split in splits) / images
+        for row in nets
+    )
+    # The mean is one run: what another five nets would come to is not known.
+    found = judge(
+        Errors({0: sum(alone) / len(alone)}, {0: together}, images),
+        claimed=-1,
+    )
+    return Found(
+        f"test error, centre crop: {found.text}; alone {percent(min(alone))} to "
+        f"{percent(max(alone))}%",
+        f"{table['dataset']}, {table['epochs']} epochs, one mean of {len(alone)} nets",
+        found.verdict,
+        command("paper.ensemble", num_epochs=table["epochs"], seed=table["seeds"]),
+        "ensemble.png",
+    )
+
+
+def pre_training() -> Found | None:
+    """Fine-tuning against from scratch."""
+    table = result("fine_tune")
+    if not table:
+        return None
+    scratch, tuned = (
+        dict(
+            zip(
+                table["seeds"],
+                (thirds[-1] for thirds in table["test_top1_error_after_each_third"][way]),
+                strict=True,
+            )
+        )
+        for way in ("from scratch", "fine-tuned")
+    )
+    found = judge(Errors(scratch, tuned, table["test_images"]), claimed=-1)
+    each = "; ".join(f"{percent(scratch[s], 1)} → {percent(tuned[s], 1)}%" for s in scratch)
+    classes = len(table["classes"])
+    return Found(
+        f"test error, centre crop: {found.text}; by seed {each}",
+        f"{classes} classes of Imagenette after the other {classes}, {table['images']:,} training "
+        f"and {table['test_images']:,} test images, {table['network']}, {table['epochs']} epochs, "
+        f"{seeds_in_words(found.seeds)}",
+        found.verdict,
+        command(
+            "paper.fine_tune",
+            seed=table["seeds"],
+            images=table["images"] // classes,
+            full=True if table["network"] == "paper" else None,
+        ),
+        "fine_tune.png",
+    )
+
+
+def baseline(name: str, *options: str) -> Find:
+    """A classic method, with flags of its own, against the net of `one_net`, on the same images."""
+
+    def find() -> Found | None:
+        table, log = result(f"baseline_{name}"), log_of_one_net()
+        if not table or not log:
+            return None
+        ten, images = log["test_ten_views"], table["of"]
+        found = judge(Errors({0: ten["top1_error"]}, {0: table["top1_error"]}, images))
+        return Found(
+            f"test error, our net with ten views → this: {found.text}; top-5: "
+            f"{percent(ten['top5_error'])} → {percent(table['top5_error'])}%; of SIFT alone "
+            f"{percent(table['kinds']['SIFT']['top1_error'])}%",
+            f"Imagenette, {table['training images']:,} training and {images:,} test images, those "
+            f"of our net at 224 pixels, {seeds_in_words(1)} of each",
+            found.verdict,
+            command(
+                f"baselines.{name}",
+                seed=table["seed"],
+                **{option: table[option] for option in options},
+            ),
+            f"baseline_{name}.png",
+        )
+
+    return find

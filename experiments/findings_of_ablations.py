@@ -1,0 +1,134 @@
+"""What `experiments.paper.ablations` found: the paper's net against one that differs once."""
+
+from experiments import harness
+from experiments.found import Find, Found, command, listed, result
+from experiments.verdicts import Errors, judge, percent, rule_of_sooner, seeds_in_words, sooner
+
+ABLATIONS = ("ablations_128", "ablations_64_width_0.5")
+# What a claim says grows without a part of the net -> in words, and what is summed, by its sign.
+# The gap is that of centre crops, training and test alike: nets trained without crops or flips saw
+# no others, and ten views would lower their test error alone.
+MEASURES: dict[str, tuple[str, dict[str, int]]] = {
+    "error": ("test error, ten views", {"test_ten": 1}),
+    "overfitting": (
+        "gap from training to test error, centre crops",
+        {"test_center": 1, "train": -1},
+    ),
+    "training error": ("training error, centre crops", {"train": 1}),
+}
+
+
+def ablation(variant: str, grows: str = "error") -> Find:
+    """What becomes larger without a part of the net, by `experiments.paper.ablations`.
+
+    Args:
+      variant: the net without it.
+      grows: what the claim says grows, of `MEASURES`.
+    """
+
+    def find() -> Found | None:
+        if not (chosen := _table_with(variant)):
+            return None
+        name, table = chosen
+        words, parts = MEASURES[grows]
+        images = table["runs"][0]["images"]
+        found = judge(
+            *(
+                Errors(
+                    *(_by_seed(_row(table, net), part) for net in ("paper", variant)),
+                    images["train" if part == "train" else "test"],
+                    sign,
+                )
+                for part, sign in parts.items()
+            )
+        )
+        return Found(
+            f"{words}: {found.text}",
+            f"{_scale(table)}, {seeds_in_words(found.seeds)}",
+            found.verdict,
+            _command_of_ablations(table),
+            f"{name}.png",
+        )
+
+    return find
+
+
+def _table_with(variant: str) -> tuple[str, dict] | None:
+    """Of the tables with this net and the paper's that with most seeds of both, and its name."""
+    tables = {
+        name: table
+        for name in ABLATIONS
+        if (table := result(name))
+        and {"paper", variant} <= {row["variant"] for row in table["variants"]}
+    }
+    if not tables:
+        return None
+
+    def shared(name: str) -> int:
+        rows = (_row(tables[name], net) for net in ("paper", variant))
+        return len(set.intersection(*(set(row["seeds"]) for row in rows)))
+
+    name = max(tables, key=shared)
+    return name, tables[name]
+
+
+def _row(table: dict, variant: str) -> dict:
+    return next(row for row in table["variants"] if row["variant"] == variant)
+
+
+def _by_seed(row: dict, part: str) -> dict[int, float | None]:
+    values = row[part].get("values", [row[part]["mean"]])  # older files have one seed
+    return dict(zip(row["seeds"], values, strict=True))
+
+
+def _scale(table: dict) -> str:
+    width = table.get("width", 1)
+    narrower = "" if width == 1 else f", {width:g} of the width"
+    images = table["runs"][0]["images"]
+    return (
+        f"Imagenette, {table['image_size']} pixels{narrower}, {table['epochs']} epochs, "
+        f"{images['train']:,} training and {images['test']:,} test images"
+    )
+
+
+def _command_of_ablations(table: dict) -> str:
+    precision = table["precision"]
+    return command(
+        "paper.ablations",
+        image_size=table["image_size"],
+        width=table.get("width"),
+        num_epochs=table["epochs"],
+        precision=precision[0] if isinstance(precision, list) else precision,
+        seed=list(dict.fromkeys(seed for row in table["variants"] for seed in row["seeds"])),
+        variant=[row["variant"] for row in table["variants"]],
+    )
+
+
+ENOUGH_OF_DROPOUT, TARGET = 1.5, 0.25
+
+
+def dropout_slows() -> Found | None:
+    """Epochs until the validation error is down to 25%, as figure 1 counts them."""
+    if not (chosen := _table_with("no dropout")):
+        return None
+    name, table = chosen
+    without, with_it = (
+        {
+            run["seed"]: harness.epochs_to(
+                [line["validation"]["top1_error"] for line in run["epochs"]], TARGET
+            )
+            for run in table["runs"]
+            if run["variant"] == variant
+        }
+        for variant in ("no dropout", "paper")
+    )
+    found = sooner(without, with_it, ENOUGH_OF_DROPOUT)
+    return Found(
+        f"dropout takes {found.text} (to {percent(TARGET, 0)}% validation error: with dropout "
+        f"{listed(with_it)}; without {listed(without)})",
+        f"{_scale(table)}, {seeds_in_words(found.seeds)}",
+        found.verdict,
+        _command_of_ablations(table),
+        f"{name}.png",
+        rule_of_sooner(ENOUGH_OF_DROPOUT),
+    )

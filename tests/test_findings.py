@@ -1,0 +1,233 @@
+"""What is found in results that are made up: the verdict, the row, the command."""
+
+import json
+import shlex
+
+import pytest
+
+from experiments import findings, findings_of_ablations, harness, ledger
+from tests.test_printed_commands import flags_of, split
+
+TEN, IMAGES = {"top1_error": 0.2, "top5_error": 0.02}, {"train": 8000, "test": 2000}
+
+
+def _variant(name, **errors):
+    found = {key: {"values": values, "mean": 0.0} for key, values in errors.items()}
+    return {"variant": name, "seeds": [*range(len(errors["train"]))], **found}
+
+
+def _ablations(theirs, ours, variant="no LRN", errors=("test_ten",), runs=()):
+    nothing = [0.0] * 3
+    return "ablations_128", {
+        "image_size": 128, "epochs": 60, "precision": ["tensorfloat32"],
+        "runs": [{"variant": "", "images": IMAGES}, *runs],
+        "variants": [
+            _variant(name, **{
+                key: values if key in errors else nothing[: len(values)]
+                for key in ("test_ten", "test_center", "train")
+            })
+            for name, values in (("paper", theirs), (variant, ours))
+        ],
+    }  # fmt: skip
+
+
+def _overfitting(theirs, ours):
+    return _ablations(theirs, ours, "no dropout", ("test_center",))
+
+
+def _training(theirs, ours):
+    return _ablations(theirs, ours, "no weight decay", ("train",))
+
+
+def _lrn(theirs, ours, net="conv-local"):
+    without, with_norm = (dict(enumerate(errors)) for errors in (theirs, ours))
+    runs = [{"net": net, "views": "ten", "seed": seed, "images": IMAGES} for seed in without]
+    nets = {net: {"without": without, "with_norm": with_norm}}
+    return "lrn_cifar", {"num_epochs": 12, "precision": "float32", "nets": nets, "runs": runs}
+
+
+def _ensemble(theirs, ours):
+    def row(error):
+        return {split: {"images": 1000, "top1_error": error} for split in ("validation", "test")}
+
+    table = {"dataset": "digits", "epochs": 30, "seeds": [0, 1, 2]}
+    return "ensemble", table | {"views": {"center": [*map(row, [*theirs, ours[0]])]}}
+
+
+def _fine_tune(theirs, ours):
+    return "fine_tune", {
+        "test_top1_error_after_each_third": {
+            way: [[0.9, 0.9, float("nan") if error is None else error] for error in errors]
+            for way, errors in (("from scratch", theirs), ("fine-tuned", ours))
+        },
+        "seeds": [*range(len(ours))], "classes": [*"abcde"], "images": 500, "test_images": 2000,
+        "network": "half width, 64 pixels", "epochs": 15,
+    }  # fmt: skip
+
+
+def _baseline(theirs, ours):
+    return "baseline_sift_fisher", {
+        "top1_error": ours[0], "top5_error": 0.02, "of": 2000, "kinds": {"SIFT": TEN},
+        "training images": 8996, "seed": 0, "modes": 64,
+    }  # fmt: skip
+
+
+def _figure1(theirs, ours):
+    epochs = {
+        net: {str(seed): one for seed, one in enumerate(of)}
+        for net, of in (("tanh", theirs), ("relu", ours))
+    }
+    return "figure1", {
+        "epochs_to_25_percent": epochs, "data": "cifar10, 10000 training images",
+        "rates_tried": {net: [0.001, 0.002] for net in epochs},
+        "best_rates": dict.fromkeys(epochs, 0.002), "precision": "float32",
+        "runs": [
+            {"activation": net, "rate": rate, "seed": 0, "training_error": [0.5] * 9}
+            for net in epochs for rate in (0.001, 0.002)
+        ],
+    }  # fmt: skip
+
+
+def _dropout(theirs, ours):
+    """Curves that are at 25% after so many epochs."""
+    runs = [
+        {"variant": name, "seed": seed, "epochs": [
+            {"validation": {"top1_error": 0.25 if epoch == epochs else 0.9}}
+            for epoch in range(1, 60)
+        ]}
+        for name, of in (("paper", theirs), ("no dropout", ours))
+        for seed, epochs in enumerate(of)
+    ]  # fmt: skip
+    nought = [[0.0] * len(of) for of in (theirs, ours)]
+    return _ablations(*nought, "no dropout", runs=runs)
+
+
+def _specialised(theirs, ours):
+    mean = {"mean": None if None in ours else 0.1}
+    row = {"seeds": [*range(len(ours))], "p": ours, "lower": mean, "higher": mean, "split": mean}
+    table = {"image_size": 64, "width": 0.5, "epochs": 12, "nets": {"paper": row}}
+    return "specialisation_64", table
+
+
+LOW, HIGH, ONE = [0.10, 0.11, 0.12], [0.20, 0.21, 0.22], ([0.2], [0.1])
+LARGER = [(LOW, HIGH, "reproduced"), (HIGH, LOW, "not"), (LOW, LOW, "inside the spread"),
+          (LOW, [*HIGH[:2], None], "nothing to compare"), (LOW, [], "nothing to compare"),
+          (*ONE, "one run: against it")]  # fmt: skip
+SMALLER = [(HIGH, LOW, "reproduced"), (LOW, HIGH, "not"), *LARGER[2:5], (*ONE, "one run: for it")]
+SINGLE = [([0.2], [0.1], "one run: against it"), ([0.2], [0.3], "one run: for it"),
+          ([0.2], [0.2], "inside the spread"), ([0.2], [None], "nothing to compare")]  # fmt: skip
+MEAN_OF_NETS = [(HIGH, [0.1], "one run: for it"), (LOW, [0.2], "one run: against it"),
+                (LOW, [0.11], "inside the spread")]  # fmt: skip
+TIMES = [([12, 13], [2, 2], "reproduced"), ([12, 13], [10, 11], "partly"), ([2, 2], [3, 3], "not"),
+         ([None], [None], "nothing to compare"), ([12], [2], "one run: for it")]  # fmt: skip
+CHANCES = [([], [0.01, 0.02], "reproduced"), ([], [0.01, 0.2], "partly"), ([], [0.3, 0.2], "not"),
+           ([], [0.0, None], "nothing to compare"), ([], [0.3], "one run: against it")]  # fmt: skip
+FINDERS = {
+    "ablation": (findings_of_ablations.ablation("no LRN"), _ablations, LARGER),
+    "overfitting": (
+        findings_of_ablations.ablation("no dropout", "overfitting"),
+        _overfitting,
+        LARGER,
+    ),
+    "training error": (
+        findings_of_ablations.ablation("no weight decay", "training error"),
+        _training,
+        LARGER,
+    ),
+    "dropout": (findings_of_ablations.dropout_slows, _dropout, TIMES),
+    "figure 1": (findings.figure1, _figure1, TIMES),
+    "LRN": (findings.lrn_cifar, _lrn, SMALLER),
+    "pre-training": (findings.pre_training, _fine_tune, [*SMALLER[:4], SMALLER[5]]),
+    "ensemble": (findings.ensembles, _ensemble, MEAN_OF_NETS),
+    "baseline": (findings.baseline("sift_fisher", "modes"), _baseline, SINGLE),
+    "specialisation": (findings.specialisation, _specialised, CHANCES),
+}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A function that writes a result; the folder holds the log of our net."""
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    log = [TEN | {"split": split} for split in ("test", "test_ten_views")]
+    (tmp_path / "imagenette_224.jsonl").write_text("\n".join(map(json.dumps, log)))
+
+    def write(name, table):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"result": table}))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours", "word"),
+    [(name, *case) for name, (_, _, cases) in FINDERS.items() for case in cases],
+)
+def test_each_finder_judges(name, theirs, ours, word, results):
+    find, make, _ = FINDERS[name]
+    assert find() is None
+    results(*make(theirs, ours))
+    found = find()
+    assert found.verdict == word
+    module, words = split(found.command.removeprefix("python "))
+    assert {word.removeprefix("--").partition("=")[0] for word in words} <= set(flags_of(module))
+
+
+def test_another_pair_of_nets_is_not_judged_for_that_of_the_claim(results):
+    results(*_lrn(HIGH, LOW, net="18%"))
+    assert findings.lrn_cifar() is None
+
+
+def test_of_two_tables_that_with_most_seeds_of_both_nets_is_judged(results):
+    name, table = _ablations(LOW, HIGH[:1])
+    results(name, table)
+    results("ablations_64_width_0.5", _ablations(LOW[:2], LOW[:2])[1] | {"image_size": 64})
+    assert findings_of_ablations.ablation("no LRN")().scale.endswith("test images, 2 seeds")
+
+
+def test_a_damaged_result_is_named(results, tmp_path):
+    (tmp_path / "ablations_128.json").write_text('{"result": x}')
+    with pytest.raises(ValueError, match=r"ablations_128\.json is no JSON"):
+        ledger.lines()
+    (tmp_path / "ablations_128.json").unlink()
+    results("lrn_cifar", {"num_epochs": 1})
+    with pytest.raises(ValueError, match=r"claim 'LRN takes .*damaged .it lacks 'nets'"):
+        ledger.lines()
+
+
+def _flags(command, name):
+    return [w.partition("=")[2] for w in shlex.split(command) if w.startswith(f"--{name}=")]
+
+
+def test_a_command_names_what_its_result_holds(results):
+    name, table = _ablations(LOW, HIGH)
+    results(name, table | {"width": 0.5})
+    command = findings_of_ablations.ablation("no LRN")().command
+    assert _flags(command, "variant") == ["paper", "no LRN"]
+    assert _flags(command, "seed") == ["0", "1", "2"]
+    assert [_flags(command, flag) for flag in ("image_size", "num_epochs", "width")] == [
+        ["128"],
+        ["60"],
+        ["0.5"],
+    ]
+
+
+def test_nets_of_figure_1_that_were_not_tried_alike_have_commands_of_their_own(results):
+    name, table = _figure1([12], [2])
+    results(name, table)
+    assert "&&" not in findings.figure1().command
+    table["runs"][1]["rate"] = 0.008  # of tanh
+    table["rates_tried"]["tanh"] = [0.001, 0.008]
+    results(name, table)
+    found = findings.figure1()
+    relu, tanh, both = found.command.split(" && ")
+    assert [_flags(one, "activation") for one in (relu, tanh, both)] == [["relu"], ["tanh"], []]
+    assert _flags(tanh, "rate") == ["0.001", "0.008"]
+    assert _flags(both, "rate") == ["0.001", "0.008", "0.002"]  # as they were run
+    assert both.endswith(" --report")
+    assert "the rates tried are not the same" in found.ours
+
+
+def test_seeds_that_never_reach_the_target_are_told(results):
+    results(*_figure1([12, None, None], [2, 2, 2]))
+    assert findings.figure1().ours.endswith("without seeds that never reach it: 1, 2")
+    results(*_figure1([12], [2]))
+    assert "never" not in findings.figure1().ours
