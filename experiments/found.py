@@ -8,7 +8,7 @@ from alexnet_jax.files import json_object, text_of
 from experiments import harness
 from experiments.verdicts import UNTESTED
 
-IMAGENET = "needs ImageNet's 1.28 million images, which are not free to pass on"
+IMAGENET = "needs ImageNet's photographs, which are not free to pass on"
 
 
 class Found(NamedTuple):
