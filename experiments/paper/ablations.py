@@ -19,7 +19,8 @@ from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import filter_picture
 from alexnet_jax.models.presets import network
 from experiments import harness
-from experiments.sweep import Sweep, shown, spread
+from experiments.sweep import Sweep
+from experiments.tables import shown, spread
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "runs/ablations", "folder of the runs; finished ones are kept")

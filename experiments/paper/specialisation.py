@@ -20,7 +20,8 @@ from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import color_shares, filter_picture
 from experiments import harness
 from experiments.paper import ablations
-from experiments.sweep import Sweep, spread
+from experiments.sweep import Sweep
+from experiments.tables import spread
 
 FLAGS = flags.FLAGS
 NETS = {
