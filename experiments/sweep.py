@@ -42,7 +42,16 @@ from alexnet_jax.files import json_object, local_path, output_folder, whole_file
 from alexnet_jax.runs.lock import Locked, locked
 from alexnet_jax.runs.recipe import Recipe
 from experiments import fitting, harness, provenance
-from experiments.settings import Setting, architecture, configure, grid, identity, name_of
+from experiments.settings import (
+    UNASKED,
+    Setting,
+    architecture,
+    configure,
+    flat,
+    grid,
+    identity,
+    name_of,
+)
 from experiments.tables import COLUMNS, draw, row, shown, summary
 from experiments.tables import spread as spread  # experiments.claims takes it from here
 
@@ -58,7 +67,7 @@ class Sweep:
         base: ConfigDict,
         folder: Path,
         *,
-        until: Callable[[dict], bool] = lambda line: False,
+        target: float | None = None,
         quick: bool | None = None,
     ):
         """Runs in `folder`/runs, or /quick.
@@ -66,14 +75,14 @@ class Sweep:
         Args:
           base: what a setting leaves open.
           folder: the workdir.
-          until: asked after each epoch, with its line, whether the run ends.
+          target: the validation error (top-1, a share) at which a run ends before its time.
           quick: runs of seconds, kept apart; None: as the flag says.
         """
         quick = harness.quick() if quick is None else quick
         self.base = fitting.shortened(base) if quick else base
         self.reports = folder / "quick" if quick else folder
         self.runs = output_folder(folder / ("quick" if quick else "runs"))
-        self._until = until
+        self._target = target
         self._programs: dict[str, fitting.Programs] = {}
 
     def train(self, settings: Sequence[Setting]) -> list[dict | None]:
@@ -94,7 +103,7 @@ class Sweep:
         with tqdm(total=epochs, unit="epoch", mininterval=1 if sys.stderr.isatty() else 60) as bar:
             for setting, config in pending:
                 try:
-                    with locked(self.runs, f".{identity(config)}.lock"):
+                    with locked(self.runs, f".{self._path(config).stem}.lock"):
                         if not self._path(config).exists():
                             self._train_one(setting, config, bar)
                 except Locked:
@@ -107,7 +116,38 @@ class Sweep:
         Raises:
           ValueError: its file is damaged.
         """
-        return self._read(configure(self.base, setting))
+        found = self._read(configure(self.base, setting))
+        return found and {key: value for key, value in found.items() if key not in _MADE_WITH}
+
+    def results(self, settings: Sequence[Setting], *, partly: bool = False) -> list[dict | None]:
+        """What is finished of these by now, whichever process trained it; None for the others.
+
+        Raises:
+          ValueError: some are not finished, and only all will do; `partly`: that is printed.
+        """
+        found = [self.result(setting) for setting in settings]
+        pairs = zip(settings, found, strict=True)
+        missing = [json.dumps(setting) for setting, result in pairs if result is None]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            told = (
+                f"{len(missing)} of {len(settings)} runs are not finished in {self.runs}: "
+                f"{', '.join(missing[:3])}{more}; where other processes train them, come again"
+            )
+            if not partly:
+                raise ValueError(told)
+            print(told)
+        return found
+
+    def origins(self, settings: Sequence[Setting]) -> list[dict[str, Any]]:
+        """What finished runs were made with, each once, where it is not what this process has.
+
+        Of runs of earlier versions the commit is not known: None.
+        """
+        mine = _origin({"environment": provenance.environment(), "device": provenance.machine()})
+        runs = [self._read(configure(self.base, setting)) for setting in settings]
+        found = [_origin(run) for run in runs if run]
+        return [one for n, one in enumerate(found) if one != mine and one not in found[:n]]
 
     def _read(self, config: ConfigDict) -> dict | None:
         path = self._path(config)
@@ -116,6 +156,10 @@ class Sweep:
         try:
             found = json_object(path.read_bytes(), path)
             row({}, found)
+            then, now = found.get("configuration", {}), flat(config, UNASKED)
+            if other := [field for field, value in now.items() if then.get(field, value) != value]:
+                # One name for both: the default of a field has changed since.
+                raise ValueError(f"{path} is a run of another {other[0]}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             fact = error if isinstance(error, ValueError) else f"{path} is no result of a run"
             raise ValueError(f"{fact}; delete it to train that run again") from error
@@ -134,7 +178,7 @@ class Sweep:
             ) from error
 
     def _path(self, config: ConfigDict) -> Path:
-        return self.runs / f"{identity(config)}.json"
+        return self.runs / f"{identity(config, self._target)}.json"
 
     def _train_one(self, setting: Setting, config: ConfigDict, bar: tqdm) -> None:
         recipe = Recipe(config)
@@ -144,8 +188,9 @@ class Sweep:
 
         def after(line: dict) -> bool:
             bar.update()
-            bar.set_postfix_str(f"{100 * line['validation']['top1_error']:.1f}% error")
-            return self._until(line)
+            error = line["validation"]["top1_error"]
+            bar.set_postfix_str(f"{100 * error:.1f}% error")
+            return self._target is not None and error <= self._target
 
         def say(line: str) -> None:
             bar.write(f"{name_of(setting)}: {line}")
@@ -156,11 +201,25 @@ class Sweep:
             )
         bar.update(round(config.num_epochs) - len(result["epochs"]))
         result |= {"compiled": len(names), "device": provenance.machine()}
+        result |= {"configuration": flat(config), "environment": provenance.environment()}
         with whole_file(self._path(config).with_suffix(".npz"), "wb") as file:
             np.savez_compressed(file, **arrays)
         with whole_file(self._path(config)) as file:
             json.dump(result, file)
         assert not (known and names), f"compiled again for {name_of(setting)}: {names}"
+
+
+_MADE_WITH = ("configuration", "environment")  # in a run's file, and no result
+
+
+def _origin(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The commit, the versions and the device that made a run."""
+    environment = run.get("environment", {})
+    return {
+        "commit": environment.get("commit"),
+        "versions": environment.get("versions"),
+        "device": run.get("device"),
+    }
 
 
 def search(
@@ -220,8 +279,11 @@ def report(folder: Path, settings: Sequence[Setting], sweep: Sweep) -> None:
         return
     groups = summary([setting for setting, _ in finished], rows)
     title = f"{sweep.base.dataset}, {len(rows)} of {len(settings)} runs"
-    result = {"finished": len(rows), "of": len(settings), "settings": groups}
-    harness.record("sweep", result, draw(groups, title), folder)
+    result = {"configuration": flat(sweep.base), "finished": len(rows), "of": len(settings)}
+    origins = sweep.origins(settings)
+    harness.record(
+        "sweep", result | {"settings": groups}, draw(groups, title), folder, origins=origins
+    )
     width = max(len(group["name"]) for group in groups)
     tested = any(result["test"] for _, result in finished)
     columns = COLUMNS[: 3 if tested else 2]
@@ -280,8 +342,10 @@ def from_file(function: str, otherwise: str) -> Callable[..., Any]:
 
 
 def checked(settings: Iterable[Setting], base: ConfigDict) -> list[Setting]:
-    """The settings; ValueError: one of them cannot be one."""
+    """The settings; ValueError: there is none, or one of them cannot be one."""
     settings = list(settings)
+    if not settings:
+        raise ValueError("the sweep has no setting; let its `def sweep()` yield one")
     for setting in settings:
         configure(base, setting)
     return settings
