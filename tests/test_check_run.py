@@ -54,7 +54,7 @@ def test_one_in_fifty_runs_like_ours_fails():
     logs = [one["log"] for one in runs_of(harness.RESULTS / "reference_digits.json")]
     is_error = np.array(["error" in name for name in logs[0]])
     ours = np.array([[*log.values()] for log in logs])
-    ours = np.where(is_error, ours, np.log(ours))
+    ours = np.where(is_error, ours, np.log(np.maximum(ours, 1e-12)))
     factors = (ours - ours.mean(0)) / (len(ours) - 1) ** 0.5
     drawn = np.random.default_rng(0).normal(size=(500, 9, len(ours))) @ factors + ours.mean(0)
     drawn = np.where(is_error, np.maximum(drawn, 0), np.exp(drawn))
