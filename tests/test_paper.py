@@ -60,31 +60,27 @@ def test_runs_that_another_process_had_are_read_in_the_end(module, tmp_path):
     assert (name, len(runs)) == (module, {"lrn_cifar": 12, "learning_rates": 15}[module]), errors
 
 
-def test_one_of_many_rates_that_is_missing_is_named(tmp_path):
-    code = "MISSING = lambda setting: setting == {'learning_rate': 0.01, 'seed': 1}"
-    recorded, _, errors = run("learning_rates", code, tmp_path)
-    assert recorded is None
-    assert "1 of 15 runs are not finished" in errors
-    assert '{"learning_rate": 0.01, "seed": 1}' in errors
+NAMES = """
+for size, width in ((64, 1), (128, 1), (128, 0.5), (64, 0.5)):
+    flags.FLAGS.image_size, flags.FLAGS.width = size, width
+    print(size, width, *map(experiment.ablations.result_name, ("specialisation", "ablations")))
+"""
 
 
-@pytest.mark.parametrize(
-    ("size", "width", "name"),
-    [
-        (64, 0.5, "specialisation_64"),  # as the ledger reads it
-        (64, 1, "specialisation_64_width_1"),
-        (128, 1, "specialisation_128"),
-    ],
-)
-def test_a_net_that_diverged_has_no_colours_and_each_width_its_file(size, width, name, tmp_path):
-    code = "DIVERGED = [experiment.ablations.setting('paper', 1)]"
-    flags = [f"--image_size={size}", f"--width={width}"]
-    (found, written), said, errors = run("specialisation", code, tmp_path, *flags)
-    assert found == name, errors
+def test_a_net_that_diverged_has_no_colours_and_each_width_its_file(tmp_path):
+    code = NAMES + "DIVERGED = [experiment.ablations.setting('paper', 1)]"
+    (found, written), said, errors = run("specialisation", code, tmp_path)
+    assert found == "specialisation_64", errors  # of half the width, as the ledger reads it
     assert written["nets"]["paper"]["seeds"] == [0, 2]
     assert written["nets"]["no LRN"]["seeds"] == [0, 1, 2]
     assert written["diverged"] == ["paper, seed 1"]
     assert "left out, as they diverged: paper, seed 1" in said
+    assert said.splitlines()[:4] == [
+        "64 1 specialisation_64_width_1 ablations_64",
+        "128 1 specialisation_128 ablations_128",
+        "128 0.5 specialisation_128_width_0.5 ablations_128_width_0.5",
+        "64 0.5 specialisation_64 ablations_64_width_0.5",
+    ]
 
 
 def test_the_nets_of_the_specialisation_are_fixed(tmp_path):
@@ -104,6 +100,7 @@ LACKS = "MISSING = lambda setting: setting['learning_rate'] == 0.002 or setting[
         (LACKS, [], "2 of 8 runs are not finished"),
         ("", ["--activation=relu"], "figure 1 wants tanh, too"),
     ],
+    ids=["all", "some, reported", "none", "some", "one net"],
 )
 def test_figure_1_says_what_is_missing(code, flags, told, tmp_path):
     recorded, said, errors = run("figure1", code, tmp_path, *flags)
