@@ -3,11 +3,18 @@
     python -m experiments.check_run RUN
 
 Compares the log of a finished run with those of our runs of the same recipe over seeds, kept in
-results/reference_RECIPE.json: at every logged update the loss and the error are to lie in the 99%
-prediction interval for one more run (Student's t over our seeds). Of the points of a run like ours
-1 in 100 lies outside by chance, in clusters, as neighbours go together; the verdict is "one of
-ours" where at most 1 in 10 does, and the last validation and the test lie in the 99.9% interval.
-Each of our own runs passes against the others (tests/test_check_run.py).
+results/reference_RECIPE.json. It is "one of ours", or not and the exit status is 1, by
+
+- its whole curve: how far each logged loss and error lies from our mean, in deviations of ours,
+  squared, on average. It is to be within the one-sided 99% interval for one more run, by the
+  distances of our runs from each other;
+- where it ends: the last validation and the test are to lie in the 99.5% interval for one more run.
+
+Of runs like ours 1 in 50 fails by chance (drawn with the means and covariances of ours, 8 seeds).
+Each of our own passes against the others, and none where all its training losses are a third
+larger, its validation errors 5 points higher, or its errors on the test 2 points
+(tests/test_check_run.py). A run of another recipe, or whose log lacks a tenth of our points, is
+refused.
 
 A reference is made from finished runs:
 
@@ -15,44 +22,35 @@ A reference is made from finished runs:
     python -m experiments.check_run runs/reference/seed_* --record=digits
 """
 
-import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, flags
-from flax.traverse_util import flatten_dict
 from scipy import stats
 
 from alexnet_jax.files import json_object, local_path
 from alexnet_jax.runs.configuration import load_config, members, name_a_member
 from alexnet_jax.runs.metrics_log import VITALS, read_metrics
 from experiments import harness
+from experiments.settings import COMPUTES_NOTHING, flat, usual
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("record", None, "name of the recipe whose reference the runs become")
 flags.DEFINE_string("recipe", None, "name of the reference; by default the one of the data set")
-LEVEL, SURE = 0.99, 0.999  # of a point of the curves, and of those that decide
-# Fields that do not change what is computed, or only as the seed does.
-_FREE = ("seed", "ensemble", "data_dir", "cache", "augment", "read_workers", "verify_data", "mesh")
-_FREE += ("steps_per_call", "log_every_steps", "checkpoint_every_steps", "eval_batch_size")
-_FREE += ("watch_every_steps", "keep_every_epochs")
+WHOLE, END = 0.99, 0.995  # levels of the two intervals
+LEAST = 0.9  # of our points
+_FREE = (*COMPUTES_NOTHING, "seed", "ensemble", "augment")  # or change as the seed does
 Curves = Mapping[str, float]
 
 
 class Outcome(NamedTuple):
-    """What a comparison came to."""
+    """What a comparison came to: a line for each number that decides."""
 
-    points: int
-    outside: list[str]
-    decisive: list[str]  # those outside among the last validation and the test
+    ours: bool
     lines: list[str]
-
-    @property
-    def ours(self) -> bool:
-        """Whether the run is one of ours."""
-        return not self.decisive and len(self.outside) <= self.points / 10
 
 
 def curves(workdir: Path) -> dict[str, float]:
@@ -69,61 +67,90 @@ def curves(workdir: Path) -> dict[str, float]:
 
 def settings(workdir: Path) -> dict[str, Any]:
     """The fields of a run's configuration that decide what comes out."""
-    flat = flatten_dict(load_config(workdir).to_dict(), sep=".")
-    kept = {name: value for name, value in flat.items() if name.partition(".")[0] not in _FREE}
-    return json.loads(json.dumps(kept, default=str))
+    return flat(load_config(workdir), _FREE)
 
 
 def compare(run: Curves, reference: Sequence[Curves]) -> Outcome:
     """Compares a run with at least three others.
 
     Raises:
-      ValueError: there are fewer others, they have no logged update in common, or the run has not
-        come to its test.
+      ValueError: there are fewer others, it lacks a tenth of their points, or it has not come to
+        its test.
     """
     if len(reference) < 3:
         raise ValueError(f"{len(reference)} runs are no reference; at least three are")
-    untested = {n for n in set.intersection(*map(set, reference)) if n.startswith("test")} - {*run}
-    if untested:
+    points = [name for name in reference[0] if all(name in other for other in reference)]
+    if untested := [name for name in points if name.startswith("test") and name not in run]:
         raise ValueError(f"this run has no {min(untested)}, as ours have: let it come to its end")
-    shared = [name for name in run if all(name in other for other in reference)]
-    if not shared:
-        raise ValueError("this run and ours have no logged update in common: were they as long?")
-    outside, lines = [], []
-    decisive = {_last(shared, "validation loss"), _last(shared, "validation top1_error")}
-    decisive |= {name for name in shared if name.startswith("test")}
-    for name in shared:
-        low, middle, high = interval(
-            [other[name] for other in reference],
-            SURE if name in decisive else LEVEL,
-            is_error="error" in name,
+    shared = [name for name in points if name in run]
+    if not shared or len(shared) < LEAST * len(points):
+        raise ValueError(
+            f"this run has {len(shared)} of the {len(points)} logged points of ours: was it as "
+            "long, and did it log as often?"
         )
-        inside = low <= run[name] <= high
-        if not inside:
-            outside.append(name)
-        if name in decisive:
-            mark = "" if inside else "   OUTSIDE"
-            lines.append(
-                f"{name:26} {run[name]:.4f}   ours {middle:.4f}, {low:.4f} to {high:.4f}{mark}"
-            )
-    return Outcome(len(shared), outside, sorted(decisive & set(outside)), lines)
+    ends = [_last(shared, "validation loss"), _last(shared, "validation top1_error")]
+    ends += [name for name in shared if name.startswith("test")]
+    judged = {
+        name: (run[name], *interval([other[name] for other in reference], name))
+        for name in ends
+        if name
+    }
+    curve = [name for name in shared if not name.startswith("test")]
+    judged["whole curve"] = (distance(run, reference, curve), *usual_distance(reference, curve))
+    lines, ours = [], True
+    for name, (value, low, middle, high) in judged.items():
+        inside = low <= value <= high
+        ours &= inside
+        mark = "" if inside else "   OUTSIDE"
+        lines.append(f"{name:26} {value:.4f}   ours {middle:.4f}, {low:.4f} to {high:.4f}{mark}")
+    return Outcome(ours, lines)
 
 
-def interval(values: Sequence[float], level: float, is_error: bool) -> tuple[float, float, float]:
-    """Where one more value is to be expected, and the middle: Student's t.
-
-    Losses are compared by their logarithms: a few test images that go wrong make long tails. The
-    spread of errors is at least half a point, that of losses 2%.
-    """
-    array, least = np.array(values), 5e-3
-    if not is_error:
-        array, least = np.log(np.maximum(array, 1e-12)), 0.02
+def interval(values: Sequence[float], name: str) -> tuple[float, float, float]:
+    """Where one more value of a point is to be expected, and the middle: Student's t."""
+    array = _scaled(values, name)
     count = len(values)
-    factor = float(stats.t.ppf((1 + level) / 2, count - 1)) * (1 + 1 / count) ** 0.5
-    half = factor * max(float(array.std(ddof=1)), least)
+    half = _quantile((1 + END) / 2, count) * float(_deviation(array, name))
     found = np.array([array.mean() - half, array.mean(), array.mean() + half])
-    low, middle, high = np.maximum(found, 0) if is_error else np.exp(found)
+    low, middle, high = np.maximum(found, 0) if "error" in name else np.exp(found)
     return float(low), float(middle), float(high)
+
+
+def distance(run: Curves, others: Sequence[Curves], names: Sequence[str]) -> float:
+    """The mean over points of the squared distance from the others' mean, in their deviations."""
+    squares = []
+    for name in names:
+        array = _scaled([other[name] for other in others], name)
+        apart = _scaled([run[name]], name)[0] - array.mean()
+        squares.append((apart / _deviation(array, name)) ** 2)
+    return float(np.mean(squares)) / (1 + 1 / len(others))
+
+
+def usual_distance(runs: Sequence[Curves], names: Sequence[str]) -> tuple[float, float, float]:
+    """0, and the middle and the upper bound of one more run's distance, by that of each of these.
+
+    By their logarithms, as a distance is never below nought and has a long tail.
+    """
+    own = [distance(run, [one for one in runs if one is not run], names) for run in runs]
+    logs = np.log(np.maximum(own, 1e-12))
+    bound = logs.mean() + _quantile(WHOLE, len(runs)) * logs.std(ddof=1)
+    return 0.0, float(np.exp(logs.mean())), float(np.exp(bound))
+
+
+def _scaled(values: Sequence[float], name: str) -> np.ndarray:
+    """Losses by their logarithms: a few test images that go wrong make long tails."""
+    array = np.array(values)
+    return array if "error" in name else np.log(np.maximum(array, 1e-12))
+
+
+def _deviation(array: np.ndarray, name: str) -> float:
+    """Of errors it is at least a quarter of a point, of losses 2%."""
+    return max(float(array.std(ddof=1)), 2.5e-3 if "error" in name else 0.02)
+
+
+def _quantile(level: float, count: int) -> float:
+    """Of one more value, in deviations of so many."""
+    return float(stats.t.ppf(level, count - 1)) * (1 + 1 / count) ** 0.5
 
 
 def _last(names: Sequence[str], prefix: str) -> str | None:
@@ -132,10 +159,14 @@ def _last(names: Sequence[str], prefix: str) -> str | None:
 
 
 def differences(run: Mapping[str, Any], reference: Mapping[str, Any]) -> Iterator[str]:
-    """The fields in which a run's recipe is another than the reference's."""
+    """The fields in which a run's recipe is another than the reference's.
+
+    One that the reference lacks came later: it was at its default.
+    """
     for name in sorted({*run, *reference}):
-        if run.get(name) != reference.get(name):
-            yield f"{name} {run.get(name)!r}, ours {reference.get(name)!r}"
+        ours = reference.get(name, usual().get(name))
+        if run.get(name) != ours:
+            yield f"{name} {run.get(name)!r}, ours {ours!r}"
 
 
 def record(workdirs: Sequence[Path], recipe: str) -> None:
@@ -164,7 +195,11 @@ def reference(recipe: str) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compares or records."""
+    """Compares or records; exits with 1 where a run is not one of ours.
+
+    Raises:
+      ValueError: a run is of another recipe, or cannot be compared.
+    """
     workdirs = [local_path(path) for path in argv[1:]]
     if not workdirs:
         raise app.UsageError("the run's folder is missing: python -m experiments.check_run RUN")
@@ -174,21 +209,21 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.record:
         record(workdirs, FLAGS.record)
         return
+    every = []
     known = sorted(path.stem[10:] for path in harness.RESULTS.glob("reference_*.json"))
     for workdir in workdirs:
         recipe = FLAGS.recipe or load_config(workdir).dataset
         if recipe not in known:
             raise ValueError(f"no reference of {recipe!r}; --recipe= is one of {', '.join(known)}")
         content = reference(recipe)
-        for difference in differences(settings(workdir), content["settings"]):
-            print(f"another recipe than ours: {difference}")
+        if others := [*differences(settings(workdir), content["settings"])]:
+            raise ValueError(f"{workdir} is of another recipe than ours: {'; '.join(others)}")
         outcome = compare(curves(workdir), [run["log"] for run in content["runs"]])
         print(*outcome.lines, sep="\n")
-        print(
-            f"{workdir}: {len(outcome.outside)} of {outcome.points} points outside the "
-            f"{100 * LEVEL:g}% interval of {len(content['runs'])} seeds: "
-            + ("one of ours" if outcome.ours else "NOT one of ours")
-        )
+        print(f"{workdir}: " + ("one of ours" if outcome.ours else "NOT one of ours"))
+        every.append(outcome.ours)
+    if not all(every):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

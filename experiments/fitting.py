@@ -23,7 +23,7 @@ from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.inspect.filters import color_shares
 from alexnet_jax.runs import launch
 from alexnet_jax.runs.recipe import Recipe
-from alexnet_jax.step import METRICS, make_predict_step
+from alexnet_jax.step import METRICS, image_scores, make_predict_step
 from experiments.harness import TINY, rounded
 
 
@@ -219,11 +219,11 @@ def _errors(log_probs: np.ndarray, labels: Any) -> dict[str, float | None]:
     labels = np.asarray(labels)
     if not np.isfinite(log_probs).all():  # it diverged: what is largest means nothing
         return {**dict.fromkeys(("top1_error", "top5_error", "wrong")), "of": len(labels)}
-    wrong = log_probs.argmax(-1) != labels
-    rank = (log_probs > np.take_along_axis(log_probs, labels[:, None], -1)).sum(-1)
+    scores = image_scores(log_probs, labels)
+    wrong = float(scores["top1_error"].sum())
     return {
-        "top1_error": float(wrong.mean()),
-        "top5_error": float((rank >= 5).mean()),
-        "wrong": int(wrong.sum()),
+        "top1_error": float(scores["top1_error"].mean()),
+        "top5_error": float(scores["top5_error"].mean()),
+        "wrong": int(wrong) if wrong.is_integer() else wrong,  # of a tie a part is right
         "of": len(labels),
     }

@@ -9,7 +9,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,7 @@ _QUICK = flags.DEFINE_bool("quick", False, "run in seconds, to see that it runs"
 TINY = {"image_size": 64, "conv_features": (4, 8, 8, 8, 4), "fc_features": (16, 16)}
 # Packages of some experiments alone -> the extra that brings them.
 _EXTRAS = {"optuna": "sweep", "ray": "sweep", "torch": "bench", "tensorflow": "bench"}
+_EXTRAS |= dict.fromkeys(("cv2", "skimage", "sklearn"), "baselines")
 
 
 def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> None:
@@ -87,12 +88,28 @@ def result_file(name: str, mode: str = "w") -> AbstractContextManager[IO[Any]]:
 
 
 def record(
-    name: str, result: Any, figure: Figure | None = None, folder: Path | None = None
+    name: str,
+    result: Any,
+    figure: Figure | None = None,
+    folder: Path | None = None,
+    *,
+    origins: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Writes `name`.json, with the environment, and `name`.png; by default to results/."""
+    """Writes `name`.json, with the environment, and `name`.png; by default to results/.
+
+    Args:
+      name: of the files.
+      result: JSON.
+      figure: what is drawn.
+      folder: another than results/.
+      origins: what made runs that are in it, where that is not this environment
+        (`experiments.sweep.Sweep.origins`).
+    """
     folder = folder or results_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"environment": provenance.environment(), "result": result}
+    content = {"environment": provenance.environment()}
+    content |= {"runs_made_with": list(origins)} if origins else {}
+    content["result"] = result
     with whole_file(folder / f"{name}.json") as file:
         file.write(json.dumps(content, indent=1) + "\n")
     if figure is not None:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -12,11 +13,18 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from alexnet_jax.configs import default
 from alexnet_jax.runs import checks
 from alexnet_jax.runs.recipe import Recipe, build_model
 from alexnet_jax.wording import suggestion
 
 Setting = Mapping[str, Any]
+# Fields of which no result depends: where a run computes, what it logs and keeps.
+COMPUTES_NOTHING = ("data_dir", "cache", "read_workers", "verify_data", "mesh", "steps_per_call")
+COMPUTES_NOTHING += ("eval_batch_size", "log_every_steps", "watch_every_steps")
+COMPUTES_NOTHING += ("checkpoint_every_steps", "keep_every_epochs")
+# And those of which none of a sweep does: it validates after each epoch and tests the last state.
+UNASKED = (*COMPUTES_NOTHING, "best_metric", "validate_every_epochs")
 
 
 def name_of(setting: Setting) -> str:
@@ -26,10 +34,33 @@ def name_of(setting: Setting) -> str:
     return ", ".join(words) or "as configured"
 
 
-def identity(config: ConfigDict) -> str:
-    """What names a run: a digest of every field but where the data lies."""
-    fields = {name: value for name, value in config.to_dict().items() if name != "data_dir"}
-    return _digest(json.dumps(fields, sort_keys=True, default=str))
+def flat(config: ConfigDict, without: Sequence[str] = COMPUTES_NOTHING) -> dict[str, Any]:
+    """The fields on which results depend, "group.field" -> value, as JSON has them."""
+    fields = flatten_dict(config.to_dict(), sep=".")
+    kept = {field: value for field, value in fields.items() if not _among(without, field)}
+    return json.loads(json.dumps(kept, default=str))
+
+
+@cache
+def usual() -> dict[str, Any]:
+    """`flat` of the configuration whose fields all have their defaults."""
+    return flat(default.get_config())
+
+
+def identity(config: ConfigDict, target: float | None = None) -> str:
+    """What names a run that ends after its epochs, or before at the error `target`: a digest.
+
+    Without the fields that have their default: one that is added later gives the runs of before no
+    other names.
+    """
+    fields = flat(config, UNASKED).items()
+    own = {field: value for field, value in fields if value != usual().get(field)}
+    return _digest(json.dumps([own, target], sort_keys=True))
+
+
+def _among(fields: Sequence[str], field: str) -> bool:
+    """Whether a field, or its group, is one of these."""
+    return field.partition(".")[0] in fields
 
 
 def architecture(recipe: Recipe) -> str:
@@ -51,7 +82,8 @@ def configure(base: ConfigDict, setting: Setting) -> ConfigDict:
     """A copy of `base` with the fields of `setting`.
 
     Raises:
-      ValueError: it names a field that is not there, or a value that the field cannot have.
+      ValueError: it names a field that is not there or that changes no run of a sweep, or a value
+        that the field cannot have.
     """
     config = base.copy_and_resolve_references()
     known = list(flatten_dict(config.to_dict(), sep="."))
@@ -76,6 +108,10 @@ def configure(base: ConfigDict, setting: Setting) -> ConfigDict:
             )
         if round(config.num_epochs) != config.num_epochs or config.num_epochs < 1:
             raise ValueError(f"num_epochs={config.num_epochs}; a sweep trains whole epochs")
+        for field in setting:  # two values would be two trainings of the same run
+            asked = field == "validate_every_epochs" and config.schedule.name == "plateau"
+            if _among(UNASKED, field) and not asked:
+                raise ValueError(f"{field} changes nothing of what a sweep trains; leave it out")
     except ValueError as error:
         raise ValueError(f"setting {dict(setting)}: {error.args[0]}") from error
     return config

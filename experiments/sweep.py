@@ -35,20 +35,28 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
-from scipy import stats
 from tqdm import tqdm
 
 from alexnet_jax.files import json_object, local_path, output_folder, whole_file
 from alexnet_jax.runs.lock import Locked, locked
 from alexnet_jax.runs.recipe import Recipe
 from experiments import fitting, harness, provenance
-from experiments.settings import Setting, architecture, configure, grid, identity, name_of
+from experiments.settings import (
+    UNASKED,
+    Setting,
+    architecture,
+    configure,
+    flat,
+    grid,
+    identity,
+    name_of,
+)
+from experiments.tables import COLUMNS, draw, row, shown, summary
+from experiments.tables import spread as spread  # experiments.claims takes it from here
 
 FLAGS = flags.FLAGS
 WAIT_SECONDS = 5
-COLUMNS = ("train_error", "validation_error", "test_error", "loss")
 
 
 class Sweep:
@@ -59,7 +67,7 @@ class Sweep:
         base: ConfigDict,
         folder: Path,
         *,
-        until: Callable[[dict], bool] = lambda line: False,
+        target: float | None = None,
         quick: bool | None = None,
     ):
         """Runs in `folder`/runs, or /quick.
@@ -67,14 +75,14 @@ class Sweep:
         Args:
           base: what a setting leaves open.
           folder: the workdir.
-          until: asked after each epoch, with its line, whether the run ends.
+          target: the validation error (top-1, a share) at which a run ends before its time.
           quick: runs of seconds, kept apart; None: as the flag says.
         """
         quick = harness.quick() if quick is None else quick
         self.base = fitting.shortened(base) if quick else base
         self.reports = folder / "quick" if quick else folder
         self.runs = output_folder(folder / ("quick" if quick else "runs"))
-        self._until = until
+        self._target = target
         self._programs: dict[str, fitting.Programs] = {}
 
     def train(self, settings: Sequence[Setting]) -> list[dict | None]:
@@ -95,7 +103,7 @@ class Sweep:
         with tqdm(total=epochs, unit="epoch", mininterval=1 if sys.stderr.isatty() else 60) as bar:
             for setting, config in pending:
                 try:
-                    with locked(self.runs, f".{identity(config)}.lock"):
+                    with locked(self.runs, f".{self._path(config).stem}.lock"):
                         if not self._path(config).exists():
                             self._train_one(setting, config, bar)
                 except Locked:
@@ -108,7 +116,38 @@ class Sweep:
         Raises:
           ValueError: its file is damaged.
         """
-        return self._read(configure(self.base, setting))
+        found = self._read(configure(self.base, setting))
+        return found and {key: value for key, value in found.items() if key not in _MADE_WITH}
+
+    def results(self, settings: Sequence[Setting], *, partly: bool = False) -> list[dict | None]:
+        """What is finished of these by now, whichever process trained it; None for the others.
+
+        Raises:
+          ValueError: some are not finished, and only all will do; `partly`: that is printed.
+        """
+        found = [self.result(setting) for setting in settings]
+        pairs = zip(settings, found, strict=True)
+        missing = [json.dumps(setting) for setting, result in pairs if result is None]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            told = (
+                f"{len(missing)} of {len(settings)} runs are not finished in {self.runs}: "
+                f"{', '.join(missing[:3])}{more}; where other processes train them, come again"
+            )
+            if not partly:
+                raise ValueError(told)
+            print(told)
+        return found
+
+    def origins(self, settings: Sequence[Setting]) -> list[dict[str, Any]]:
+        """What finished runs were made with, each once, where it is not what this process has.
+
+        Of runs of earlier versions the commit is not known: None.
+        """
+        mine = _origin({"environment": provenance.environment(), "device": provenance.machine()})
+        runs = [self._read(configure(self.base, setting)) for setting in settings]
+        found = [_origin(run) for run in runs if run]
+        return [one for n, one in enumerate(found) if one != mine and one not in found[:n]]
 
     def _read(self, config: ConfigDict) -> dict | None:
         path = self._path(config)
@@ -117,6 +156,10 @@ class Sweep:
         try:
             found = json_object(path.read_bytes(), path)
             row({}, found)
+            then, now = found.get("configuration", {}), flat(config, UNASKED)
+            if other := [field for field, value in now.items() if then.get(field, value) != value]:
+                # One name for both: the default of a field has changed since.
+                raise ValueError(f"{path} is a run of another {other[0]}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             fact = error if isinstance(error, ValueError) else f"{path} is no result of a run"
             raise ValueError(f"{fact}; delete it to train that run again") from error
@@ -135,7 +178,7 @@ class Sweep:
             ) from error
 
     def _path(self, config: ConfigDict) -> Path:
-        return self.runs / f"{identity(config)}.json"
+        return self.runs / f"{identity(config, self._target)}.json"
 
     def _train_one(self, setting: Setting, config: ConfigDict, bar: tqdm) -> None:
         recipe = Recipe(config)
@@ -145,8 +188,9 @@ class Sweep:
 
         def after(line: dict) -> bool:
             bar.update()
-            bar.set_postfix_str(f"{100 * line['validation']['top1_error']:.1f}% error")
-            return self._until(line)
+            error = line["validation"]["top1_error"]
+            bar.set_postfix_str(f"{100 * error:.1f}% error")
+            return self._target is not None and error <= self._target
 
         def say(line: str) -> None:
             bar.write(f"{name_of(setting)}: {line}")
@@ -157,11 +201,25 @@ class Sweep:
             )
         bar.update(round(config.num_epochs) - len(result["epochs"]))
         result |= {"compiled": len(names), "device": provenance.machine()}
+        result |= {"configuration": flat(config), "environment": provenance.environment()}
         with whole_file(self._path(config).with_suffix(".npz"), "wb") as file:
             np.savez_compressed(file, **arrays)
         with whole_file(self._path(config)) as file:
             json.dump(result, file)
         assert not (known and names), f"compiled again for {name_of(setting)}: {names}"
+
+
+_MADE_WITH = ("configuration", "environment")  # in a run's file, and no result
+
+
+def _origin(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The commit, the versions and the device that made a run."""
+    environment = run.get("environment", {})
+    return {
+        "commit": environment.get("commit"),
+        "versions": environment.get("versions"),
+        "device": run.get("device"),
+    }
 
 
 def search(
@@ -210,78 +268,6 @@ def search(
 # --- what came out --------------------------------------------------------------------------------
 
 
-def row(setting: Setting, result: dict) -> dict[str, Any]:
-    """A run in one line: the setting, the errors after the last epoch, the cost."""
-    last = result["epochs"][-1]
-    return {
-        **setting,
-        "seed": result["seed"],
-        "epochs": len(result["epochs"]),
-        "train_error": result["train"]["top1_error"],
-        "validation_error": last["validation"]["top1_error"],
-        "test_error": next((one["top1_error"] for one in result["test"].values()), None),
-        "loss": last["train"]["loss"],
-        "seconds": result["seconds"],
-        "compiled": result["compiled"],
-    }
-
-
-def summary(settings: Sequence[Setting], rows: Sequence[dict]) -> list[dict[str, Any]]:
-    """Values, mean, deviation and 95% interval over the seeds of each setting, as ordered."""
-    groups: dict[str, dict[Any, dict]] = {}  # the setting but for its seed -> seed -> its run
-    names: dict[str, str] = {}
-    for setting, one in zip(settings, rows, strict=True):
-        fields = {field: value for field, value in setting.items() if field != "seed"}
-        group = json.dumps(fields, sort_keys=True, default=str)
-        groups.setdefault(group, {})[one["seed"]] = one  # once, however often it was asked for
-        names.setdefault(group, name_of(setting))
-    words = list(names.values())
-    return [
-        {
-            "name": names[group] if words.count(names[group]) == 1 else group,
-            "seeds": list(ones),
-            **{column: spread([one[column] for one in ones.values()]) for column in COLUMNS},
-        }
-        for group, ones in groups.items()
-    ]
-
-
-def spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean, deviation and half the width of the mean's 95% interval (Student's t).
-
-    All None where a value is (its run diverged, or was not tested), the last two with a single
-    value.
-    """
-    found: dict[str, Any] = {"values": values, "mean": None, "deviation": None, "interval": None}
-    if None in values or not values:
-        return found
-    found["mean"] = float(np.mean(values))
-    if len(values) > 1:
-        found["deviation"] = float(np.std(values, ddof=1))
-        quantile = float(stats.t.ppf(0.975, len(values) - 1))
-        found["interval"] = quantile * found["deviation"] / len(values) ** 0.5
-    return harness.rounded(found)
-
-
-def draw(groups: Sequence[dict], title: str) -> Figure:
-    """Errors of each setting: a dot a seed, a bar for the mean."""
-    figure = Figure(figsize=(6.4, 0.3 * len(groups) + 1.3), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=10)
-    for column, color in (("train_error", "#999999"), ("validation_error", "#225588")):
-        for place, group in enumerate(groups):
-            dots = [100 * value for value in group[column]["values"] if value is not None]
-            axes.plot(dots, [-place] * len(dots), "o", color=color, ms=3.5, alpha=0.6)
-            if group[column]["mean"] is not None:
-                axes.plot(100 * group[column]["mean"], -place, "|", color=color, ms=12, mew=2)
-        axes.plot([], [], "o", color=color, ms=3.5, label=column.replace("_", " "))
-    axes.set_yticks([-place for place in range(len(groups))], [group["name"] for group in groups])
-    axes.set_xlabel("top-1 error (%), a dot a seed, a bar their mean")
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
 def report(folder: Path, settings: Sequence[Setting], sweep: Sweep) -> None:
     """Writes the table, the means and the picture of the runs that are finished."""
     finished = [(setting, sweep.result(setting)) for setting in settings]
@@ -293,8 +279,11 @@ def report(folder: Path, settings: Sequence[Setting], sweep: Sweep) -> None:
         return
     groups = summary([setting for setting, _ in finished], rows)
     title = f"{sweep.base.dataset}, {len(rows)} of {len(settings)} runs"
-    result = {"finished": len(rows), "of": len(settings), "settings": groups}
-    harness.record("sweep", result, draw(groups, title), folder)
+    result = {"configuration": flat(sweep.base), "finished": len(rows), "of": len(settings)}
+    origins = sweep.origins(settings)
+    harness.record(
+        "sweep", result | {"settings": groups}, draw(groups, title), folder, origins=origins
+    )
     width = max(len(group["name"]) for group in groups)
     tested = any(result["test"] for _, result in finished)
     columns = COLUMNS[: 3 if tested else 2]
@@ -305,14 +294,6 @@ def report(folder: Path, settings: Sequence[Setting], sweep: Sweep) -> None:
             + "  ".join(shown(group[column]) for column in columns)
         )
     print(f"{len(rows)} of {len(settings)} runs are finished: {folder / 'table.jsonl'}, sweep.png")
-
-
-def shown(entry: Mapping[str, float | None]) -> str:
-    """Mean and deviation in per cent."""
-    if entry["mean"] is None:
-        return f"{'diverged':11}"
-    deviation = "" if entry["deviation"] is None else f"± {100 * entry['deviation']:.2f}"
-    return f"{100 * entry['mean']:5.2f} {deviation:6}"
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -361,8 +342,10 @@ def from_file(function: str, otherwise: str) -> Callable[..., Any]:
 
 
 def checked(settings: Iterable[Setting], base: ConfigDict) -> list[Setting]:
-    """The settings; ValueError: one of them cannot be one."""
+    """The settings; ValueError: there is none, or one of them cannot be one."""
     settings = list(settings)
+    if not settings:
+        raise ValueError("the sweep has no setting; let its `def sweep()` yield one")
     for setting in settings:
         configure(base, setting)
     return settings

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from alexnet_jax.configs import digits
@@ -27,11 +28,41 @@ def test_each_of_our_runs_passes_against_the_others(path):
 
 
 @pytest.mark.parametrize("path", REFERENCES, ids=lambda path: path.stem)
-@pytest.mark.parametrize(("split", "shift"), [("test", 0.05), ("validation", 0.2), ("train", 0.5)])
-def test_a_run_that_learned_less_is_told(path, split, shift):
-    run, *others = (one["log"] for one in runs_of(path))
-    worse = {name: value + shift * name.startswith(split) for name, value in run.items()}
-    assert not check_run.compare(worse, others).ours
+@pytest.mark.parametrize(
+    ("start", "part", "factor", "shift"),
+    [
+        ("train", "loss", 4 / 3, 0),
+        ("train", "loss", 3 / 4, 0),
+        ("validation", "top1_error", 1, 0.05),
+        ("test", "error", 1, 0.02),
+    ],
+)
+def test_a_run_that_learned_less_is_told(path, start, part, factor, shift):
+    """Or more: what the docstring of `check_run` says of its power, with each of our runs."""
+    runs = [one["log"] for one in runs_of(path)]
+    for run in runs:
+        other = {
+            name: value * factor + shift if name.startswith(start) and part in name else value
+            for name, value in run.items()
+        }
+        assert not check_run.compare(other, [one for one in runs if one is not run]).ours
+
+
+@pytest.mark.slow
+def test_one_in_fifty_runs_like_ours_fails():
+    """Drawn with the means and covariances of ours."""
+    logs = [one["log"] for one in runs_of(harness.RESULTS / "reference_digits.json")]
+    is_error = np.array(["error" in name for name in logs[0]])
+    ours = np.array([[*log.values()] for log in logs])
+    ours = np.where(is_error, ours, np.log(np.maximum(ours, 1e-12)))
+    factors = (ours - ours.mean(0)) / (len(ours) - 1) ** 0.5
+    drawn = np.random.default_rng(0).normal(size=(500, 9, len(ours))) @ factors + ours.mean(0)
+    drawn = np.where(is_error, np.maximum(drawn, 0), np.exp(drawn))
+    fails = 0
+    for nine in drawn:
+        run, *others = (dict(zip(logs[0], values, strict=True)) for values in nine)
+        fails += not check_run.compare(run, others).ours
+    assert 0.002 < fails / len(drawn) < 0.03
 
 
 def test_a_new_run_of_the_recipe_is_of_the_references_recipe(tmp_path):
@@ -39,12 +70,42 @@ def test_a_new_run_of_the_recipe_is_of_the_references_recipe(tmp_path):
     save_config(digits.get_config(), tmp_path, resumes=False)
     reference = json.loads((harness.RESULTS / "reference_digits.json").read_text())["result"]
     ours = reference["settings"]
+    assert ours.pop("momentum") == 0.9
     assert list(check_run.differences(check_run.settings(tmp_path), ours)) == []
 
 
 def test_a_run_of_other_logged_updates_is_refused():
-    with pytest.raises(ValueError, match="no logged update in common"):
+    with pytest.raises(ValueError, match="0 of the 1 logged points of ours: was it as long"):
         check_run.compare({"train loss 7": 1.0}, [{"train loss 8": 1.0}] * 3)
+    logs = [one["log"] for one in runs_of(harness.RESULTS / "reference_digits.json")]
+    test = {name: value for name, value in logs[0].items() if name.startswith("test")}
+    with pytest.raises(ValueError, match="4 of the 84 logged points"):
+        check_run.compare(test, logs[1:])
+
+
+@pytest.mark.parametrize(
+    ("field", "factor", "status", "told"),
+    [
+        ("seed", 1, 0, "one of ours"),
+        ("seed", 2, 1, "NOT one of ours"),
+        ("momentum", 1, 1, "is of another recipe than ours: momentum 0.5, ours 0.9"),
+    ],
+)
+def test_a_run_that_is_not_ours_ends_in_status_1(field, factor, status, told, tmp_path):
+    config = digits.get_config()
+    config[field] = 9 if field == "seed" else 0.5
+    save_config(config, tmp_path, resumes=False)
+    (first, *_) = runs_of(harness.RESULTS / "reference_digits.json")
+    rows = {}
+    for name, value in first["log"].items():
+        split, metric, *step = name.split()
+        usual = {"epoch": 1.0, "top5_error": 0.0, "learning_rate": 0.01, "images_per_second": 1.0}
+        row = {"split": split, "step": int([*step, 630][0]), **usual}
+        rows.setdefault((split, *step), row)[metric] = value * factor
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows.values()))
+    ended = run_command("experiments.check_run", tmp_path)
+    assert told in ended.stdout + ended.stderr
+    assert ended.returncode == status
 
 
 def test_of_an_ensemble_a_member_is_asked_for(tmp_path):

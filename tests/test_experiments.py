@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -166,6 +168,29 @@ def test_what_is_no_number_is_no_error(bad):
     assert fitting._errors(log_probs, np.arange(3))["of"] == 3
     log_probs[1, 4] = bad
     assert set(fitting._errors(log_probs, np.arange(3)).values()) == {None, 3}
+
+
+def test_ties_are_scored_as_the_project_scores_them():
+    """Of classes all alike a tenth is the first and half are among five; else errors are counts."""
+    labels = np.arange(10)
+    alike = np.log(np.full((10, 10), 0.1, np.float32))
+    found = fitting._errors(alike, labels)
+    assert found == pytest.approx({"top1_error": 0.9, "top5_error": 0.5, "wrong": 9, "of": 10})
+    half = alike.copy()
+    half[0, :2] += 1
+    assert fitting._errors(half, labels)["wrong"] == pytest.approx(0.5 + 9 * 0.9)
+    clear = np.eye(10, dtype=np.float32)[[0, 1, 2, 3, 4, 5, 6, 7, 9, 9]]
+    found = fitting._errors(clear, labels)
+    assert (found["wrong"], type(found["wrong"]), found["top1_error"]) == (1, int, 0.1)
+    code = """
+import numpy as np
+from experiments.paper import ensemble
+alike = np.log(np.full((10, 10), 0.1)).astype(np.float16).astype(np.float32)
+found = ensemble.errors(alike, np.arange(10))
+print(found["images"], round(found["top1_error"], 4), round(found["top5_error"], 4))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "10 0.9 0.5\n", ended.stderr
 
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):

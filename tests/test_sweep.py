@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from alexnet_jax.configs import default
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.metrics_log import read_metrics
-from experiments import harness, sweep
+from experiments import harness, settings, sweep
 from tests.commands import run_command
 
 RECIPE = """
@@ -247,6 +249,17 @@ def test_two_workers_of_ray_compile_once_each(tmp_path, recipe):
     assert sorted(compiled) == [False, False, True, True]
 
 
+def test_a_sweep_without_settings_is_told(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(RECIPE.partition("def sweep")[0] + "def sweep():\n    return []\n")
+    for flag in ("--sweep_index=0", "--list"):
+        ended = run_command(
+            "experiments.sweep", f"--workdir={tmp_path}", f"--config={recipe}", flag
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "error: the sweep has no setting; let its `def sweep()` yield one" in ended.stderr
+
+
 IGNORED = "which a sweep does not use"
 
 
@@ -263,6 +276,7 @@ IGNORED = "which a sweep does not use"
         ("sweep", ["--trials=1", "--list"], "--list with --trials"),
         ("sweep", ["--list", "--sweep_index=0"], "--sweep_index with --list"),
         ("sweep", ["--config=digits"], "has no `def sweep()`; give one, or --grid"),
+        ("sweep", ["--grid=log_every_steps=1,2"], "log_every_steps changes nothing of what a"),
         ("ray_tune", ["--workdir="], "--workdir is missing"),
         ("ray_tune", ["--config=digits"], "has no `def sweep()`; give one"),
         ("ray_tune", ["--config.ensemble=2"], f"ensemble=2, {IGNORED}"),
@@ -278,13 +292,16 @@ def test_what_cannot_run_ends_in_one_line(tmp_path, recipe, command, flags, mess
 
 
 @pytest.mark.slow
-def test_a_setting_ends_as_the_training_command_does(tmp_path, base):
-    setting = {"learning_rate": 0.03, "seed": 5, "mesh.data": 1}
+def test_a_setting_trains_and_ends_as_the_training_command_does(tmp_path, base):
+    """After several epochs, with the last state the one checkpoint to choose from."""
+    base.num_epochs, base.validate_every_epochs, base.mesh.data = 3, 3.0, 1
+    setting = {"learning_rate": 0.03, "seed": 5}
     (found,) = sweep.Sweep(base, tmp_path / "sweep").train([setting])
     train(sweep.configure(base, setting), tmp_path / "run")
     rows = {row["split"]: row for row in read_metrics(tmp_path / "run")}
-    last = found["epochs"][-1]["validation"]
-    assert last["loss"] == pytest.approx(rows["validation"]["loss"], rel=1e-5)
+    losses = [line["validation"]["loss"] for line in found["epochs"]]
+    assert len({*losses}) == 3
+    assert losses[-1] == pytest.approx(rows["validation"]["loss"], rel=1e-5)
     assert found["test"]["center"]["top1_error"] == pytest.approx(rows["test"]["top1_error"])
 
 
@@ -310,6 +327,16 @@ def test_another_architecture_has_programs_of_its_own(tmp_path, base, quick_comp
         ({"augment": "host"}, "augment='host', which a sweep"),
         ({"mesh.data": 2}, "mesh.data=2, which a sweep"),
         ({"mesh.model": 2}, "mesh.model=2, which a sweep"),
+        *(
+            ({field: value}, f"{field} changes nothing of what a sweep trains; leave it out")
+            for field, value in {
+                "best_metric": "loss",
+                "validate_every_epochs": 1.0,
+                "keep_every_epochs": 1.0,
+                "eval_batch_size": 8,
+                "mesh.data": 1,
+            }.items()
+        ),
         ({"schedule.name": "plateau"}, "validate_every_epochs=3.0 of a plateau; a sweep"),
     ],
 )
@@ -319,6 +346,92 @@ def test_a_setting_that_cannot_be_is_named_before_anything_is_trained(
     with pytest.raises(ValueError, match=f"setting {re.escape(repr(setting))}: {message}"):
         sweep.Sweep(base, tmp_path).train([{"seed": 1}, setting])
     assert not list(tmp_path.glob("**/*.json*"))
+
+
+def test_a_plateau_may_be_a_setting(base):
+    sweep.configure(base, {"schedule.name": "plateau", "validate_every_epochs": 1.0})
+
+
+def test_a_run_keeps_its_name_where_nothing_of_it_changes(base, monkeypatch):
+    """Fields that compute nothing, and fields that come later, with their default."""
+    name = sweep.identity(base)
+    assert sweep.identity(base, 0.25) != name
+    for field, value in (("verify_data", True), ("eval_batch_size", 8), ("best_metric", "loss")):
+        base[field] = value
+        assert sweep.identity(base) == name
+    base.learning_rate = 0.5
+    assert sweep.identity(base) != (name := sweep.identity(base, 0.25))
+    later = default.get_config()
+    with later.unlocked(), base.unlocked():
+        later.added = base.added = 3
+    settings.usual.cache_clear()
+    monkeypatch.setattr(default, "get_config", lambda: later)
+    assert sweep.identity(base, 0.25) == name
+    base.added = 4
+    assert sweep.identity(base, 0.25) != name
+    settings.usual.cache_clear()
+
+
+def fitted(monkeypatch):
+    """Runs take no time; the reports that each setting's run ends after."""
+    shared = {"seed": 0, "seconds": 1, "train": {"top1_error": 0.5}, "test": {}}
+    ends = []
+
+    def fit(config, *, until, **_):
+        lines = [
+            {"train": {"loss": 1.0}, "validation": {"top1_error": error}} for error in (0.5, 0.2)
+        ]
+        ends.append([until(line) for line in lines])
+        return shared | {"epochs": lines}, {}
+
+    monkeypatch.setattr(sweep, "fitting", SimpleNamespace(fit=fit, Programs=lambda recipe: None))
+    return ends
+
+
+def test_a_run_says_what_made_it_and_a_report_where_that_was_elsewhere(tmp_path, base, monkeypatch):
+    fitted(monkeypatch)
+    runs = sweep.Sweep(base, tmp_path)
+    offered = [{"seed": seed} for seed in range(4)]
+    runs.train(offered[:3])
+    assert runs.origins(offered) == []
+    paths = [runs._path(sweep.configure(base, setting)) for setting in offered[:3]]
+    content = json.loads(paths[0].read_text())
+    assert content["configuration"]["train_split"] == "train[:128]"
+    assert content["environment"].keys() >= {"commit", "versions", "device"}
+    assert not {"configuration", "environment"} & runs.result(offered[0]).keys()
+    content["environment"]["commit"] = "0123"
+    paths[0].write_text(json.dumps(content))
+    paths[1].write_text(json.dumps(result(0.5)))  # of an earlier version
+    sweep.report(tmp_path, offered, runs)
+    report = json.loads((tmp_path / "sweep.json").read_text())
+    assert [one["commit"] for one in report["runs_made_with"]] == ["0123", None]
+    assert report["result"]["configuration"]["train_split"] == "train[:128]"
+    content["configuration"]["momentum"] = 0.5
+    paths[0].write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"is a run of another momentum; delete it to train"):
+        runs.result(offered[0])
+
+
+def test_a_target_ends_runs_and_gives_them_names_of_their_own(tmp_path, base, monkeypatch):
+    ends = fitted(monkeypatch)
+    sweep.Sweep(base, tmp_path).train([{}])
+    sweep.Sweep(base, tmp_path, target=0.25).train([{}])
+    assert ends == [[False, False], [False, True]]
+
+
+def test_results_are_those_of_all_or_say_what_is_missing(tmp_path, base, monkeypatch, capsys):
+    """A run that another process had when this one came by is there in the end."""
+    fitted(monkeypatch)
+    runs, other = sweep.Sweep(base, tmp_path), sweep.Sweep(base, tmp_path)
+    offered = [{"seed": 0}, {"seed": 1}]
+    with sweep.locked(runs.runs, f".{runs._path(sweep.configure(base, {'seed': 1})).stem}.lock"):
+        assert [bool(one) for one in runs.train(offered)] == [True, False]
+    with pytest.raises(ValueError, match=r'1 of 2 runs are not finished in .*: {"seed": 1}; where'):
+        runs.results(offered)
+    assert [bool(one) for one in runs.results(offered, partly=True)] == [True, False]
+    assert "1 of 2 runs are not finished" in capsys.readouterr().out
+    other.train(offered)
+    assert all(runs.results(offered))
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
-"""What the paper beat, from libraries of their own."""
+"""What the paper beat, from libraries of their own.
 
-from importlib.util import find_spec
+The commands import those inside `main`, where one line says which extra brings a missing one.
+"""
 
-for name in ("cv2", "skimage"):
-    if find_spec(name) is None:
-        message = f"{name} is not installed; pip install '.[baselines]'"
-        raise ModuleNotFoundError(message, name=name)
+from absl import flags
+
+flags.DEFINE_integer("seed", 0, "of the sampled descriptors and of what is learned from them")

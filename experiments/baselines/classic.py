@@ -27,7 +27,6 @@ from experiments import harness
 from experiments.baselines.descriptors import KINDS, PLACES, SIDE
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("seed", 0, "of the sampled descriptors and of what is learned from them")
 PENALTIES = (1.0, 10.0, 100.0)  # C, their inverse; chosen on validation images
 PACKAGES = ("opencv-python-headless", "scikit-image", "scikit-learn")
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -77,6 +76,7 @@ def measure(
         "data": f"{config.dataset}: {', '.join(splits)}",
         "training images": len(labels["train"]),
         "seed": FLAGS.seed,
+        "penalties": PENALTIES,
         **together,
         "kinds": rows,
         **facts,

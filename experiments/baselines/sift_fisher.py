@@ -10,14 +10,13 @@ chosen on the validation images. Needs the extra `baselines`. Writes
 results/baseline_sift_fisher.json and .png.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from absl import flags
-from skimage.feature import fisher_vector, learn_gmm
 
 from experiments import harness
-from experiments.baselines import classic
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("modes", 64, "Gaussians of the mixture")
@@ -25,12 +24,18 @@ flags.DEFINE_integer("modes", 64, "Gaussians of the mixture")
 
 def main(_) -> None:
     """Trains, tests, writes."""
+    import skimage  # noqa: F401  `learn` needs it, hours later
+
+    from experiments.baselines import classic
+
     harness.shorten(modes=4)
     classic.measure("sift_fisher", learn, whiten=False, modes=FLAGS.modes)
 
 
-def learn(sample: np.ndarray) -> classic.Encode:
+def learn(sample: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Fisher vectors of a mixture that fits the sample [M, D]."""
+    from skimage.feature import fisher_vector, learn_gmm
+
     options = {"covariance_type": "diag", "max_iter": 30, "random_state": FLAGS.seed}
     gmm = learn_gmm(sample, n_modes=FLAGS.modes, gm_args=options)
     return partial(fisher_vector, gmm=gmm, improved=True)

@@ -12,15 +12,12 @@ was the largest tried and the best of both kinds, so a weaker one might do bette
 """
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from absl import flags
-from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
-from sklearn.exceptions import ConvergenceWarning
 
 from experiments import harness
-from experiments.baselines import classic
-from experiments.baselines.descriptors import PLACES
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("atoms", 512, "of the dictionary")
@@ -30,13 +27,20 @@ PARTS = 4  # along a side, halved twice
 
 def main(_) -> None:
     """Trains, tests, writes."""
+    from experiments.baselines import classic
+
     harness.shorten(atoms=32)
     facts = {"atoms": FLAGS.atoms, "threshold": FLAGS.threshold}
     classic.measure("sparse_coding", learn, whiten=True, **facts)
 
 
-def learn(sample: np.ndarray) -> classic.Encode:
+def learn(sample: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Pooled codes of a dictionary that is learned from the sample [M, 66]."""
+    from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
+    from sklearn.exceptions import ConvergenceWarning
+
+    from experiments.baselines.descriptors import PLACES
+
     atoms = MiniBatchDictionaryLearning(
         FLAGS.atoms,
         alpha=FLAGS.threshold,

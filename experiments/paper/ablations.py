@@ -19,7 +19,8 @@ from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import filter_picture
 from alexnet_jax.models.presets import network
 from experiments import harness
-from experiments.sweep import Sweep, shown, spread
+from experiments.sweep import Sweep
+from experiments.tables import shown, spread
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "runs/ablations", "folder of the runs; finished ones are kept")
@@ -102,11 +103,12 @@ def main(_) -> None:
     """Trains, seed by seed, and writes what there is."""
     sweep = Sweep(configuration(), local_path(FLAGS.workdir))
     names = FLAGS.variant or list(VARIANTS)
-    sweep.train([setting(name, seed) for seed in FLAGS.seed for name in names])
-    found = {
-        name: [run for seed in FLAGS.seed if (run := sweep.result(setting(name, seed)))]
-        for name in names
-    }
+    asked = [(name, seed) for seed in FLAGS.seed for name in names]
+    settings = [setting(*one) for one in asked]
+    sweep.train(settings)
+    found: dict[str, list[dict]] = {name: [] for name in names}
+    for (name, _), run in zip(asked, sweep.results(settings, partly=True), strict=True):
+        found[name] += [run] if run else []
     rows = [_row(name, runs) for name, runs in found.items() if runs]
     if not rows:
         return
@@ -130,13 +132,21 @@ def main(_) -> None:
         "variants": rows,
         "runs": runs,
     }
-    name = f"ablations_{FLAGS.image_size}" + (f"_width_{FLAGS.width:g}" if FLAGS.width != 1 else "")
-    harness.record(name, result, draw(rows))
+    name = result_name("ablations")
+    harness.record(name, result, draw(rows), origins=sweep.origins(settings))
     if found.get("paper"):
-        kernels = sweep.arrays(setting("paper", FLAGS.seed[0]))["conv1"]
+        kernels = sweep.arrays(setting("paper", found["paper"][0]["seed"]))["conv1"]
         picture = Image.fromarray(filter_picture(kernels, per_filter=True))
         with harness.result_file(f"{name}_filters.png", "wb") as file:
             picture.save(file, "PNG", optimize=True)
+
+
+def result_name(experiment: str) -> str:
+    """The result's name, by size and width: as these flags say for all who share them."""
+    # The first specialisation on 64 pixels was of half the width, and lies there without it.
+    usual = 0.5 if (experiment, FLAGS.image_size) == ("specialisation", 64) else 1
+    width = f"_width_{FLAGS.width:g}" if FLAGS.width != usual else ""
+    return f"{experiment}_{FLAGS.image_size}{width}"
 
 
 def _row(name: str, runs: list[dict]) -> dict:

@@ -16,6 +16,8 @@ from alexnet_jax.configs import digits
 from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import local_path
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
+from alexnet_jax.runs.evaluation import average
+from alexnet_jax.step import METRICS, image_scores
 from experiments import harness
 from experiments.sweep import Sweep
 
@@ -33,16 +35,17 @@ def main(_) -> None:
     config.test_split = "validation+test"  # nothing is chosen on either
     sweep = Sweep(config, local_path(FLAGS.workdir))
     settings = [{"seed": seed} for seed in FLAGS.seed]
-    if not all(sweep.train(settings)):
-        raise ValueError(f"{FLAGS.workdir}: another process trains these runs; come again later")
+    sweep.train(settings)
+    sweep.results(settings)  # or it says which are missing
     tested = open_dataset("digits", sweep.base.test_split, stored_size=72)
     labels = tested.source.read(np.arange(len(tested)))["label"]
     splits = {"validation": slice(226), "test": slice(226, None)}
     views = {}
     for view in VIEWS:
-        nets = [sweep.arrays(setting)[f"log_probs_{view}"] for setting in settings]
-        probs = np.exp(np.stack(nets).astype(np.float64))
-        named = [("1 CNN", one) for one in probs] + [(f"{len(nets)} CNNs", probs.mean(0))]
+        nets = np.stack([sweep.arrays(setting)[f"log_probs_{view}"] for setting in settings])
+        nets = nets.astype(np.float32)
+        mean = average(nets, np.ones(len(nets)))
+        named = [*(("1 CNN", one) for one in nets), (f"{len(nets)} CNNs", mean)]
         views[view] = [
             {"row": row} | {name: errors(one[rows], labels[rows]) for name, rows in splits.items()}
             for row, one in named
@@ -55,19 +58,14 @@ def main(_) -> None:
         "views": views,
     }
     with style():
-        harness.record("ensemble", harness.rounded(result), draw(views))
+        origins = sweep.origins(settings)
+        harness.record("ensemble", harness.rounded(result), draw(views), origins=origins)
 
 
-def errors(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def errors(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Means over images."""
-    right = np.take_along_axis(probs, labels[:, None], axis=-1)
-    rank = (~(probs <= right)).sum(-1)  # so that NaN is an error
-    return {
-        "images": len(labels),
-        "loss": float(-np.log(right).mean()),
-        "top1_error": float((rank > 0).mean()),
-        "top5_error": float((rank > 4).mean()),
-    }
+    scores = image_scores(log_probs, labels)
+    return {"images": len(labels)} | {name: float(scores[name].mean()) for name in METRICS}
 
 
 def draw(views: dict[str, list[dict]]) -> Figure:

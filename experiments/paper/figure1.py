@@ -6,10 +6,11 @@ The net is the authors' three convolutions and a full connection (`cifar10_quick
 crops or flips; "the learning rates for each network were chosen independently". First every rate
 with one seed, then the best of each activation with the other seeds. The error is that of the whole
 training set after each epoch. Writes results/figure1.json and .png; several processes may share a
---workdir, and --report writes what is there.
+--workdir, and --report writes what is there: what is not is listed under "incomplete".
 """
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 from absl import flags
@@ -48,33 +49,46 @@ def configuration() -> ConfigDict:
 def main(_) -> None:
     """Trains and writes the results."""
     first, *others = FLAGS.seed
-    sweep = Sweep(configuration(), local_path(FLAGS.workdir), until=at_the_target)
-    runs = train(sweep, itertools.product(FLAGS.activation, FLAGS.rate, [first]))
+    sweep = Sweep(configuration(), local_path(FLAGS.workdir), target=TARGET)
+    settings = settings_of(itertools.product(FLAGS.activation, FLAGS.rate, [first]))
+    runs = train(sweep, settings)
+    if absent := [name for name in FLAGS.activation if not runs_of(runs, name)]:
+        raise ValueError(
+            f"{sweep.runs} holds no finished run of {' or '.join(absent)} with seed {first}; "
+            "train them, without --report"
+        )
     best = {name: min(runs_of(runs, name), key=_order)["rate"] for name in FLAGS.activation}
-    runs += train(sweep, [(*choice, seed) for choice in best.items() for seed in others])
-    if set(FLAGS.activation) < set(ACTIVATIONS):
+    more = settings_of((*choice, seed) for choice in best.items() for seed in others)
+    runs += train(sweep, more)
+    settings += more
+    if absent := [name for name in ACTIVATIONS if name not in FLAGS.activation]:
+        print(f"figure 1 wants {absent[0]}, too; when it is trained, write it with --report")
         return
-    result = summary(runs, best)
+    result = summary(runs, best) | incomplete(runs, settings)
     print({key: value for key, value in result.items() if key != "runs"})
-    harness.record("figure1", result, draw(runs, best))
+    harness.record("figure1", result, draw(runs, best), origins=sweep.origins(settings))
 
 
-def at_the_target(line: dict) -> bool:
-    """Whether an epoch's line says that the run is done."""
-    return line["validation"]["top1_error"] <= TARGET
+def settings_of(choices: Iterable[tuple[str, float, int]]) -> list[dict]:
+    """The settings of choices of activation, rate and seed."""
+    names = ("model.activation", "learning_rate", "seed")
+    return [dict(zip(names, choice, strict=True)) for choice in choices]
 
 
-def train(sweep: Sweep, choices) -> list[dict]:
-    """The training error after each epoch, for choices of activation, rate and seed."""
-    settings = [
-        {"model.activation": activation, "learning_rate": rate, "seed": seed}
-        for activation, rate, seed in choices
-    ]
-    results = [*map(sweep.result, settings)] if FLAGS.report else sweep.train(settings)
-    if None in results and not FLAGS.report:  # the best rate is that of all
-        raise ValueError(f"{FLAGS.workdir}: another process trains these runs; come again later")
+def train(sweep: Sweep, settings: list[dict]) -> list[dict]:
+    """The training error after each epoch; with --report of the runs that are there."""
+    if not FLAGS.report:
+        sweep.train(settings)
+    results = sweep.results(settings, partly=FLAGS.report)  # the best rate is that of all
     pairs = zip(settings, results, strict=True)
     return [described(setting, result) for setting, result in pairs if result]
+
+
+def incomplete(runs: list[dict], settings: list[dict]) -> dict:
+    """What the result file says of runs that were asked for and are not there."""
+    there = {(one["activation"], one["rate"], one["seed"]) for one in runs}
+    missing = [setting for setting in settings if tuple(setting.values()) not in there]
+    return {"incomplete": missing} if missing else {}
 
 
 def described(setting: dict, result: dict) -> dict:

@@ -3,7 +3,8 @@
     python -m experiments.paper.learning_rates
 
 The rate is an argument of the step, so all runs share one program. Each is a short run at a
-constant rate. Writes results/learning_rates.json and .png.
+constant rate. Writes results/learning_rates.json and .png; what lies there as learning_rates.jsonl
+is the "result" of an earlier version of this, an entry a line.
 """
 
 import itertools
@@ -35,6 +36,7 @@ def main(_) -> None:
         {"learning_rate": rate, "seed": seed}
         for seed, rate in itertools.product(FLAGS.seed, FLAGS.rate)
     ]
+    sweep.train(settings)
     lines = [
         {
             **setting,
@@ -43,10 +45,9 @@ def main(_) -> None:
             "validation": result["epochs"][-1]["validation"],
             "seconds": result["seconds"],
         }
-        for setting, result in zip(settings, sweep.train(settings), strict=True)
-        if result
+        for setting, result in zip(settings, sweep.results(settings), strict=True)
     ]
-    harness.record("learning_rates", lines, draw(lines))
+    harness.record("learning_rates", lines, draw(lines), origins=sweep.origins(settings))
 
 
 def draw(lines: list[dict]) -> Figure:

@@ -59,6 +59,8 @@ def look_inside(run: Run) -> dict:
     kernel = np.asarray(run.state.params["conv1"]["kernel"])
     shifts = sorted({round(shift) for shift in np.linspace(0, size / 2, 7)})
     return {
+        "test_images": len(queries),
+        "gallery": len(gallery),
         "seed": config.seed,
         "step": run.step,
         "color_share_of_towers": [
@@ -86,8 +88,6 @@ def main(_) -> None:
         "dataset": dataset,
         "image_size": model.image_size,
         "conv_features": [row.features for row in model.layers if row.kernel_size],
-        "test_images": FLAGS.images,
-        "gallery": FLAGS.gallery,
         "neighbors": FLAGS.neighbors,
         "runs": [look_inside(run) for run in runs],
     }

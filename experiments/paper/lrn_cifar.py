@@ -46,19 +46,24 @@ def configuration(net: str) -> ConfigDict:
 
 
 def main(_) -> None:
-    """Trains seed by seed and writes the results after every seed."""
+    """Trains seed by seed and writes what there is after every seed."""
     sweeps = {net: Sweep(configuration(net), local_path(FLAGS.workdir)) for net in FLAGS.net}
-    runs = []
+    settings: list[dict] = []
     for seed in FLAGS.seed:
+        settings += [{"model.norm": norm, "seed": seed} for norm in (True, False)]
+        for sweep in sweeps.values():
+            sweep.train(settings[-2:])
+        runs, origins = [], []
         for net, sweep in sweeps.items():
-            settings = [{"model.norm": norm, "seed": seed} for norm in (True, False)]
-            for setting, result in zip(settings, sweep.train(settings), strict=True):
-                if result:
-                    views = NETS[net][1][-1]
-                    runs.append(
-                        {"net": net, "norm": setting["model.norm"], "views": views, **result}
-                    )
-        harness.record("lrn_cifar", summary(runs), draw(runs))
+            results = sweep.results(settings, partly=True)
+            runs += [
+                {"net": net, "norm": setting["model.norm"], "views": NETS[net][1][-1], **result}
+                for setting, result in zip(settings, results, strict=True)
+                if result
+            ]
+            origins += [one for one in sweep.origins(settings) if one not in origins]
+        if runs:
+            harness.record("lrn_cifar", summary(runs), draw(runs), origins=origins)
 
 
 def summary(runs: list[dict]) -> dict:

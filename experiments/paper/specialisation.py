@@ -12,6 +12,8 @@ those of `experiments.paper.ablations`. Writes results/specialisation_SIZE.json,
 kernels of each net.
 """
 
+import itertools
+
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
@@ -20,7 +22,8 @@ from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import color_shares, filter_picture
 from experiments import harness
 from experiments.paper import ablations
-from experiments.sweep import Sweep, spread
+from experiments.sweep import Sweep
+from experiments.tables import spread
 
 FLAGS = flags.FLAGS
 NETS = {
@@ -32,18 +35,28 @@ NETS = {
 
 def main(_) -> None:
     """Trains what is not there yet, and writes what there is."""
+    if FLAGS.variant:
+        raise ValueError("--variant is for experiments.paper.ablations; these nets are fixed")
     sweep = Sweep(ablations.configuration(), local_path(FLAGS.workdir))
     names = [name for pair in NETS.values() for name in pair]
-    sweep.train([ablations.setting(name, seed) for seed in FLAGS.seed for name in names])
-    curves, kernels = {}, {}
-    for name in names:
-        for seed in FLAGS.seed:
-            if run := sweep.result(ablations.setting(name, seed)):
-                shares = [sorted(shares) for shares in run["color_shares"]]
-                curves.setdefault(name, {})[seed] = shares
-                kernels.setdefault(name, {})[seed] = sweep.arrays(ablations.setting(name, seed))[
-                    "conv1"
-                ]
+    asked = [(name, seed) for seed in FLAGS.seed for name in names]
+    settings = [ablations.setting(*one) for one in asked]
+    sweep.train(settings)
+    results = sweep.results(settings, partly=True)
+    curves: dict[str, dict[int, list]] = {name: {} for name in names}
+    kernels: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
+    diverged = []
+    for (name, seed), setting, run in zip(asked, settings, results, strict=True):
+        if run and None in itertools.chain(*run["color_shares"]):
+            diverged.append(f"{name}, seed {seed}")
+        elif run:
+            curves[name][seed] = [sorted(shares) for shares in run["color_shares"]]
+            kernels[name][seed] = sweep.arrays(setting)["conv1"]
+    if diverged:
+        print(f"left out, as they diverged: {'; '.join(diverged)}")
+    curves = {name: of_seed for name, of_seed in curves.items() if of_seed}
+    if not curves:
+        return
     rows = {name: summary(kernels[name], runs) for name, runs in curves.items()}
     for name, row in rows.items():
         print(f"{name:28} split {row['split']['mean']:.3f}, by chance {row['by_chance']:.3f}")
@@ -55,10 +68,12 @@ def main(_) -> None:
         "epochs": FLAGS.num_epochs,
         "nets": rows,
         "shares_by_epoch": curves,
+        **({"diverged": diverged} if diverged else {}),
     }
-    name = f"specialisation_{FLAGS.image_size}"
-    harness.record(name, result, draw(curves))
-    filters = draw_filters({name: of_seed[min(of_seed)] for name, of_seed in kernels.items()})
+    name = ablations.result_name("specialisation")
+    harness.record(name, result, draw(curves), origins=sweep.origins(settings))
+    first = {net: of_seed[min(of_seed)] for net, of_seed in kernels.items() if of_seed}
+    filters = draw_filters(first)
     with harness.result_file(f"{name}_filters.png", "wb") as file:
         filters.savefig(file, format="png", dpi=110)
 

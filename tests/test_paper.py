@@ -1,0 +1,129 @@
+"""The paper's experiments: what they write of runs that diverged, are missing, or came late.
+
+Each in a process of its own, as their flags have the same names, with runs that take no time.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+RUNS = """
+import json, sys
+from absl import flags
+import numpy as np
+from experiments import harness
+from experiments.paper import {module} as experiment
+from experiments.sweep import Sweep
+
+def result(setting, sweep):
+    errors = dict(top1_error=0.2, top5_error=0.1, loss=0.5)
+    test = dict(center=errors, ten=errors)
+    line = dict(epoch=1, train=errors, validation=errors)
+    shares = [None, None] if setting in DIVERGED else [0.3, 0.4]
+    return dict(seed=setting["seed"], epochs=[line], color_shares=[shares], train=errors, test=test,
+                seconds=1.0, device="a")
+
+class Late(Sweep):
+    "Another process is at all runs when this one comes by; then they are there, but for some."
+    def train(self, settings):
+        return [None] * len(settings)
+    def result(self, setting):
+        return None if MISSING(setting) else result(setting, self)
+    def arrays(self, setting):
+        return dict(conv1=np.random.default_rng(0).normal(size=(11, 11, 3, 8)))
+    def origins(self, settings):
+        return []
+
+DIVERGED, MISSING = [], lambda setting: False
+experiment.Sweep = Late
+harness.record = lambda name, result, *_, **__: print(json.dumps([name, result]))
+harness.results_folder = lambda: experiment.local_path(flags.FLAGS.workdir)
+flags.FLAGS(sys.argv)
+"""
+
+
+def run(module, code, folder, *words):
+    """The last of what was recorded, name and result; all that was said; the error."""
+    program = f"{RUNS.format(module=module)}\n{code}\nexperiment.main(None)"
+    command = [sys.executable, "-c", program, f"--workdir={folder}", *words]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    recorded = [line for line in ended.stdout.splitlines() if line.startswith("[")]
+    return json.loads(recorded[-1]) if recorded else None, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("module", ["lrn_cifar", "learning_rates"])
+def test_runs_that_another_process_had_are_read_in_the_end(module, tmp_path):
+    (name, written), _, errors = run(module, "", tmp_path)
+    runs = written["runs"] if isinstance(written, dict) else written
+    assert (name, len(runs)) == (module, {"lrn_cifar": 12, "learning_rates": 15}[module]), errors
+
+
+NAMES = """
+for size, width in ((64, 1), (128, 1), (128, 0.5), (64, 0.5)):
+    flags.FLAGS.image_size, flags.FLAGS.width = size, width
+    print(size, width, *map(experiment.ablations.result_name, ("specialisation", "ablations")))
+"""
+
+
+def test_a_net_that_diverged_has_no_colours_and_each_width_its_file(tmp_path):
+    code = NAMES + "DIVERGED = [experiment.ablations.setting('paper', 1)]"
+    (found, written), said, errors = run("specialisation", code, tmp_path)
+    assert found == "specialisation_64", errors  # of half the width, as the ledger reads it
+    assert written["nets"]["paper"]["seeds"] == [0, 2]
+    assert written["nets"]["no LRN"]["seeds"] == [0, 1, 2]
+    assert written["diverged"] == ["paper, seed 1"]
+    assert "left out, as they diverged: paper, seed 1" in said
+    assert said.splitlines()[:4] == [
+        "64 1 specialisation_64_width_1 ablations_64",
+        "128 1 specialisation_128 ablations_128",
+        "128 0.5 specialisation_128_width_0.5 ablations_128_width_0.5",
+        "64 0.5 specialisation_64 ablations_64_width_0.5",
+    ]
+
+
+def test_the_nets_of_the_specialisation_are_fixed(tmp_path):
+    recorded, _, errors = run("specialisation", "", tmp_path, "--variant=paper")
+    assert recorded is None and "--variant is for experiments.paper.ablations" in errors
+
+
+LACKS = "MISSING = lambda setting: setting['learning_rate'] == 0.002 or setting['seed'] == 2"
+
+
+@pytest.mark.parametrize(
+    ("code", "flags", "told"),
+    [
+        ("", [], ""),
+        (LACKS, ["--report"], "runs are not finished"),
+        ("MISSING = lambda setting: True", ["--report"], "no finished run of relu or tanh"),
+        (LACKS, [], "2 of 8 runs are not finished"),
+        ("", ["--activation=relu"], "figure 1 wants tanh, too"),
+    ],
+    ids=["all", "some, reported", "none", "some", "one net"],
+)
+def test_figure_1_says_what_is_missing(code, flags, told, tmp_path):
+    recorded, said, errors = run("figure1", code, tmp_path, *flags)
+    assert told in said + errors, errors
+    if not flags and not code:
+        assert "incomplete" not in recorded[1]
+    elif code == LACKS and flags:
+        missing = [(one["learning_rate"], one["seed"]) for one in recorded[1]["incomplete"]]
+        assert missing == [(0.002, 0)] * 2 + [(0.0005, 2)] * 2
+    else:
+        assert recorded is None
+
+
+@pytest.mark.parametrize("module", ["sift_fisher", "sparse_coding"])
+def test_a_baseline_without_its_extra_says_what_to_install(module, tmp_path):
+    code = f"""
+import sys
+sys.modules["cv2"] = sys.modules["skimage"] = None  # as if they were not installed
+from experiments import harness
+from experiments.baselines import {module}
+harness.run({module}.main)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+    assert "is not installed; pip install '.[baselines]'" in ended.stderr
