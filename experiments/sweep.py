@@ -53,7 +53,6 @@ from experiments.settings import (
     name_of,
 )
 from experiments.tables import COLUMNS, draw, row, shown, summary
-from experiments.tables import spread as spread  # experiments.claims takes it from here
 
 FLAGS = flags.FLAGS
 WAIT_SECONDS = 5

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.sweep import spread
+from experiments.tables import spread
 
 REPRODUCED, PARTLY, NOT, SPREAD, NOTHING, NOT_RUN, UNTESTED = (
     "reproduced",
