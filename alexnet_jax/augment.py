@@ -309,7 +309,8 @@ def _views(
     if mean.ndim == 3:
         in_place = augmentation.mean_at == "crop"
         mean = cut(mean)[:, None] if in_place else _centre(mean, image_size)
-    return cut(jnp.asarray(images)).astype(jnp.float32) - mean
+    crops = cut(jnp.asarray(images)).astype(jnp.float32)
+    return crops - jnp.expand_dims(mean, tuple(range(crops.ndim - mean.ndim)))
 
 
 def _crop(image: jax.Array, offset: Any, augmentation: Augmentation, size: int) -> jax.Array:

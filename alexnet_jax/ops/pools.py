@@ -62,7 +62,8 @@ def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
         x = sum_taps(x, window, stride, axis, x.shape[axis])
         starts = np.arange(x.shape[axis]) * stride
         counts = np.minimum(starts + window, length) - starts
-        x = x * jnp.asarray(1 / counts, x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+        share = jnp.asarray(1 / counts, x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+        x = x * jnp.expand_dims(share, tuple(range(axis)))
     return x.astype(dtype)
 
 
