@@ -20,13 +20,14 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import augment, parallel, vitals
 from alexnet_jax.arguments import (
-    check_batch,
     check_hparams,
     check_opt_state,
     check_rule,
     check_state,
     check_updates,
     check_watch_every,
+    read_batch,
+    read_training_batch,
 )
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
 from alexnet_jax.compilation import compiled, compiler_options
@@ -202,9 +203,10 @@ def make_train_steps(
 
     The same updates as those of `make_train_step`, one after the other. `data` is a whole split,
     {"image": uint8 [N, S, S, 3], "label": int32 [N]}, on every device; `indices` int32 [T, B] are
-    the images of each update, a leaf of `hparams` is float32 [T], a metric float32 [T]. The state
-    is donated. Arguments and errors as in `make_train_step`. Slow on CPU, where XLA does not take
-    its fast convolutions inside a loop.
+    the images of each update, a leaf of `hparams` is float32 [T], a metric float32 [T]. An index
+    outside 0 to N - 1 makes the loss and the update NaN. The state is donated. Arguments and errors
+    as in `make_train_step`. Slow on CPU, where XLA does not take its fast convolutions inside a
+    loop.
     """
     train_step = _train_step(model, augmentation, rule, mesh, watch_every)
     rows = None if mesh is None else NamedSharding(mesh, parallel.batch_spec(mesh))
@@ -212,8 +214,9 @@ def make_train_steps(
     def train_steps(
         state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
-        check_batch(data, "image", "label")
+        data = read_training_batch(data)
         check_updates(indices, hparams)
+        indices = jnp.asarray(indices).astype(jnp.uint32)  # so that -1 is not the last image
 
         def one(state: TrainState, update: Any) -> tuple[TrainState, Metrics]:
             chosen, hparams = update
@@ -300,7 +303,7 @@ def _train_step(
         state: TrainState, batch: Batch, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
         check_state(state)
-        check_batch(batch, "image", "label")
+        batch = read_training_batch(batch)
         check_hparams(hparams)
         return _on_mesh(local_step, model, mesh)(state, batch, hparams)
 
@@ -317,8 +320,9 @@ def make_eval_step(
     """Builds the jitted `(state, batch) -> sums` over the images of a batch.
 
     The sums are "loss" (nats), "top1_error", "top5_error" and "count", float32 scalars.
-    `batch["mask"]` (float or bool [B], optional) says which images count. A label outside 0 to
-    num_classes - 1 is never predicted rightly and adds nothing to the loss.
+    `batch["mask"]` (float, integer or bool [B], optional) says which images count: those where it
+    is not 0, each alike, since it holds no weights. A label outside 0 to num_classes - 1 is never
+    predicted rightly and adds nothing to the loss.
 
     Args:
       model: the network.
@@ -342,7 +346,7 @@ def make_eval_step(
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
         check_state(state)
-        check_batch(batch, "image", "label")
+        batch = read_batch(batch, "image", "label", optional=("mask",))
         return _on_mesh(local_step, model, mesh)(state, batch)
 
     return compiled(eval_step)
@@ -366,9 +370,8 @@ def make_predict_step(
 
     def predict_step(state: TrainState, batch: Batch) -> jax.Array:
         check_state(state)
-        check_batch(batch, "image")
-        images = {"image": batch["image"]}
-        return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, images)
+        batch = read_batch(batch, "image")
+        return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, batch)
 
     return compiled(predict_step)
 

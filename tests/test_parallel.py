@@ -436,6 +436,8 @@ def build_on(mesh, model):
     [
         (lambda: make_mesh(1, 3), "model=3: the net has two towers, so the model axis is 1 or 2"),
         (lambda: make_mesh(1, True), "model=True: the net has two towers"),
+        (lambda: make_mesh(1, 2.0), "model=2.0: the net has two towers"),
+        (lambda: make_mesh(1, np.float32(1)), "model=np.float32(1.0): the net has two towers"),
         (
             lambda: make_mesh(8, 2),
             "a mesh of data=8 x model=2 needs 16 devices and there are 8; use data=4 or less (or",
