@@ -1,5 +1,7 @@
 """What steps, states and networks are given: what does not fit is named in one line."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from alexnet_jax import (
     make_train_step,
     make_train_steps,
     network,
+    update_rule,
 )
 from alexnet_jax.step import state_template
 from tests.models.test_alexnet import small_model
@@ -114,6 +117,7 @@ def test_what_makes_no_step_is_named(model):
     for number in (-1, 1.5, "often", True):
         with pytest.raises(ValueError, match=r"watch_every=.*; give a number of updates"):
             make_train_step(model, watch_every=number)
+    make_train_step(model, watch_every=np.int64(5))
     for given, message in (
         (Augmentation, r"augmentation is a class; give one made of it: Augmentation\(\)"),
         ("none", "augmentation='none' has no `train` and `views`"),
@@ -135,6 +139,18 @@ def test_a_state_of_another_rule_is_named(model):
         make_train_step(model, rule=lambda learning_rate: 3)(
             fresh_state(model), batch_of(), Hyperparameters()
         )
+
+
+@pytest.mark.parametrize("field", ["rate_multipliers", "decay_multipliers"])
+@pytest.mark.parametrize(
+    "rule",
+    [optax.adam, partial(update_rule, **{"rate_multipliers": None, "decay_multipliers": None})],
+)
+def test_multipliers_that_the_rule_does_not_take_are_named(model, field, rule):
+    state = state_template(model, None, rule)
+    hparams = Hyperparameters(**{field: {"conv99": 0}})
+    with pytest.raises(ValueError, match=f"{field} are given and the update rule does not take"):
+        make_train_step(model, rule=rule).eval_shape(state, batch_of(), hparams)
 
 
 def test_several_updates_want_their_images_and_settings(model):
@@ -179,6 +195,8 @@ def test_a_training_pass_wants_a_key_for_each_image(model):
     for keys in (jax.random.key(0), jax.random.split(jax.random.key(0), 2)):
         with pytest.raises(ValueError, match=r"where \[3\] is wanted, one for each image"):
             model.apply(params, images, train=True, dropout_keys=keys)
+    still = model.clone(dropout_rate=0.0)  # draws nothing
+    jax.eval_shape(lambda params: still.apply(params, images, train=True), params)
 
 
 @pytest.mark.parametrize("key", [3, np.int64(3), "3", np.zeros(2), np.zeros(3, np.uint32), None])

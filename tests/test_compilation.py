@@ -198,6 +198,19 @@ def test_options_stand_wherever_jax_takes_them(monkeypatch):
     assert used == [False] * 8
 
 
+@pytest.mark.parametrize("options", [None, {"xla_backend_optimization_level": 0}])
+def test_a_derivative_goes_back_over_updates_whose_state_is_donated(monkeypatch, options):
+    monkeypatch.setattr("alexnet_jax.compilation.compiler_options", lambda runs: options)
+    step = compiled(jnp.multiply, donate_argnums=0)
+    assert jax.grad(lambda rate: step(step(jnp.ones(()), rate), rate))(3.0) == 6
+    state = jnp.ones(())
+    step(state, 3.0)
+    assert state.is_deleted()
+    for again in (step, compiled(jnp.add)):
+        with pytest.raises(ValueError, match="state was donated to an earlier step; go on with"):
+            again(state, 3.0)
+
+
 def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
     compile_as_usual = jax.jit
 

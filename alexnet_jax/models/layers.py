@@ -164,6 +164,10 @@ class Dropout:
         return ops.dropout(x, mask, self.rate, self.style)
 
 
+# The same in training and at test; one of a user's own may draw.
+DRAWING_NOTHING = (Activation, LocalResponseNorm, WithinMapNorm, MaxPool, AveragePool)
+
+
 def window_text(size: int, stride: int, padding: tuple[int, int] | str = (0, 0)) -> str:
     """ "size / stride / padding" in pixels, or a word for a padding that fits the map."""
     if isinstance(padding, str):
