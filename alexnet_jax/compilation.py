@@ -130,6 +130,8 @@ def _differentiated(arguments: Any) -> bool:
         for leaf in jax.tree.leaves(arguments)
         if isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
+    if not traced:  # as in an ordinary call, which this is to cost little
+        return False
     found = False
 
     @jax.custom_jvp
@@ -144,8 +146,7 @@ def _differentiated(arguments: Any) -> bool:
         found = True
         return primals[0], tangents[0]
 
-    if traced:
-        same(traced)
+    same(traced)
     return found
 
 
