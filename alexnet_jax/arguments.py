@@ -5,9 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from alexnet_jax.state import Hyperparameters, TrainState
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python or NumPy; true and false are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_state(state: Any) -> None:
@@ -19,12 +25,25 @@ def check_state(state: Any) -> None:
         )
 
 
-def check_hparams(hparams: Any) -> None:
-    """Raises ValueError for what is no set of hyper-parameters."""
+def check_hparams(hparams: Any, updates: int | None = None) -> None:
+    """Raises ValueError for what is no set of hyper-parameters, of one update or of several."""
     if not isinstance(hparams, Hyperparameters):
         raise ValueError(
             "hparams are no Hyperparameters; write Hyperparameters(learning_rate=0.01)"
         )
+    if updates is None:
+        wanted: tuple[int, ...] = ()
+        hint = "one number; jax.vmap of the step takes several, and as many states"
+    else:
+        wanted = (updates,)
+        repeated = f"jax.tree.map(lambda x: jnp.full({updates}, x), hparams) repeats one"
+        hint = f"one value for each update; {repeated}"
+    for path, leaf in jax.tree.leaves_with_path(hparams):
+        if jnp.shape(leaf) != wanted:
+            raise ValueError(
+                f"hparams{jax.tree_util.keystr(path)} has the shape {list(jnp.shape(leaf))} where "
+                f"{list(wanted)} is wanted, {hint}"
+            )
 
 
 def check_rule(rule: Any) -> None:
@@ -50,34 +69,31 @@ def check_opt_state(transform: Any, state: TrainState) -> None:
 
 def check_watch_every(watch_every: Any) -> None:
     """Raises ValueError for what is no number of updates."""
-    if not isinstance(watch_every, int) or watch_every < 0:
+    if not is_whole(watch_every) or watch_every < 0:
         raise ValueError(f"watch_every={watch_every!r}; give a number of updates, or 0 for never")
 
 
 def check_updates(indices: Any, hparams: Any) -> None:
     """Raises ValueError where several updates are not given as [T, B] images and [T] settings."""
-    check_hparams(hparams)
     shape = jnp.shape(indices)
     if len(shape) != 2 or not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
         raise ValueError(
             f"indices are {jnp.result_type(indices)} {list(shape)}; give int32 [T, B], the numbers "
             "of the images of each update"
         )
-    for path, leaf in jax.tree.leaves_with_path(hparams):
-        if jnp.shape(leaf)[:1] != shape[:1]:
-            raise ValueError(
-                f"hparams{jax.tree_util.keystr(path)} has the shape {list(jnp.shape(leaf))} where "
-                f"[{shape[0]}] is wanted, one value for each update; "
-                f"jax.tree.map(lambda x: jnp.full({shape[0]}, x), hparams) repeats one"
-            )
+    check_hparams(hparams, shape[0])
 
 
-def check_batch(batch: Any, *names: str) -> None:
-    """Raises ValueError for a batch without these arrays, or with one that is not the images' [B].
+def read_batch(batch: Any, *names: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The arrays of a batch that a step reads; what else it holds is left out.
 
     Args:
-      batch: {"image": [B, S, S, 3], "label": [B]}, and "mask" [B] if it is there.
+      batch: {"image": [B, S, S, 3], "label": [B], "mask": [B]}.
       names: what it must have: "image", or "image" and "label".
+      optional: what is read where it is there: "mask", of evaluation.
+
+    Raises:
+      ValueError: an array is not there, or is not the images' [B].
     """
     wanted = " and ".join(map(repr, names))
     if not isinstance(batch, Mapping):
@@ -86,13 +102,15 @@ def check_batch(batch: Any, *names: str) -> None:
         if name not in batch:
             has = ", ".join(map(repr, batch)) or "nothing"
             raise ValueError(f"a batch has {wanted}; this one has {has}")
+    read = {name: batch[name] for name in (*names, *optional) if name in batch}
+    for name in read:
         if not hasattr(batch[name], "shape"):
             kind = type(batch[name]).__name__
             raise ValueError(f"{name!r} of the batch is a {kind}; give an array")
     images = batch["image"].shape[0] if batch["image"].ndim else 0
     if not images:
         raise ValueError("a batch of no images; give at least one")
-    for name in {*names, *batch} & {"label", "mask"}:
+    for name in read.keys() - {"image"}:
         shape = jnp.shape(batch[name])
         if shape != (images,):
             hint = "; of one-hot labels take argmax(-1)" if len(shape) == 2 else ""
@@ -102,3 +120,15 @@ def check_batch(batch: Any, *names: str) -> None:
             )
     if "label" in names and not jnp.issubdtype(batch["label"].dtype, jnp.integer):
         raise ValueError(f"labels are {batch['label'].dtype}; give the classes' numbers, int32")
+    return read
+
+
+def read_training_batch(batch: Any) -> dict[str, Any]:
+    """The same for a training step, which refuses what it would not heed: a "mask"."""
+    read = read_batch(batch, "image", "label")
+    if "mask" in batch:
+        raise ValueError(
+            "the batch has a 'mask' and training counts every image; leave out those that should "
+            "not count"
+        )
+    return read

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.arguments import is_whole
+
 # ILSVRC-2012's training images, RGB 0-255. Source: cuda-convnet2's data meta file.
 IMAGENET_MEAN = np.array([127.305, 119.715, 104.913], np.float32)
 IMAGENET_DEVIATIONS = np.array([19.72083, 37.09389, 121.78006], np.float32)
@@ -94,7 +96,7 @@ class Augmentation:
       image_size: s, the side of the crop in pixels; None is that of the step's network.
 
     Raises:
-      ValueError: an unknown choice, or a constant of the wrong shape.
+      ValueError: an unknown choice, what is no number, or a constant of the wrong shape.
 
     Source: AlexNet §4.1.
     """
@@ -120,6 +122,10 @@ class Augmentation:
         ):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r}; use one of {allowed}")
+        if not isinstance(self.scale, int | float | np.integer | np.floating):
+            raise ValueError(f"scale={self.scale!r}; give a number")
+        if self.image_size is not None and not (is_whole(self.image_size) and self.image_size > 0):
+            raise ValueError(f"image_size={self.image_size!r}; give a number of pixels, or None")
         mean = np.shape(self.mean)
         if mean != (3,) and not (len(mean) == 3 and mean[0] == mean[1] and mean[2] == 3):
             raise ValueError(f"mean has shape {mean}; give [S, S, 3] or [3]")
@@ -309,7 +315,8 @@ def _views(
     if mean.ndim == 3:
         in_place = augmentation.mean_at == "crop"
         mean = cut(mean)[:, None] if in_place else _centre(mean, image_size)
-    return cut(jnp.asarray(images)).astype(jnp.float32) - mean
+    crops = cut(jnp.asarray(images)).astype(jnp.float32)
+    return crops - jnp.expand_dims(mean, tuple(range(crops.ndim - mean.ndim)))
 
 
 def _crop(image: jax.Array, offset: Any, augmentation: Augmentation, size: int) -> jax.Array:

@@ -18,26 +18,38 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
     """What `jax.jit` makes of a function, with XLA options wherever jax takes them.
 
     jax takes compiler options on the outermost program alone. So the function has them where it
-    is called by itself or under `jax.vmap`, and does without where it becomes a part of another
-    program (`jit`, `scan`, `make_jaxpr` …) or of a derivative.
+    is called by itself or under `jax.vmap`, and does without, and donates nothing, where it becomes
+    a part of another program (`jit`, `scan`, `make_jaxpr` …) or of a derivative.
     """
 
     def __init__(
         self,
         function: Callable[Parameters, Result],
         options: dict[str, Any] | None,
+        donate_argnums: int | tuple[int, ...] = (),
         **how: Any,
     ):
         update_wrapper(self, function)
-        # Both share one trace of the function.
+        # Both share one trace of the function. A derivative goes back over what the part was given,
+        # so that donates nothing.
         self._part: Any = jax.jit(function, **how)
         self._whole: Any = (
-            jax.jit(function, compiler_options=options, **how) if options else self._part
+            self._part
+            if options is None and donate_argnums == ()
+            else jax.jit(function, compiler_options=options, donate_argnums=donate_argnums, **how)
         )
 
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         """Runs the function, compiled for these shapes."""
-        result: Result = self._fitting((args, kwargs))(*args, **kwargs)
+        try:
+            result: Result = self._fitting((args, kwargs))(*args, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            if "has been deleted" in str(error):
+                raise ValueError(
+                    "this state was donated to an earlier step; go on with the state that step "
+                    "returned"
+                ) from error
+            raise
         return result
 
     def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
@@ -118,6 +130,8 @@ def _differentiated(arguments: Any) -> bool:
         for leaf in jax.tree.leaves(arguments)
         if isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
+    if not traced:  # as in an ordinary call, which this is to cost little
+        return False
     found = False
 
     @jax.custom_jvp
@@ -132,8 +146,7 @@ def _differentiated(arguments: Any) -> bool:
         found = True
         return primals[0], tangents[0]
 
-    if traced:
-        same(traced)
+    same(traced)
     return found
 
 

@@ -30,7 +30,8 @@ def update_rule(
         "bias", else 1; a factor for a whole layer leaves its biases undecayed.
 
     Returns:
-      A transform whose updates are added to the parameters; its state holds the velocity.
+      A transform whose updates, of the gradients' dtypes, are added to the parameters; its state
+      holds the velocity, shaped as the parameters.
 
     Raises:
       ValueError: at the update, where a multiplier names no parameter or is not a number.
@@ -48,7 +49,14 @@ def update_rule(
         multipliers = expand(rate_multipliers, params, {})
         return jax.tree.map(lambda g, m: -learning_rate * m * g, gradients, multipliers)
 
-    return optax.chain(optax.stateless(decayed), optax.stateless(scaled), optax.trace(momentum))
+    rule = optax.chain(optax.stateless(decayed), optax.stateless(scaled), optax.trace(momentum))
+
+    def update(gradients: Any, state: Any, params: Any = None) -> Any:
+        # Of the dtypes given, whatever numbers the rates are, under JAX_ENABLE_X64 too.
+        found = rule.update(gradients, state, params)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), found, (gradients, state))
+
+    return optax.GradientTransformation(rule.init, update)
 
 
 def expand(multipliers: Any, params: Any, default: Mapping[str, float]) -> Any:

@@ -6,8 +6,8 @@ checkpoint, so a resumed run takes the same rates. Epochs become steps once, whe
 built. Plain Python: the rate is a number on the host, given to the step as a hyper-parameter.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from alexnet_jax.wording import suggestion
@@ -25,7 +25,7 @@ ORIGINAL_CHANGES: tuple[tuple[float, Mapping[str, Any]], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Schedule:
     """A constant rate, and what every schedule can do."""
 
@@ -48,7 +48,7 @@ class Schedule:
         return False
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Drops(Schedule):
     """Divides by `factor` at each of the steps `drops`. Source: AlexNet §5, the rule in hindsight.
 
@@ -62,7 +62,7 @@ class Drops(Schedule):
         return float(self.base / self.factor ** sum(step >= drop for drop in self.drops))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class ExponentialStages(Schedule):
     """`stages` equal stages from the base rate down to base / `ratio`, in equal factors.
 
@@ -79,7 +79,7 @@ class ExponentialStages(Schedule):
         return self.base / self.ratio ** (stage / max(self.stages - 1, 1))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Plateau(Schedule):
     """Divides by `factor` when the validation error stops improving. Source: AlexNet §5.
 
@@ -115,15 +115,19 @@ class Plateau(Schedule):
         return bool(state["finished"])
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class WarmUp(Schedule):
     """Rises in a straight line to the rate of `then` over the first `steps` updates.
 
     The first update has 1/`steps` of the rate, update number `steps` all of it. Not in the paper.
     """
 
+    base: float = dataclasses.field(init=False)  # that of `then`
     then: Schedule
     steps: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", self.then.base)
 
     def initial_state(self) -> State:
         return self.then.initial_state()
@@ -172,7 +176,8 @@ def make_schedule(
                     f"drops {tuple(drops)} are not in order; give rising epochs, or shares of the "
                     "run below 1"
                 )
-            steps = tuple(round(epoch * steps_per_epoch) for epoch in epochs)
+            # No drop comes before the first update, however short the run.
+            steps = tuple(max(1, round(epoch * steps_per_epoch)) for epoch in epochs)
             schedule = Drops(learning_rate, steps, factor)
         case "dexp":
             schedule = ExponentialStages(learning_rate, num_steps)
@@ -182,7 +187,7 @@ def make_schedule(
             names = ("drops", "plateau", "dexp", "constant")
             raise ValueError(f"unknown schedule {name!r}; {suggestion(str(name), names)}")
     if warmup_epochs > 0:
-        schedule = WarmUp(learning_rate, schedule, max(1, round(warmup_epochs * steps_per_epoch)))
+        schedule = WarmUp(schedule, max(1, round(warmup_epochs * steps_per_epoch)))
     return schedule
 
 
@@ -208,6 +213,10 @@ def hyperparameters_at(
       learning_rate: ε at this epoch, where no change gives it.
       bias_learning_rate: a rate for the biases of `layers` that does not follow `learning_rate`;
         the authors left theirs at 0.02.
+
+    Raises:
+      ValueError: multipliers that are not by layer, or a `bias_learning_rate` beside a rate of 0,
+        of which it is no multiple.
     """
     known = layers if isinstance(layers, Mapping) else {}
     trees: dict[str, dict[str, Any]] = {field: {} for field in _OF_BIASES}
@@ -215,7 +224,11 @@ def hyperparameters_at(
         ones = {layer: _with(known.get(layer, _PARAMETERS), 1.0, 1.0) for layer in layers}
         trees["rate_multipliers"] = ones
     for field, tree in trees.items():
-        named = [change.get(field) or {} for _, change in changes]
+        given = [change.get(field) for _, change in changes]
+        for factors in given:
+            if not isinstance(factors, Mapping | None):
+                raise ValueError(f"{field}={factors!r}; give factors by layer")
+        named = [factors or {} for factors in given]
         for layer in dict.fromkeys(layer for change in named for layer in change):
             parameters = known.get(layer) or _named_parameters(layer, named)
             tree[layer] = _with(parameters, 1.0, _OF_BIASES[field])
@@ -227,7 +240,10 @@ def hyperparameters_at(
                 for layer, factor in (change.get(field) or {}).items():
                     tree[layer] = _with(tree[layer], factor, _OF_BIASES[field])
     if bias_learning_rate is not None:
-        factor = bias_learning_rate / fields.get("learning_rate", learning_rate)
+        rate = fields.get("learning_rate", learning_rate)
+        if not rate:
+            raise ValueError("bias_learning_rate is beside a learning_rate of 0; give one above 0")
+        factor = bias_learning_rate / rate
         trees["rate_multipliers"] = _biases_times(trees["rate_multipliers"], factor)
     return fields | {field: tree for field, tree in trees.items() if tree}
 

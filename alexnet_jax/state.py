@@ -48,7 +48,7 @@ class Hyperparameters:
       decay_multipliers: the same for the decay, which biases have none of by default.
 
     Raises:
-      ValueError: a field that holds no number.
+      ValueError: a field that holds no number, or one as text or a truth value.
     """
 
     learning_rate: Any = 0.01
@@ -66,7 +66,7 @@ class Hyperparameters:
             if field.default is not None and not jax.tree_util.all_leaves([value]):
                 raise ValueError(f"{field.name}={value!r} is not one number; give one, or an array")
             try:
-                value = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), value)
+                value = jax.tree.map(_as_number, value)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{field.name}={value!r} is no number; give one") from error
             object.__setattr__(self, field.name, value)
@@ -88,6 +88,13 @@ class Hyperparameters:
         for name, child in zip(names, children, strict=True):
             object.__setattr__(self, name, child)
         return self
+
+
+def _as_number(x: Any) -> jax.Array:
+    """float32. Raises TypeError for text and truth values, which jax would take."""
+    if isinstance(x, str | bool) or getattr(x, "dtype", None) == jnp.bool_:
+        raise TypeError
+    return jnp.asarray(x, jnp.float32)
 
 
 def run_key(seed: int) -> jax.Array:

@@ -5,6 +5,7 @@ same on one device, on two towers, on many hosts.
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -20,13 +21,14 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import augment, parallel, vitals
 from alexnet_jax.arguments import (
-    check_batch,
     check_hparams,
     check_opt_state,
     check_rule,
     check_state,
     check_updates,
     check_watch_every,
+    read_batch,
+    read_training_batch,
 )
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
 from alexnet_jax.compilation import compiled, compiler_options
@@ -162,7 +164,8 @@ def make_train_step(
     `batch` is {"image": uint8 [B, S, S, 3], "label": int32 [B]}, NumPy or JAX. The metrics are
     the batch's mean "loss" (nats) and "top1_error" and "top5_error" (shares), float32 scalars of
     the augmented images before the update. A label outside 0 to num_classes - 1 makes the loss
-    and the update NaN. The step may stand inside `jit`, `scan`, `vmap` and the like.
+    and the update NaN. The step may stand inside `jit`, `scan`, `vmap`, `grad` and the like, but
+    forward mode (`jax.jvp`, `jacfwd`, `hessian`) does not pass the gradients of `alexnet_jax.ops`.
 
     Args:
       model: the network. Its parameters alone are trained: networks that keep statistics of
@@ -170,9 +173,12 @@ def make_train_step(
       augmentation: what is done to the images; None takes the paper's with ImageNet's constants.
         `AlreadyAugmented` is for images that the host augments.
       rule: makes the Optax transform of the update, from the fields of `Hyperparameters` that
-        its signature names: `optax.adam`, `optax.adamw` … Under a mesh with model=2 it sees the
-        parameters of one tower, so it should treat each value by itself. The state is to be
-        created with the same rule.
+        its signature names: `optax.adam`, `optax.adamw` … What a `functools.partial` has given by
+        name stays: `partial(optax.adamw, weight_decay=0.1)`. Under a mesh with model=2 it sees the
+        parameters of one tower, so it should treat each value by itself: no norm over all
+        (`clip_by_global_norm`, `apply_if_finite`, `adafactor`: refused) or over a layer (`lamb`,
+        `lars`, `muon`: another update than on one device), no draws (`add_noise`: the same for both
+        towers). The state is to be created with the same rule.
       mesh: devices to run on, from `make_mesh`; None is one device.
       max_traces: raise AssertionError where the step is compiled more often than this. chex
         counts by the function's name: `chex.clear_trace_counter()` comes before another model.
@@ -182,7 +188,9 @@ def make_train_step(
 
     Raises:
       ValueError: the model cannot be split over the mesh; or, at a call, the images do not have
-        three channels, are too small, or do not divide over the mesh; or an argument is none such.
+        three channels, are too small, or do not divide over the mesh, the batch has a "mask", a
+        hyper-parameter is no scalar, multipliers are given that the rule does not take, or the
+        rule mixes both towers; or an argument is none such.
     """
     train_step = _train_step(model, augmentation, rule, mesh, watch_every)
     if max_traces is not None:
@@ -202,9 +210,10 @@ def make_train_steps(
 
     The same updates as those of `make_train_step`, one after the other. `data` is a whole split,
     {"image": uint8 [N, S, S, 3], "label": int32 [N]}, on every device; `indices` int32 [T, B] are
-    the images of each update, a leaf of `hparams` is float32 [T], a metric float32 [T]. The state
-    is donated. Arguments and errors as in `make_train_step`. Slow on CPU, where XLA does not take
-    its fast convolutions inside a loop.
+    the images of each update, a leaf of `hparams` is float32 [T], a metric float32 [T]. An index
+    outside 0 to N - 1 makes the loss and the update NaN. The state is donated. Arguments and errors
+    as in `make_train_step`. Slow on CPU, where XLA does not take its fast convolutions inside a
+    loop.
     """
     train_step = _train_step(model, augmentation, rule, mesh, watch_every)
     rows = None if mesh is None else NamedSharding(mesh, parallel.batch_spec(mesh))
@@ -212,8 +221,9 @@ def make_train_steps(
     def train_steps(
         state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
-        check_batch(data, "image", "label")
+        data = read_training_batch(data)
         check_updates(indices, hparams)
+        indices = jnp.asarray(indices).astype(jnp.uint32)  # so that -1 is not the last image
 
         def one(state: TrainState, update: Any) -> tuple[TrainState, Metrics]:
             chosen, hparams = update
@@ -228,13 +238,31 @@ def make_train_steps(
 
 
 def _rule_at(rule: Rule, hparams: Hyperparameters) -> optax.GradientTransformation:
-    """The transform that `rule` makes of the hyper-parameters that its signature names."""
-    values = {field.name: getattr(hparams, field.name) for field in dataclasses.fields(hparams)}
-    parameters = inspect.signature(rule).parameters.values()
-    wanted = {parameter.name for parameter in parameters}
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        values = {name: value for name, value in values.items() if name in wanted}
+    """The transform that `rule` makes of the hyper-parameters that its signature names.
+
+    Raises ValueError for one that is set, where None is usual, and that the rule does not take.
+    """
+    parameters = inspect.signature(rule).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    bound = _bound(rule)
+    values = {}
+    for field in dataclasses.fields(hparams):
+        value = getattr(hparams, field.name)
+        if field.name not in bound and (takes_all or field.name in parameters):
+            values[field.name] = value
+        elif field.default is None and jax.tree.leaves(value):
+            raise ValueError(
+                f"{field.name} are given and the update rule does not take them; leave them out, "
+                "or give a rule whose signature names them, as update_rule's does"
+            )
     return rule(**values)
+
+
+def _bound(rule: Any) -> frozenset[str]:
+    """What a `functools.partial`, or one of one, has given already by name."""
+    if not isinstance(rule, functools.partial):
+        return frozenset()
+    return _bound(rule.func) | rule.keywords.keys()
 
 
 def _train_step(
@@ -283,7 +311,7 @@ def _train_step(
         metrics: Metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
         if watch_every:
             metrics["vitals"], updates = vitals.vitals_if(
-                vitals.due(state.step + 1, watch_every),
+                vitals.due(state.step + 1, int(watch_every)),
                 net,
                 axes,
                 lambda: forward(state.params, mutable=["intermediates"])[1]["intermediates"],
@@ -300,7 +328,7 @@ def _train_step(
         state: TrainState, batch: Batch, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
         check_state(state)
-        check_batch(batch, "image", "label")
+        batch = read_training_batch(batch)
         check_hparams(hparams)
         return _on_mesh(local_step, model, mesh)(state, batch, hparams)
 
@@ -317,8 +345,9 @@ def make_eval_step(
     """Builds the jitted `(state, batch) -> sums` over the images of a batch.
 
     The sums are "loss" (nats), "top1_error", "top5_error" and "count", float32 scalars.
-    `batch["mask"]` (float or bool [B], optional) says which images count. A label outside 0 to
-    num_classes - 1 is never predicted rightly and adds nothing to the loss.
+    `batch["mask"]` (float, integer or bool [B], optional) says which images count: those where it
+    is not 0, each alike, since it holds no weights. A label outside 0 to num_classes - 1 is never
+    predicted rightly and adds nothing to the loss.
 
     Args:
       model: the network.
@@ -342,7 +371,7 @@ def make_eval_step(
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
         check_state(state)
-        check_batch(batch, "image", "label")
+        batch = read_batch(batch, "image", "label", optional=("mask",))
         return _on_mesh(local_step, model, mesh)(state, batch)
 
     return compiled(eval_step)
@@ -366,9 +395,8 @@ def make_predict_step(
 
     def predict_step(state: TrainState, batch: Batch) -> jax.Array:
         check_state(state)
-        check_batch(batch, "image")
-        images = {"image": batch["image"]}
-        return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, images)
+        batch = read_batch(batch, "image")
+        return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, batch)
 
     return compiled(predict_step)
 
@@ -415,7 +443,16 @@ def _on_mesh(
         specs = parallel.partition_specs(state, model, mesh)
         out = out_specs if out_specs is not None else ((specs, P()) if rest else P())
         over = (specs, parallel.batch_spec(mesh), *(P() for _ in rest))
-        return jax.shard_map(step, mesh=mesh, in_specs=over, out_specs=out)(state, batch, *rest)
+        on_all = jax.shard_map(step, mesh=mesh, in_specs=over, out_specs=out)
+        try:
+            return on_all(state, batch, *rest)
+        except ValueError as error:
+            if mesh.shape["model"] > 1 and str(error).startswith("shard_map applied"):
+                raise ValueError(
+                    "the update rule, or the network, mixes values of both towers, which are on "
+                    "different devices; use model=1"
+                ) from error
+            raise
 
     return mapped
 

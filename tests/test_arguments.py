@@ -1,5 +1,7 @@
 """What steps, states and networks are given: what does not fit is named in one line."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,14 @@ from alexnet_jax import (
     alexnet,
     create_train_state,
     make_eval_step,
+    make_mesh,
     make_predict_step,
     make_train_step,
     make_train_steps,
+    network,
+    update_rule,
 )
+from alexnet_jax.step import state_template
 from tests.models.test_alexnet import small_model
 from tests.test_step import STORED, batch_of, fresh_state
 
@@ -36,7 +42,6 @@ NO_BATCHES = {
         {"label": np.zeros(2, np.float32)},
         "labels are float32; give the classes' numbers, int32",
     ),
-    "mask": ({"mask": np.ones(3)}, r"'mask' of the batch has the shape \[3\]"),
     "empty": ({"image": np.zeros((0, 72, 72, 3), np.uint8)}, "a batch of no images"),
 }
 
@@ -69,6 +74,36 @@ def test_what_is_no_state_or_no_hyperparameters_is_named(model):
         create_train_state(model, 3)
 
 
+def test_a_mask_is_read_in_evaluation_alone(model):
+    state, batch = state_template(model, None), batch_of()
+    for mask, message in (
+        (np.ones(3), r"'mask' of the batch has the shape \[3\]"),
+        ([True] * len(batch["label"]), "'mask' of the batch is a list; give an array"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_eval_step(model).eval_shape(state, batch | {"mask": mask})
+    masked = batch | {"mask": np.ones_like(batch["label"])}
+    with pytest.raises(ValueError, match="has a 'mask' and training counts every image"):
+        make_train_step(model).eval_shape(state, masked, Hyperparameters())
+    with pytest.raises(ValueError, match="has a 'mask' and training counts every image"):
+        hparams = jax.vmap(Hyperparameters)(jnp.zeros(1))
+        make_train_steps(model).eval_shape(state, masked, np.zeros((1, 2), np.int32), hparams)
+
+
+def test_what_else_a_batch_holds_stays_out_of_the_step(model):
+    mesh = make_mesh(2, 1)
+    state, batch = state_template(model, mesh), batch_of() | {"epoch": 3, "file": np.zeros(3)}
+    make_train_step(model, mesh=mesh).eval_shape(state, batch, Hyperparameters())
+    make_eval_step(model, mesh=mesh).eval_shape(state, batch)
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "color_strength"])
+def test_a_step_takes_scalars(model, field):
+    hparams = Hyperparameters(**{field: np.ones(1)})
+    with pytest.raises(ValueError, match=rf"hparams.{field} has the shape \[1\].*jax.vmap"):
+        make_train_step(model).eval_shape(state_template(model, None), batch_of(), hparams)
+
+
 def test_what_makes_no_step_is_named(model):
     for rule, message in (
         (optax.adam(0.1), "rule is a GradientTransformation.* where the function"),
@@ -79,9 +114,10 @@ def test_what_makes_no_step_is_named(model):
                 make(model, rule=rule)
         with pytest.raises(ValueError, match=message):
             create_train_state(model, jax.random.key(0), rule=rule)
-    for number in (-1, 1.5, "often"):
+    for number in (-1, 1.5, "often", True):
         with pytest.raises(ValueError, match=r"watch_every=.*; give a number of updates"):
             make_train_step(model, watch_every=number)
+    make_train_step(model, watch_every=np.int64(5))
     for given, message in (
         (Augmentation, r"augmentation is a class; give one made of it: Augmentation\(\)"),
         ("none", "augmentation='none' has no `train` and `views`"),
@@ -103,6 +139,18 @@ def test_a_state_of_another_rule_is_named(model):
         make_train_step(model, rule=lambda learning_rate: 3)(
             fresh_state(model), batch_of(), Hyperparameters()
         )
+
+
+@pytest.mark.parametrize("field", ["rate_multipliers", "decay_multipliers"])
+@pytest.mark.parametrize(
+    "rule",
+    [optax.adam, partial(update_rule, **{"rate_multipliers": None, "decay_multipliers": None})],
+)
+def test_multipliers_that_the_rule_does_not_take_are_named(model, field, rule):
+    state = state_template(model, None, rule)
+    hparams = Hyperparameters(**{field: {"conv99": 0}})
+    with pytest.raises(ValueError, match=f"{field} are given and the update rule does not take"):
+        make_train_step(model, rule=rule).eval_shape(state, batch_of(), hparams)
 
 
 def test_several_updates_want_their_images_and_settings(model):
@@ -128,6 +176,9 @@ def test_several_updates_want_their_images_and_settings(model):
         ({"momentum": "0.9 or so"}, "momentum='0.9 or so' is no number"),
         ({"learning_rate": [0.1, 0.2]}, r"learning_rate=\[0.1, 0.2\] is not one number"),
         ({"momentum": {}}, "momentum={} is not one number"),
+        ({"learning_rate": "0.1"}, "learning_rate='0.1' is no number"),
+        ({"learning_rate": True}, "learning_rate=True is no number"),
+        ({"learning_rate": np.True_}, "learning_rate=np.True_ is no number"),
         ({"rate_multipliers": {"conv1": "low"}}, "rate_multipliers={'conv1': 'low'} is no number"),
     ],
 )
@@ -144,6 +195,8 @@ def test_a_training_pass_wants_a_key_for_each_image(model):
     for keys in (jax.random.key(0), jax.random.split(jax.random.key(0), 2)):
         with pytest.raises(ValueError, match=r"where \[3\] is wanted, one for each image"):
             model.apply(params, images, train=True, dropout_keys=keys)
+    still = model.clone(dropout_rate=0.0)  # draws nothing
+    jax.eval_shape(lambda params: still.apply(params, images, train=True), params)
 
 
 @pytest.mark.parametrize("key", [3, np.int64(3), "3", np.zeros(2), np.zeros(3, np.uint32), None])
@@ -153,8 +206,11 @@ def test_what_is_no_key_is_named(key, model):
 
 
 def test_what_is_no_choice_is_named():
-    with pytest.raises(ValueError, match="unknown preset 10; use one of paper"):
-        alexnet(10)
+    for make in (alexnet, network):
+        with pytest.raises(ValueError, match="unknown preset 10; use one of paper"):
+            make(10)
+        with pytest.raises(ValueError, match=r"unknown preset \['paper'\]; did you mean 'paper'"):
+            make(["paper"])
     for field in ("flip", "scale_with_color"):
         with pytest.raises(ValueError, match=f"{field}='no'; use one of"):
             Augmentation(**{field: "no"})

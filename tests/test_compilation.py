@@ -20,10 +20,12 @@ from alexnet_jax import (
     make_predict_step,
     make_train_step,
     make_train_steps,
+    network,
 )
 from alexnet_jax.compilation import Compiled, compiled, compiler_options, keep_programs
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.models.layer_table import layer_table
+from alexnet_jax.step import state_template
 from tests.models.test_alexnet import small_model
 from tests.tiers import slow
 
@@ -196,6 +198,19 @@ def test_options_stand_wherever_jax_takes_them(monkeypatch):
     assert used == [False] * 8
 
 
+@pytest.mark.parametrize("options", [None, {"xla_backend_optimization_level": 0}])
+def test_a_derivative_goes_back_over_updates_whose_state_is_donated(monkeypatch, options):
+    monkeypatch.setattr("alexnet_jax.compilation.compiler_options", lambda runs: options)
+    step = compiled(jnp.multiply, donate_argnums=0)
+    assert jax.grad(lambda rate: step(step(jnp.ones(()), rate), rate))(3.0) == 6
+    state = jnp.ones(())
+    step(state, 3.0)
+    assert state.is_deleted()
+    for again in (step, compiled(jnp.add)):
+        with pytest.raises(ValueError, match="state was donated to an earlier step; go on with"):
+            again(state, 3.0)
+
+
 def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
     compile_as_usual = jax.jit
 
@@ -214,6 +229,7 @@ def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
 
 # --- settings of jax ----------------------------------------------------------------------------
 
+SMALL_FIELDS = {"conv_features": (4, 4, 4, 4, 4), "fc_features": (8, 8)}
 SETTINGS = {
     "x64": lambda: jax.enable_x64(True),
     "strict_dtypes": lambda: jax.numpy_dtype_promotion("strict"),
@@ -255,6 +271,18 @@ def expected(quick):
 def test_no_setting_of_jax_changes_a_number_or_a_draw(expected, name):
     with SETTINGS[name]():
         assert_same(everything(), expected)
+
+
+@pytest.mark.parametrize("preset", ["paper", "original", "cifar10_18pct"])
+def test_steps_promote_no_ranks(preset):
+    fields = {} if preset.startswith("cifar10") else SMALL_FIELDS
+    model = network(preset, **{"image_size": 64, **fields})
+    state, batch = state_template(model, None), batch_of()
+    with jax.numpy_rank_promotion("raise"):
+        make_train_step(model).eval_shape(state, batch, Hyperparameters())
+        for augmentation in (ALL, Augmentation(mean=MEAN), Augmentation()):
+            for views in ("center", "ten"):
+                make_eval_step(model, augmentation, views=views).eval_shape(state, batch)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_jax import ops
+from alexnet_jax.models.layers import Dropout
 from alexnet_jax.ops import linear
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import quick_jit
@@ -216,6 +217,31 @@ def test_local_response_norm_clips_any_window(channels, towers, size, k):
     lrn_equals_reference(channels, towers, size, k, 1e-4, 0.75)
 
 
+def test_local_response_norm_may_multiply():
+    """A negative exponent whose quarter is whole is no power of 0."""
+    lrn_equals_reference(8, 1, 5, 2.0, 1e-4, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"towers": 2}, "5 channels do not divide by towers=2"),
+        ({"k": 0}, "k=0, alpha=0.0001; give k above 0"),
+        ({"alpha": -1.0}, "k=2.0, alpha=-1.0; give k above 0 and alpha of at least 0"),
+    ],
+)
+def test_what_makes_no_norm_is_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ops.local_response_norm(jnp.ones(5), **fields)
+
+
+@pytest.mark.parametrize("name", ["k", "alpha", "beta"])
+def test_the_constants_of_the_norm_are_not_traced(name):
+    norm = jax.jit(lambda value: ops.local_response_norm(jnp.ones(5), **{name: value}))
+    with pytest.raises(ValueError, match=f"{name} is an array of JAX; give a Python number"):
+        norm(1.0)
+
+
 def test_local_response_norm_of_bfloat16_is_computed_in_float32():
     x = jnp.asarray(normal(2, 3, 3, 16, scale=100), jnp.bfloat16)
     exact = ops.local_response_norm(x.astype(jnp.float32))
@@ -261,6 +287,13 @@ def test_max_pool_with_ties_sends_the_gradient_to_the_first(window, stride, dtyp
     pool_equals_reference(np.zeros((1, 7, 7, 1)), window, stride, dtype)
 
 
+def test_a_window_larger_than_the_map_is_named():
+    x = jnp.ones((1, 4, 2, 1))
+    with pytest.raises(ValueError, match="window=3 is larger than the map of 2 pixels"):
+        ops.max_pool(x)
+    assert ops.max_pool(x, ceil=True).shape == (1, 2, 1, 1)
+
+
 @FEW
 @given(
     height=st.integers(1, 12),
@@ -293,6 +326,22 @@ def test_dropout_equals_reference(style, training, rate):
 
 
 draw_mask = quick_jit(ops.dropout_mask, static_argnums=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("rate", "style", "message"),
+    [
+        (0.5, "Paper", "style='Paper'; did you mean 'paper'"),
+        (1.0, "inverted", r"rate=1.0; it is a share of units, in \[0, 1\)"),
+        (-0.1, "paper", "rate=-0.1"),
+        (float("nan"), "paper", "rate=nan"),
+    ],
+)
+def test_what_is_no_dropout_is_named(rate, style, message):
+    with pytest.raises(ValueError, match=message):
+        ops.dropout(jnp.ones((1, 2)), None, rate, style)
+    with pytest.raises(ValueError, match=message):
+        Dropout(rate, style)
 
 
 def keys(count, seed=0):

@@ -135,6 +135,15 @@ def test_multipliers_are_of_leaves_of_any_name_and_depth():
     }
 
 
+def test_the_update_keeps_its_dtypes_whatever_the_numbers_are():
+    params = {"fc8": {"kernel": jnp.ones(2, jnp.float32)}}
+    with jax.enable_x64(True):
+        two = np.float64(2)
+        rule = update_rule(two, two, two, rate_multipliers={"fc8": two})
+        found = rule.update(params, rule.init(params), params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+
+
 @pytest.mark.parametrize("factor", [[], [1.0, 2.0], np.ones(3)])
 def test_a_multiplier_is_one_number(factor):
     with pytest.raises(ValueError, match="multiplier of 'fc8'"):

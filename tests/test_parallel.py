@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -431,11 +432,23 @@ def build_on(mesh, model):
     create_train_state(model, jax.random.key(0), mesh=mesh)
 
 
+def trace_clipped_step(model, mesh):
+    def rule(learning_rate):
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(learning_rate))
+
+    side = model.image_size
+    batch = {"image": np.zeros((2, side, side, 3), np.uint8), "label": np.zeros(2, np.int32)}
+    state = state_template(model, mesh, rule)
+    make_train_step(model, rule=rule, mesh=mesh).eval_shape(state, batch, Hyperparameters())
+
+
 @pytest.mark.parametrize(
     ("attempt", "message"),
     [
         (lambda: make_mesh(1, 3), "model=3: the net has two towers, so the model axis is 1 or 2"),
         (lambda: make_mesh(1, True), "model=True: the net has two towers"),
+        (lambda: make_mesh(1, 2.0), "model=2.0: the net has two towers"),
+        (lambda: make_mesh(1, np.float32(1)), "model=np.float32(1.0): the net has two towers"),
         (
             lambda: make_mesh(8, 2),
             "a mesh of data=8 x model=2 needs 16 devices and there are 8; use data=4 or less (or",
@@ -471,6 +484,10 @@ def build_on(mesh, model):
         (
             lambda: compile_train_step(narrow(), make_mesh(1, 2), 0),
             "a batch of no images; give at least one",
+        ),
+        (
+            lambda: trace_clipped_step(narrow(), make_mesh(1, 2)),
+            "the update rule, or the network, mixes values of both towers, which are on different",
         ),
     ],
 )

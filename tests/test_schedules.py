@@ -43,6 +43,11 @@ def test_drops_equal_optax():
         assert schedule.learning_rate(step, {}) == pytest.approx(float(reference(step + 1e-3)))
 
 
+def test_the_first_update_has_the_whole_rate_however_short_the_run():
+    schedule = make_schedule("drops", 1, num_epochs=2, steps_per_epoch=1, drops=(0.2, 0.3, 0.4))
+    assert [schedule.learning_rate(step, {}) for step in (0, 1)] == pytest.approx([1, 1e-3])
+
+
 def test_shares_are_of_the_run():
     shares = make_schedule("drops", 1, num_epochs=60, steps_per_epoch=22, drops=(0.6, 0.85))
     epochs = make_schedule("drops", 1, num_epochs=60, steps_per_epoch=22, drops=(36, 51))
@@ -58,15 +63,15 @@ def test_dexp_is_the_original_codes_four_quarters():
 
 
 def test_plateau_divides_three_times_and_then_ends_the_run():
-    schedule = Plateau(0.01, patience=2)
-    state = schedule.initial_state()
-    rates = []
-    for error in [0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.6, 0.6, 0.61, 0.6, 0.6]:
-        state = schedule.update(state, error)
-        rates.append(round(schedule.learning_rate(0, state), 8))
-    assert rates == [1e-2] * 3 + [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3
-    assert schedule.finished(state)
-    assert not Plateau(0.01, patience=2, stop=False).finished(state | {"finished": False})
+    for stop in (True, False):
+        schedule = Plateau(0.01, patience=2, stop=stop)
+        state = schedule.initial_state()
+        rates = []
+        for error in [0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.6, 0.6, 0.61, 0.6, 0.6]:
+            state = schedule.update(state, error)
+            rates.append(round(schedule.learning_rate(0, state), 8))
+        assert rates == [1e-2] * 3 + [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3
+        assert schedule.finished(state) == stop
 
 
 REDUCE_ON_PLATEAU = {
@@ -137,6 +142,18 @@ def test_mistakes_are_named(name, options, message):
     with pytest.raises(ValueError) as error:
         make_schedule(name, 0.01, num_epochs=90, steps_per_epoch=10, **options)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate_multipliers": 0.0}, "rate_multipliers=0.0; give factors by layer"),
+        ({"learning_rate": 0}, "bias_learning_rate is beside a learning_rate of 0"),
+    ],
+)
+def test_changes_by_hand_that_say_nothing_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        hyperparameters_at(1, [(0, change)], layers=("conv1",), bias_learning_rate=0.02)
 
 
 def test_the_authors_hand_schedule():

@@ -221,6 +221,11 @@ def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quic
     chex.assert_trees_all_close(
         jax.device_get(found.params), jax.device_get(state.params), rtol=1e-4, atol=1e-6
     )
+    for number in (-1, 12):  # the number of no image: loud, not the last one's
+        indices[1, 2] = number
+        _, metrics = many(found, split, indices, jax.vmap(Hyperparameters)(jnp.array(rates)))
+        found = create_train_state(model, jax.random.key(0), mesh=mesh)
+        np.testing.assert_array_equal(np.isnan(metrics["loss"]), [False, True, True])
 
 
 @pytest.mark.parametrize("label", [-1, -2, NET.num_classes, NET.num_classes + 5])

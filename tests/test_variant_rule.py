@@ -94,11 +94,13 @@ def test_a_rule_is_called_with_the_fields_that_its_signature_names():
         return optax.sgd(fields["learning_rate"])
 
     def some(learning_rate, weight_decay, other=3):
-        seen["some"] = other
+        seen["some"] = weight_decay, other
         return optax.adamw(learning_rate, weight_decay=weight_decay)
 
-    for rule in (all_of_them, some, optax.adamw, partial(optax.rmsprop, decay=0.5)):
+    inner = partial(some, weight_decay=0.25)
+    inner.title = "a partial with an attribute stays one inside another"
+    for rule in (all_of_them, optax.adamw, partial(optax.rmsprop, decay=0.5), partial(inner)):
         state = state_template(MODEL, None, rule)
         make_train_step(MODEL, rule=rule).eval_shape(state, batch_of(0), Hyperparameters())
     assert seen["all"] == set(vars(Hyperparameters()))
-    assert seen["some"] == 3
+    assert seen["some"] == (0.25, 3)  # what was given by name stays

@@ -16,6 +16,7 @@ from alexnet_jax.models.layers import (
     WithinMapNorm,
 )
 from alexnet_jax.models.network import PRECISIONS, LayeredNetwork
+from alexnet_jax.ops.units import DROPOUT_STYLES
 from alexnet_jax.wording import suggestion
 
 # Every layer that a net can have, in order.
@@ -50,7 +51,8 @@ class AlexNet(LayeredNetwork):
 
     Fields:
       num_classes: outputs of fc8.
-      image_size: S in pixels; 0 is the geometry's own, 224 or 227.
+      image_size: S in pixels; 0 is the geometry's own, 224 or 227. `clone` keeps the number made of
+        it: give image_size=0 with another geometry.
       geometry: "ceil224" (the authors': 55-27-13-6), "valid224" (54-26-12-5), "caffe227",
         "torchvision224".
       towers: 2, or 1 for the one-GPU net.
@@ -242,7 +244,7 @@ def _check(net: AlexNet) -> None:
     choice("initialization", INITIAL_STDDEV)
     choice("precision", PRECISIONS)
     choice("lrn_scope", ("tower", "all"))
-    choice("dropout_style", ("paper", "inverted"))
+    choice("dropout_style", DROPOUT_STYLES)
     choice("dropout_at", ("conv5", "fc6", "fc7"))
     choice("remove", ("conv3", "conv4", "conv5"))
     choice("conv1_order", after_conv)

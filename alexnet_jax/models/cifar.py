@@ -34,7 +34,8 @@ class CifarNet(LayeredNetwork):
 
     Fields:
       num_classes: outputs of fc10.
-      image_size: side of the images in pixels; 0 is the variant's own, 32 or 24.
+      image_size: side of the images in pixels; 0 is the variant's own, 32 or 24. `clone` keeps the
+        number made of it: give image_size=0 with another variant.
       variant: "quick" (three convolutions, two of the poolings averages), "18pct" (the same with
         norms within maps), "conv_local_13pct" (two convolutions, two layers of kernels for each
         position) or "conv_local_11pct" (the same with norms across maps; the first has twice the

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from alexnet_jax import ops, parallel
+from alexnet_jax.ops.units import check_dropout
+from alexnet_jax.wording import suggestion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +143,15 @@ class AveragePool:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Section 4.2: drops a share `rate` of the units; `style` as in `ops.dropout`."""
+    """Section 4.2: drops a share `rate` of the units; `style` and errors as in `ops.dropout`."""
 
     rate: float = 0.5
     style: str = "paper"
     name: ClassVar[str] = "dropout"
     window: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check_dropout(self.rate, self.style)
 
     def __call__(self, x: jax.Array, towers: Towers, keys: jax.Array | None) -> jax.Array:
         mask = None
@@ -157,6 +162,10 @@ class Dropout:
             mask = mask.reshape(x.shape[0], towers.local, *space, channels)
             mask = jnp.moveaxis(mask, 1, -2).reshape(x.shape)
         return ops.dropout(x, mask, self.rate, self.style)
+
+
+# The same in training and at test; one of a user's own may draw.
+DRAWING_NOTHING = (Activation, LocalResponseNorm, WithinMapNorm, MaxPool, AveragePool)
 
 
 def window_text(size: int, stride: int, padding: tuple[int, int] | str = (0, 0)) -> str:
@@ -175,8 +184,8 @@ class Layer:
     """One row of section 3.5: a convolution, or a full connection where `kernel_size` is 0.
 
     Raises:
-      ValueError: there is no `number` and the name does not end with one, or a full connection is
-        to be not shared.
+      ValueError: `reads` or `join` is none of its choices, there is no `number` and the name does
+        not end with one, or a full connection is to be not shared.
     """
 
     name: str
@@ -193,6 +202,12 @@ class Layer:
     number: int = -1  # what its draws fold in; by default the number its name ends with
 
     def __post_init__(self) -> None:
+        for field, allowed in (("reads", ("image", "tower", "both")), ("join", ("gather", "sum"))):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise ValueError(
+                    f"layer {self.name!r} has {field}={value!r}; {suggestion(value, allowed)}"
+                )
         if self.number < 0:
             digits = re.search(r"\d+$", self.name)
             if not digits:

@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from alexnet_jax.models.layers import Dropout, Layer, Network, Operation, Product, Towers
+from alexnet_jax.models.layers import (
+    DRAWING_NOTHING,
+    Dropout,
+    Layer,
+    Network,
+    Operation,
+    Product,
+    Towers,
+)
 
 PRECISIONS = {
     "float32": lax.Precision.HIGHEST,  # on GPU anything less is TF32
@@ -81,7 +89,8 @@ class LayeredNetwork(nn.Module):
         Args:
           images: RGB, 0-255 scale, mean subtracted.
           train: drop units.
-          dropout_keys: [B] PRNG keys, one per image; by default drawn from rngs "dropout".
+          dropout_keys: [B] PRNG keys, one per image; by default drawn from rngs "dropout". A net
+            whose operations draw nothing needs neither.
 
         Raises:
           ValueError: images of another size or dtype, or not one key for each.
@@ -102,10 +111,13 @@ class LayeredNetwork(nn.Module):
             self.sow("intermediates", f"{row.name}_output", x)
         return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
-    def _dropout_keys(self, keys: jax.Array | None, count: int) -> jax.Array:
-        """Keys [count]: those given, or drawn from rngs "dropout"."""
+    def _dropout_keys(self, keys: jax.Array | None, count: int) -> jax.Array | None:
+        """Keys [count]: those given, or drawn from rngs "dropout"; None where none are needed."""
         if keys is None:
             if not self.has_rng("dropout"):
+                operations = (operation for row in self.layers for operation in row.operations)
+                if all(isinstance(operation, DRAWING_NOTHING) for operation in operations):
+                    return None
                 raise ValueError(
                     "train=True draws which units are dropped; give dropout_keys=[B] keys, or "
                     "rngs={'dropout': key}"

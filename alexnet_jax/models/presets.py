@@ -112,7 +112,7 @@ def alexnet(preset: str = "paper", **overrides: Any) -> AlexNet:
     Raises:
       ValueError: unknown preset, unknown field, or a field's bad value.
     """
-    if preset not in PRESETS:
+    if preset not in tuple(PRESETS):
         raise ValueError(f"unknown preset {preset!r}; {suggestion(preset, PRESETS)}")
     net = network(preset, **overrides)
     assert isinstance(net, AlexNet)
@@ -120,9 +120,7 @@ def alexnet(preset: str = "paper", **overrides: Any) -> AlexNet:
 
 
 def _class_of(preset: str) -> type[AlexNet] | type[CifarNet]:
-    if preset in CIFAR_PRESETS:
-        return CifarNet
-    if preset not in PRESETS:
-        known = (*PRESETS, *CIFAR_PRESETS)
+    known = (*PRESETS, *CIFAR_PRESETS)
+    if preset not in known:  # a tuple: what cannot be hashed is none, too
         raise ValueError(f"unknown preset {preset!r}; {suggestion(preset, known)}")
-    return AlexNet
+    return AlexNet if preset in PRESETS else CifarNet

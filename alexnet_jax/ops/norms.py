@@ -11,7 +11,6 @@ from alexnet_jax.ops.dtypes import at_least_float32
 from alexnet_jax.ops.windows import sum_taps
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def local_response_norm(
     x: jax.Array,
     size: int = 5,
@@ -27,15 +26,33 @@ def local_response_norm(
     float64 for a float64 input) and returned in the dtype of `x`.
 
     Args:
-      x: [..., C].
+      x: float [..., C].
       size: n of the paper, in channels.
-      k: the constant in the denominator.
-      alpha: factor of the sum of squares.
+      k: the constant in the denominator, above 0; as all that follow a Python or NumPy number,
+        compiled in.
+      alpha: factor of the sum of squares, at least 0.
       beta: the exponent.
       towers: number of equal blocks of channels that no window crosses.
 
+    Raises:
+      ValueError: C does not divide by `towers`, or a constant is traced or out of its range.
+
     Source: AlexNet §3.3.
     """
+    for name, value in {"k": k, "alpha": alpha, "beta": beta}.items():
+        if isinstance(value, jax.Array):
+            raise ValueError(f"{name} is an array of JAX; give a Python number, it is compiled in")
+    if not (k > 0 and alpha >= 0):
+        raise ValueError(f"k={k!r}, alpha={alpha!r}; give k above 0 and alpha of at least 0")
+    if x.shape[-1] % towers:
+        raise ValueError(f"{x.shape[-1]} channels do not divide by towers={towers}")
+    return _local_response_norm(x, size, k, alpha, beta, towers)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def _local_response_norm(
+    x: jax.Array, size: int, k: float, alpha: float, beta: float, towers: int
+) -> jax.Array:
     return _lrn_forward(x, size, k, alpha, beta, towers)[0]
 
 
@@ -66,7 +83,7 @@ def _lrn_backward(
     return ((scaled - (2 * alpha * beta) * a * spread).astype(x.dtype),)
 
 
-local_response_norm.defvjp(_lrn_forward, _lrn_backward)
+_local_response_norm.defvjp(_lrn_forward, _lrn_backward)
 
 
 def _window_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -> jax.Array:
@@ -90,7 +107,7 @@ def _times_power(x: jax.Array, s: jax.Array, exponent: float) -> jax.Array:
     A small whole power one factor after the other: as a product of its own, XLA would keep it
     beside `s` from the forward to the backward pass.
     """
-    if exponent == int(exponent) and exponent <= 8:
+    if exponent == int(exponent) and 0 <= exponent <= 8:
         return reduce(jnp.multiply, [s] * int(exponent), x)
     return x * s**exponent
 

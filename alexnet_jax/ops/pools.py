@@ -26,10 +26,19 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False)
         window lies on the map.
 
     Returns:
-      [B, H', W', C] with H' = (H - window) / stride + 1, rounded down, or up for `ceil`.
+      [B, H', W', C] with H' = (H - window) / stride + 1, rounded down; for `ceil` as many as
+      `average_pool` gives.
+
+    Raises:
+      ValueError: a window larger than the map, without `ceil`.
 
     Source: AlexNet §3.4; `ceil` is the authors' CIFAR-10 nets'.
     """
+    smallest = min(x.shape[1:3])
+    if window > smallest and not ceil:
+        raise ValueError(
+            f"window={window} is larger than the map of {smallest} pixels; use ceil=True"
+        )
     # Columns first, so that the first row wins and, within it, the first column.
     for axis in (2, 1):
         if ceil:
@@ -50,7 +59,8 @@ def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
       stride: in pixels.
 
     Returns:
-      [B, H', W', C] with H' = (H - window) / stride + 1, rounded up, and at least 1.
+      [B, H', W', C] with H' = (H - window) / stride + 1, rounded up, but at least 1 and, where the
+      stride is larger than the window, at most H / stride, rounded up.
 
     Source: the authors' CIFAR-10 layer files, pool "avg".
     """
@@ -62,7 +72,8 @@ def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
         x = sum_taps(x, window, stride, axis, x.shape[axis])
         starts = np.arange(x.shape[axis]) * stride
         counts = np.minimum(starts + window, length) - starts
-        x = x * jnp.asarray(1 / counts, x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+        share = jnp.asarray(1 / counts, x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+        x = x * jnp.expand_dims(share, tuple(range(axis)))
     return x.astype(dtype)
 
 

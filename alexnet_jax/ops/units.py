@@ -5,8 +5,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from alexnet_jax.wording import suggestion
+
 # Section 3.1; `tanh` and `sigmoid` are the saturating units that figure 1 compares with.
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
+DROPOUT_STYLES = ("paper", "inverted")
 
 
 def dropout_mask(keys: jax.Array, towers: jax.Array, features: int, rate: float) -> jax.Array:
@@ -30,6 +33,14 @@ def dropout_mask(keys: jax.Array, towers: jax.Array, features: int, rate: float)
     return mask.reshape(keys.shape[0], towers.shape[0] * features)
 
 
+def check_dropout(rate: float, style: str) -> None:
+    """Raises ValueError for another style, or a rate outside [0, 1); one that is traced passes."""
+    if style not in DROPOUT_STYLES:
+        raise ValueError(f"style={style!r}; {suggestion(style, DROPOUT_STYLES)}")
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= rate < 1:
+        raise ValueError(f"rate={rate!r}; it is a share of units, in [0, 1)")
+
+
 def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "paper") -> jax.Array:
     """Applies a drawn mask in training, or the expectation at test (`mask=None`).
 
@@ -40,11 +51,15 @@ def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "pap
     Args:
       x: [B, F].
       mask: bool [B, F] of the units that stay, or None at test.
-      rate: share of units dropped.
+      rate: share of units dropped, from 0 to below 1.
       style: "paper" or "inverted".
+
+    Raises:
+      ValueError: another style, or a rate outside [0, 1).
 
     Source: AlexNet §4.2.
     """
+    check_dropout(rate, style)
     keep = 1 - rate
     if mask is None:
         return x * keep if style == "paper" else x

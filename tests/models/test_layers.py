@@ -130,6 +130,13 @@ def test_a_layer_without_a_number_is_refused():
     assert Layer("head", 5, number=8).number == 8
 
 
+def test_a_layer_reads_and_joins_in_known_ways():
+    with pytest.raises(ValueError, match="layer 'fc1' has reads='boht'; did you mean 'both'"):
+        Layer("fc1", 5, reads="boht")
+    with pytest.raises(ValueError, match="layer 'fc1' has join='add'; use one of gather, sum"):
+        Layer("fc1", 5, join="add")
+
+
 def test_two_layers_that_would_draw_alike_are_refused():
     class Twice(Plain):
         @property

@@ -583,15 +583,15 @@ _UPDATE = (
     Mutant(
         "the biases' own rate follows the schedule",
         "schedules.py",
-        'bias_learning_rate / fields.get("learning_rate", learning_rate)',
-        "bias_learning_rate / 0.01",
+        'rate = fields.get("learning_rate", learning_rate)',
+        "rate = 0.01",
         "tests/test_schedules.py::test_biases_may_keep_their_rate",
     ),
     Mutant(
         "the biases' own rate follows a change by hand",
         "schedules.py",
-        'bias_learning_rate / fields.get("learning_rate", learning_rate)',
-        "bias_learning_rate / learning_rate",
+        'rate = fields.get("learning_rate", learning_rate)',
+        "rate = learning_rate",
         "tests/test_schedules.py::test_biases_keep_their_rate_where_the_rate_is_changed_by_hand",
     ),
     Mutant(
