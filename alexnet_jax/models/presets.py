@@ -112,7 +112,7 @@ def alexnet(preset: str = "paper", **overrides: Any) -> AlexNet:
     Raises:
       ValueError: unknown preset, unknown field, or a field's bad value.
     """
-    if preset not in tuple(PRESETS):
+    if preset not in tuple(PRESETS):  # as in `_class_of`
         raise ValueError(f"unknown preset {preset!r}; {suggestion(preset, PRESETS)}")
     net = network(preset, **overrides)
     assert isinstance(net, AlexNet)
