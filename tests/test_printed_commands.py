@@ -82,10 +82,12 @@ def executed(body: list[ast.stmt], program: bool) -> Iterator[ast.stmt]:
 
 @cache
 def flags_of(module: str, program: bool = True) -> dict[str, str]:
-    """Flag -> how it is defined, by the module and by what it imports."""
+    """Flag -> how it is defined, by the module, its packages and what it imports."""
     path, found = source(module), {}
     if path is None:
         return found
+    if package := module.rpartition(".")[0]:
+        found |= flags_of(package, program=False)
     for statement in executed(ast.parse(path.read_text()).body, program):
         if isinstance(statement, ast.ImportFrom) and statement.module:
             for name in (

@@ -13,7 +13,7 @@ import pytest
 from alexnet_jax.configs import default
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.metrics_log import read_metrics
-from experiments import harness, settings, sweep
+from experiments import harness, settings, sweep, tables
 from tests.commands import run_command
 
 RECIPE = """
@@ -443,10 +443,10 @@ def test_a_program_that_is_compiled_again_is_told(tmp_path, base, monkeypatch, q
 
 
 def test_the_spread_is_that_of_students_t():
-    found = sweep.spread([0.1, 0.2, 0.3])
+    found = tables.spread([0.1, 0.2, 0.3])
     assert (found["mean"], found["deviation"]) == (0.2, 0.1)
     assert found["interval"] == pytest.approx(4.30265 * 0.1 / 3**0.5, abs=1e-5)
-    assert sweep.spread([0.1, None])["mean"] is None
+    assert tables.spread([0.1, None])["mean"] is None
 
 
 def test_compilations_are_counted():
