@@ -95,31 +95,34 @@ def _command_of_figure1(table: dict) -> str:
     return " && ".join([*alone, f"{both} --report"])
 
 
-def lrn_cifar() -> Found | None:
-    """LRN on CIFAR-10: the net of four layers alone."""
-    table = result("lrn_cifar")
-    if not table or not (net := table["nets"].get("conv-local")):
-        return None
-    runs = table["runs"]
-    run = next(run for run in runs if run["net"] == "conv-local")
-    images = run["images"]
-    found = judge(Errors(net["without"], net["with_norm"], images["test"]), claimed=-1)
-    views = {"ten": "ten views", "center": "centre crop"}[run["views"]]
-    return Found(
-        f"test error, {views}: {found.text}",
-        f"cifar10, {images['train']:,} training and {images['test']:,} test images, "
-        f"{table['num_epochs']} epochs, {seeds_in_words(found.seeds)}",
-        found.verdict,
-        command(
-            "paper.lrn_cifar",
-            images=images["train"],
-            num_epochs=table["num_epochs"],
-            precision=table["precision"],
-            seed=list(dict.fromkeys(run["seed"] for run in runs)),
-            net=list(table["nets"]),
-        ),
-        "lrn_cifar.png",
-    )
+def lrn_cifar(net: str = "conv-local", name: str = "lrn_cifar") -> Find:
+    """A net for CIFAR-10 with its norms and without, in a result of this name."""
+
+    def find() -> Found | None:
+        table = result(name)
+        if not table or not (row := table["nets"].get(net)):
+            return None
+        runs = [run for run in table["runs"] if run["net"] == net]
+        images = runs[0]["images"]
+        found = judge(Errors(row["without"], row["with_norm"], images["test"]), claimed=-1)
+        views = {"ten": "ten views", "center": "centre crop"}[runs[0]["views"]]
+        return Found(
+            f"test error, {views}: {found.text}",
+            f"cifar10, {images['train']:,} training and {images['test']:,} test images, "
+            f"{table['num_epochs']} epochs, {seeds_in_words(found.seeds)}",
+            found.verdict,
+            command(
+                "paper.lrn_cifar",
+                images=images["train"],
+                num_epochs=table["num_epochs"],
+                precision=table["precision"],
+                seed=list(dict.fromkeys(run["seed"] for run in runs)),
+                net=list(table["nets"]),
+            ),
+            f"{name}.png",
+        )
+
+    return find
 
 
 CHANCE = 0.05

@@ -136,7 +136,7 @@ FINDERS = {
     ),
     "dropout": (findings_of_ablations.dropout_slows, _dropout, TIMES),
     "figure 1": (findings.figure1, _figure1, TIMES),
-    "LRN": (findings.lrn_cifar, _lrn, SMALLER),
+    "LRN": (findings.lrn_cifar(), _lrn, SMALLER),
     "pre-training": (findings.pre_training, _fine_tune, [*SMALLER[:4], SMALLER[5]]),
     "ensemble": (findings.ensembles, _ensemble, MEAN_OF_NETS),
     "baseline": (findings.baseline("sift_fisher", "modes"), _baseline, SINGLE),
@@ -173,7 +173,7 @@ def test_each_finder_judges(name, theirs, ours, word, results):
 
 def test_another_pair_of_nets_is_not_judged_for_that_of_the_claim(results):
     results(*_lrn(HIGH, LOW, net="18%"))
-    assert findings.lrn_cifar() is None
+    assert findings.lrn_cifar()() is None
 
 
 def test_of_two_tables_that_with_most_seeds_of_both_nets_is_judged(results):
