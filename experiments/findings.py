@@ -104,7 +104,8 @@ def lrn_cifar(net: str = "conv-local", name: str = "lrn_cifar") -> Find:
             return None
         runs = [run for run in table["runs"] if run["net"] == net]
         images = runs[0]["images"]
-        found = judge(Errors(row["without"], row["with_norm"], images["test"]), claimed=-1)
+        errors = Errors(row["without"], row["with_norm"], images["test"], pairs=row.get("pairs"))
+        found = judge(errors, claimed=-1)
         views = {"ten": "ten views", "center": "centre crop"}[runs[0]["views"]]
         return Found(
             f"test error, {views}: {found.text}",

@@ -32,12 +32,14 @@ def ablation(variant: str, grows: str = "error") -> Find:
         name, table = chosen
         words, parts = MEASURES[grows]
         images = table["runs"][0]["images"]
+        pairs = _pairs(_row(table, variant))
         found = judge(
             *(
                 Errors(
                     *(_by_seed(_row(table, net), part) for net in ("paper", variant)),
                     images["train" if part == "train" else "test"],
                     sign,
+                    pairs.get(part),
                 )
                 for part, sign in parts.items()
             )
@@ -79,6 +81,15 @@ def _row(table: dict, variant: str) -> dict:
 def _by_seed(row: dict, part: str) -> dict[int, float | None]:
     values = row[part].get("values", [row[part]["mean"]])  # older files have one seed
     return dict(zip(row["seeds"], values, strict=True))
+
+
+def _pairs(row: dict) -> dict[str, dict[int, list[int]]]:
+    """Measure -> seed -> images that only the paper's net got wrong, only this one."""
+    found = row.get("pairs", {})
+    return {
+        part: {int(seed): counts[part] for seed, counts in found.items()}
+        for part in next(iter(found.values()), {})
+    }
 
 
 def _scale(table: dict) -> str:

@@ -96,9 +96,9 @@ def fit(
     started = time.perf_counter()
     recipe = Recipe(config)
     programs = programs or Programs(recipe)
-    train, validation = (_on_device(config, name) for name in ("train", "validation"))
+    train, validation = (on_device(config, name) for name in ("train", "validation"))
     views = views if config.test_split else ()
-    test = _on_device(config, "test") if views else {"label": ()}
+    test = on_device(config, "test") if views else {"label": ()}
     state = programs.create(recipe.key)
     order = batch_indices(len(train["label"]), batch_size=config.batch_size, seed=config.seed)
     steps, lines, shares = recipe.epoch_steps, [], []
@@ -161,7 +161,7 @@ def tiny_run(folder: Path) -> Path:
     return folder
 
 
-def _on_device(config: ConfigDict, name: str) -> dict[str, jax.Array]:
+def on_device(config: ConfigDict, name: str) -> dict[str, jax.Array]:
     """A split of the recipe, decoded and on the device; kept for the next run."""
     return _split(
         config.dataset,

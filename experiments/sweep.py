@@ -41,6 +41,7 @@ from tqdm import tqdm
 from alexnet_jax.files import json_object, local_path, output_folder, whole_file
 from alexnet_jax.runs.lock import Locked, locked
 from alexnet_jax.runs.recipe import Recipe
+from alexnet_jax.step import image_scores
 from experiments import fitting, harness, provenance
 from experiments.settings import (
     UNASKED,
@@ -175,6 +176,22 @@ class Sweep:
             raise ValueError(
                 f"{path} is missing or damaged; delete {run} beside it to train that run again"
             ) from error
+
+    def pairs(self, theirs: Setting, ours: Setting, view: str) -> list[int]:
+        """Test images that only the first of two finished runs got wrong, and only the second.
+
+        Raises:
+          ValueError: a file is missing or damaged.
+        """
+        labels = np.asarray(fitting.on_device(configure(self.base, ours), "test")["label"])
+        first, second = (
+            image_scores(self.arrays(setting)[f"log_probs_{view}"].astype(np.float32), labels)[
+                "top1_error"
+            ]
+            > 0.5
+            for setting in (theirs, ours)
+        )
+        return [int((first & ~second).sum()), int((second & ~first).sum())]
 
     def _path(self, config: ConfigDict) -> Path:
         return self.runs / f"{identity(config, self._target)}.json"

@@ -1,7 +1,7 @@
 """How results decide on a claim: the interval of a difference, and the words for what it says."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +25,11 @@ OF_ONE_RUN = {
 INTERVAL = (
     "A difference is given in points of top-1 error with its 95% interval. Two things make it "
     "wide, and both are counted: runs differ from seed to seed (paired by seed, Student's t; two "
-    "seeds alone make it very wide), and the images are a sample (binomial). The nets saw the same "
-    "images, but the results do not say which image which net got wrong: the interval does not "
-    "use this pairing and is therefore wider than needed. With one seed, how runs differ is not "
-    "known and only the images are counted: such an interval is too narrow."
+    "seeds alone make it very wide), and the images are a sample. Where a result says how many "
+    "images each net alone got wrong, the nets are compared image by image; where it does not, as "
+    "if each had images of its own (binomial), which makes the interval wider than needed. With "
+    "one seed, how runs differ is not known and only the images are counted: such an interval is "
+    "too narrow."
 )
 MEANINGS = {
     REPRODUCED: "several seeds, and the interval lies on the paper's side of nought.",
@@ -52,6 +53,7 @@ class Errors(NamedTuple):
     ours: Mapping[Any, float | None]
     images: int  # on which each was counted
     sign: int = 1  # -1: it is subtracted
+    pairs: Mapping[Any, Sequence[int]] | None = None  # images only theirs got wrong, only ours
 
 
 class Judged(NamedTuple):
@@ -77,9 +79,9 @@ def judge(*errors: Errors, claimed: int = 1) -> Judged:
     )
     if not np.isfinite(values).all():
         return Judged("a run diverged", NOTHING, len(seeds))
-    signs, images = (np.array([getattr(one, of) for one in errors]) for of in ("sign", "images"))
-    theirs, ours = np.tensordot(signs, values, 1)
-    mean, half = interval(ours - theirs, values.mean(-1), images[:, None])
+    theirs, ours = np.tensordot([one.sign for one in errors], values, 1)
+    variance = sum(variance_of_images(one, seeds) for one in errors)
+    mean, half = interval(ours - theirs, variance)
     points = round(100 * mean, 2) + 0.0  # no -0.00
     text = (
         f"{points:+.2f} ± {100 * half:.2f} points "
@@ -88,15 +90,28 @@ def judge(*errors: Errors, claimed: int = 1) -> Judged:
     return Judged(text, verdict(claimed * mean, half, len(seeds)), len(seeds))
 
 
-def interval(differences: np.ndarray, errors: np.ndarray, images: Any) -> tuple[float, float]:
-    """Mean of the differences, and half the width of its 95% interval.
+def variance_of_images(errors: Errors, seeds: Sequence[Any]) -> float:
+    """How far other images would move the difference of the errors, squared.
+
+    All seeds share the images, so more seeds do not help.
+    """
+    if errors.pairs and all(seed in errors.pairs for seed in seeds):  # as McNemar's test has it
+        apart = np.array([errors.pairs[seed] for seed in seeds]) / errors.images
+        each = apart.sum(1) - (apart[:, 0] - apart[:, 1]) ** 2
+    else:
+        shares = np.array([[net[seed] for net in errors[:2]] for seed in seeds]).mean(0)
+        each = (shares * (1 - shares)).sum()
+    return float(np.mean(each)) / errors.images
+
+
+def interval(differences: np.ndarray, variance: float) -> tuple[float, float]:
+    """Mean of the differences, one a seed, and half the width of its 95% interval.
 
     Args:
-      differences: one a seed.
-      errors: the mean errors that they are made of.
-      images: on which each error was counted; all seeds share them, so more seeds do not help.
+      differences: by seed.
+      variance: as `variance_of_images`.
     """
-    of_images = 1.96 * math.sqrt((errors * (1 - errors) / images).sum())
+    of_images = 1.96 * math.sqrt(variance)
     of_seeds = spread(differences.tolist())["interval"] or 0.0  # None with one seed
     return float(differences.mean()), math.hypot(of_seeds, of_images)
 

@@ -18,6 +18,7 @@ from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.step import METRICS
 from experiments import fitting, harness, provenance
 from experiments.speed import forms
+from experiments.sweep import Sweep
 from tests.commands import run_command
 
 
@@ -117,6 +118,21 @@ def test_fit_trains_and_tests_on_what_lies_on_the_device(quick_compilation):
     assert result["test"]["center"]["top5_error"] is None
     assert len(result["epochs"]) < 3
     assert "seed 0: diverged, " in said[1]
+
+
+def test_pairs_are_the_images_that_one_run_alone_got_wrong(tmp_path, monkeypatch):
+    wrong = {0.01: [0, 1], 0.02: [1, 2, 3]}  # by learning rate
+    sweep = Sweep(tiny(), tmp_path)
+
+    def arrays(setting):
+        classes = np.arange(5)
+        classes[wrong[setting["learning_rate"]]] += 1
+        return {"log_probs_ten": np.log(np.eye(10)[classes] * 0.8 + 0.02).astype(np.float16)}
+
+    monkeypatch.setattr(sweep, "arrays", arrays)
+    monkeypatch.setattr(fitting, "on_device", lambda config, name: {"label": np.arange(5)})
+    theirs, ours = ({"learning_rate": rate, "seed": 0} for rate in wrong)
+    assert sweep.pairs(theirs, ours, "ten") == [1, 2]
 
 
 @pytest.mark.parametrize("verify", [False, True])

@@ -176,6 +176,20 @@ def test_another_pair_of_nets_is_not_judged_for_that_of_the_claim(results):
     assert findings.lrn_cifar()() is None
 
 
+def test_nets_that_were_wrong_about_the_same_images_differ_by_a_narrower_interval(results):
+    half = lambda: float(findings.lrn_cifar()().ours.split("± ")[1].split()[0])  # noqa: E731
+    name, table = _lrn([0.10], [0.09])
+    results(name, table)
+    assert half() == pytest.approx(196 * ((0.10 * 0.90 + 0.09 * 0.91) / 2000) ** 0.5, abs=0.006)
+    table["nets"]["conv-local"]["pairs"] = {"0": [30, 10]}
+    results(name, table)
+    assert half() == pytest.approx(196 * ((40 / 2000 - 0.01**2) / 2000) ** 0.5, abs=0.006)
+    table = _ablations([0.20], [0.22])[1]
+    table["variants"][1]["pairs"] = {"0": {"test_ten": [10, 50], "test_center": [0, 0]}}
+    results("ablations_128", table)
+    assert "+2.00 ± 0.75 points" in findings_of_ablations.ablation("no LRN")().ours
+
+
 def test_of_two_tables_that_with_most_seeds_of_both_nets_is_judged(results):
     name, table = _ablations(LOW, HIGH[:1])
     results(name, table)

@@ -35,6 +35,8 @@ class Late(Sweep):
         return dict(conv1=np.random.default_rng(0).normal(size=(11, 11, 3, 8)))
     def origins(self, settings):
         return []
+    def pairs(self, theirs, ours, view):
+        return [3, 1] if theirs["seed"] == ours["seed"] and theirs != ours else [0, 0]
 
 DIVERGED, MISSING = [], lambda setting: False
 experiment.Sweep = Late
@@ -58,6 +60,15 @@ def test_runs_that_another_process_had_are_read_in_the_end(module, tmp_path):
     (name, written), _, errors = run(module, "", tmp_path)
     runs = written["runs"] if isinstance(written, dict) else written
     assert (name, len(runs)) == (module, {"lrn_cifar": 12, "learning_rates": 15}[module]), errors
+
+
+def test_nets_are_compared_image_by_image(tmp_path):
+    (_, written), _, _ = run("lrn_cifar", "", tmp_path, "--seed=4", "--net=18%")
+    assert written["nets"]["18%"]["pairs"] == {"4": [3, 1]}
+    chosen = ("--variant=paper", "--variant=no LRN", "--seed=4")
+    (_, written), _, errors = run("ablations", "", tmp_path, *chosen)
+    paper, other = (row["pairs"] for row in written["variants"])
+    assert (paper, other) == ({}, {"4": {"test_center": [3, 1], "test_ten": [3, 1]}}), errors
 
 
 NAMES = """

@@ -112,6 +112,17 @@ def main(_) -> None:
     rows = [_row(name, runs) for name, runs in found.items() if runs]
     if not rows:
         return
+    for row in rows:
+        row["pairs"] = {
+            seed: {
+                f"test_{view}": sweep.pairs(
+                    setting("paper", seed), setting(row["variant"], seed), view
+                )
+                for view in ("center", "ten")
+            }
+            for seed in row["seeds"]
+            if row["variant"] != "paper" and any(run["seed"] == seed for run in found["paper"])
+        }
     print(f"{'':28} runs  centre        ten views     training    gap  loss < 2 at epoch")
     for row in rows:
         gap = harness.percent(row["gap"]["mean"])

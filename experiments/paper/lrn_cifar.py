@@ -53,7 +53,7 @@ def main(_) -> None:
         settings += [{"model.norm": norm, "seed": seed} for norm in (True, False)]
         for sweep in sweeps.values():
             sweep.train(settings[-2:])
-        runs, origins = [], []
+        runs, pairs, origins = [], {}, []
         for net, sweep in sweeps.items():
             results = sweep.results(settings, partly=True)
             runs += [
@@ -61,14 +61,25 @@ def main(_) -> None:
                 for setting, result in zip(settings, results, strict=True)
                 if result
             ]
+            finished = [bool(result) for result in results]
+            pairs[net] = {
+                settings[at]["seed"]: sweep.pairs(settings[at + 1], settings[at], NETS[net][1][-1])
+                for at in range(0, len(settings), 2)
+                if all(finished[at : at + 2])
+            }
             origins += [one for one in sweep.origins(settings) if one not in origins]
         if runs:
             name = "lrn_cifar_18pct" if FLAGS.net == ["18%"] else "lrn_cifar"
-            harness.record(name, summary(runs), draw(runs), origins=origins)
+            harness.record(name, summary(runs, pairs), draw(runs), origins=origins)
 
 
-def summary(runs: list[dict]) -> dict:
-    """Test errors by net, and the difference seed by seed."""
+def summary(runs: list[dict], wrong: dict[str, dict[int, list[int]]]) -> dict:
+    """Test errors by net, and the difference seed by seed.
+
+    Args:
+      runs: all that are finished.
+      wrong: net -> seed -> images that only the run without norms got wrong, only that with them.
+    """
     nets = {}
     for net in dict.fromkeys(run["net"] for run in runs):
         errors = {
@@ -86,6 +97,7 @@ def summary(runs: list[dict]) -> dict:
             "without": errors[False],
             "gain": [round(gain, 5) for gain in gains],
             "mean_gain": round(float(np.mean(gains)), 5) if gains else None,
+            "pairs": wrong[net],
         }
     return {
         "claim": "AlexNet §3.3: a four-layer net's test error falls from 13% to 11%",
