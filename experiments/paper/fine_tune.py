@@ -35,7 +35,7 @@ from experiments import harness
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("full", False, "the paper's size, 60 epochs of each")
-flags.DEFINE_multi_integer("seed", [0, 1], "one pair of runs each")
+flags.DEFINE_multi_integer("seed", [0, 1, 2, 3, 4], "one pair of runs each")
 flags.DEFINE_integer("images", 100, "training images of each new class")
 BATCH = 50
 SMALL = {"image_size": 64, "conv_features": (48, 128, 192, 192, 128), "fc_features": (2048, 2048)}
