@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def machine() -> str:
     return ", ".join([*words, *facts["cpu"].get("flags", ())])
 
 
+@cache
 def _cpu() -> dict[str, Any]:
     """Name and flags of the processor, where the system tells."""
     try:
@@ -55,8 +57,12 @@ def _cpu() -> dict[str, Any]:
     return {"name": facts.get("model name"), "flags": [flag for flag in _FLAGS if flag in flags]}
 
 
+@cache
 def _commit() -> str | None:
-    """The commit checked out, "+" where files other than results differ; None outside git."""
+    """The commit checked out, "+" where files other than results differ; None outside git.
+
+    When it is first asked for: a later one is not what a long sweep runs.
+    """
     here = Path(__file__).parent
     files = [":(top)", ":(top,exclude)docs", ":(top,exclude)experiments/results"]
 
