@@ -31,11 +31,8 @@ def result(name: str) -> Any:
     Raises:
       ValueError: it is damaged; the message names it.
     """
-    path = harness.RESULTS / f"{name}.json"
-    if not path.exists():
-        return None
-    content = json_object(text_of(path.read_bytes(), path), path)
-    return content.get("result", content)
+    content = harness.recorded(name)
+    return content.get("result", content) or None
 
 
 def log_of_one_net() -> dict[str, dict] | None:

@@ -21,7 +21,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from alexnet_jax import Hyperparameters, command
-from alexnet_jax.files import whole_file
+from alexnet_jax.files import json_object, text_of, whole_file
 from experiments import provenance
 
 RESULTS = Path(__file__).parent / "results"
@@ -85,6 +85,16 @@ def results_folder() -> Path:
 def result_file(name: str, mode: str = "w") -> AbstractContextManager[IO[Any]]:
     """A file beside the results, to be written whole or not at all."""
     return whole_file(results_folder() / name, mode)
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """What `record` wrote under this name; {} where it is not there.
+
+    Raises:
+      ValueError: it is damaged; the message names it.
+    """
+    path = results_folder() / f"{name}.json"
+    return json_object(text_of(path.read_bytes(), path), path) if path.exists() else {}
 
 
 def record(

@@ -144,9 +144,9 @@ class Sweep:
 
         Of runs of earlier versions the commit is not known: None.
         """
-        mine = _origin({"environment": provenance.environment(), "device": provenance.machine()})
+        mine = origin({"environment": provenance.environment(), "device": provenance.machine()})
         runs = [self._read(configure(self.base, setting)) for setting in settings]
-        found = [_origin(run) for run in runs if run]
+        found = [origin(run) for run in runs if run]
         return [one for n, one in enumerate(found) if one != mine and one not in found[:n]]
 
     def _read(self, config: ConfigDict) -> dict | None:
@@ -228,7 +228,7 @@ class Sweep:
 _MADE_WITH = ("configuration", "environment")  # in a run's file, and no result
 
 
-def _origin(run: Mapping[str, Any]) -> dict[str, Any]:
+def origin(run: Mapping[str, Any]) -> dict[str, Any]:
     """The commit, the versions and the device that made a run."""
     environment = run.get("environment", {})
     return {

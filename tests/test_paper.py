@@ -71,6 +71,19 @@ def test_nets_are_compared_image_by_image(tmp_path):
     assert (paper, other) == ({}, {"4": {"test_center": [3, 1], "test_ten": [3, 1]}}), errors
 
 
+def test_variants_of_an_earlier_run_of_the_same_scale_stay(tmp_path):
+    (name, paper), _, _ = run("ablations", "", tmp_path, "--variant=paper", "--seed=4")
+    content = {"environment": {}, "result": paper}
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (_, written), _, errors = run("ablations", "", tmp_path, "--variant=no LRN", "--seed=4")
+    assert [row["variant"] for row in written["variants"]] == ["paper", "no LRN"], errors
+    assert written["runs"][0] == paper["runs"][0] and len(written["runs"]) == 2
+    content["result"]["epochs"] += 1
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (_, written), _, _ = run("ablations", "", tmp_path, "--variant=no LRN", "--seed=4")
+    assert [row["variant"] for row in written["variants"]] == ["no LRN"]
+
+
 NAMES = """
 for size, width in ((64, 1), (128, 1), (128, 0.5), (64, 0.5)):
     flags.FLAGS.image_size, flags.FLAGS.width = size, width

@@ -5,7 +5,8 @@
 The claims are in `VARIANTS`. All nets have --width of the paper's kernels and neurons and see crops
 of --image_size pixels; the ten views of the test images are averaged. Trains what is not yet there,
 seed by seed; several processes may share one --workdir. Writes results/ablations_SIZE.json
-and .png, and the kernels of the paper's net beside them.
+and .png, and the kernels of the paper's net beside them. Variants that lie there of an earlier run
+of the same size, width, length and precision, and are not asked for now, stay.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import filter_picture
 from alexnet_jax.models.presets import network
 from experiments import harness
-from experiments.sweep import Sweep
+from experiments.sweep import Sweep, origin
 from experiments.tables import shown, spread
 
 FLAGS = flags.FLAGS
@@ -100,29 +101,26 @@ def setting(name: str, seed: int) -> dict:
 
 
 def main(_) -> None:
-    """Trains, seed by seed, and writes what there is."""
+    """Trains, seed by seed, and writes what there is, beside what an earlier run left."""
     sweep = Sweep(configuration(), local_path(FLAGS.workdir))
     names = FLAGS.variant or list(VARIANTS)
     asked = [(name, seed) for seed in FLAGS.seed for name in names]
     settings = [setting(*one) for one in asked]
     sweep.train(settings)
-    found: dict[str, list[dict]] = {name: [] for name in names}
+    found: dict[str, list[dict]] = {}
     for (name, _), run in zip(asked, sweep.results(settings, partly=True), strict=True):
-        found[name] += [run] if run else []
-    rows = [_row(name, runs) for name, runs in found.items() if runs]
-    if not rows:
+        found.setdefault(name, []).extend([run] if run else [])
+    found = {name: runs for name, runs in found.items() if runs}
+    if not found:
         return
-    for row in rows:
-        row["pairs"] = {
-            seed: {
-                f"test_{view}": sweep.pairs(
-                    setting("paper", seed), setting(row["variant"], seed), view
-                )
-                for view in ("center", "ten")
-            }
-            for seed in row["seeds"]
-            if row["variant"] != "paper" and any(run["seed"] == seed for run in found["paper"])
-        }
+    result, origins = summary(sweep, found), sweep.origins(settings)
+    name = result_name("ablations")
+    before = harness.recorded(name)
+    if others := others_of(before.get("result", {}), result):
+        result |= {key: sorted(result[key] + others[key], key=_order) for key in others}
+        device = ", ".join(before["result"]["devices"])
+        origins += [*before.get("runs_made_with", []), origin(before | {"device": device})]
+    rows = result["variants"]
     print(f"{'':28} runs  centre        ten views     training    gap  loss < 2 at epoch")
     for row in rows:
         gap = harness.percent(row["gap"]["mean"])
@@ -131,25 +129,58 @@ def main(_) -> None:
             f"{shown(row['test_ten'])}  {shown(row['train'])}  {gap:4.1f}  "
             f"{row['left_the_plateau']}"
         )
-    runs = [{"variant": name, **run} for name, of_name in found.items() for run in of_name]
-    result = {
+    harness.record(name, result, draw(rows), origins=origins)
+    if "paper" in found:
+        kernels = sweep.arrays(setting("paper", found["paper"][0]["seed"]))["conv1"]
+        picture = Image.fromarray(filter_picture(kernels, per_filter=True))
+        with harness.result_file(f"{name}_filters.png", "wb") as file:
+            picture.save(file, "PNG", optimize=True)
+
+
+def summary(sweep: Sweep, found: dict[str, list[dict]]) -> dict:
+    """What is recorded of the finished runs of each variant."""
+    papers = [run["seed"] for run in found.get("paper", [])]
+    pairs = {
+        name: {
+            run["seed"]: _pairs(sweep, name, run["seed"])
+            for run in runs
+            if name != "paper" and run["seed"] in papers
+        }
+        for name, runs in found.items()
+    }
+    return {
         "claims": "AlexNet §3.1 to §4.2 and §5, one change at a time",
         "data": "imagenette/160px-v2",
         "image_size": FLAGS.image_size,
         "width": FLAGS.width,
         "epochs": FLAGS.num_epochs,
-        "devices": sorted({run["device"] for run in runs}),
+        "devices": sorted({run["device"] for runs in found.values() for run in runs}),
         "precision": FLAGS.precision,
-        "variants": rows,
-        "runs": runs,
+        "variants": [_row(name, runs) | {"pairs": pairs[name]} for name, runs in found.items()],
+        "runs": [{"variant": name, **run} for name, runs in found.items() for run in runs],
     }
-    name = result_name("ablations")
-    harness.record(name, result, draw(rows), origins=sweep.origins(settings))
-    if found.get("paper"):
-        kernels = sweep.arrays(setting("paper", found["paper"][0]["seed"]))["conv1"]
-        picture = Image.fromarray(filter_picture(kernels, per_filter=True))
-        with harness.result_file(f"{name}_filters.png", "wb") as file:
-            picture.save(file, "PNG", optimize=True)
+
+
+def _pairs(sweep: Sweep, name: str, seed: int) -> dict[str, list[int]]:
+    """Of each measure the images that only the paper's net got wrong, and only this one."""
+    nets = setting("paper", seed), setting(name, seed)
+    return {f"test_{view}": sweep.pairs(*nets, view) for view in ("center", "ten")}
+
+
+def others_of(before: dict, now: dict) -> dict[str, list]:
+    """Of an earlier result of the same scale what was not run now; {} where that is nothing."""
+    if any(before.get(key) != now[key] for key in ("image_size", "width", "epochs", "precision")):
+        return {}
+    names = [row["variant"] for row in now["variants"]]
+    kept = {
+        key: [one for one in before[key] if one["variant"] not in names]
+        for key in ("variants", "runs")
+    }
+    return kept if kept["runs"] else {}
+
+
+def _order(one: dict) -> int:
+    return list(VARIANTS).index(one["variant"])
 
 
 def result_name(experiment: str) -> str:
