@@ -45,7 +45,7 @@ def ablation(variant: str, grows: str = "error") -> Find:
             )
         )
         return Found(
-            f"{words}: {found.text}",
+            f"{words}: {found.text}{_unlearned(variant)}",
             f"{_scale(table)}, {seeds_in_words(found.seeds)}",
             found.verdict,
             _command_of_ablations(table),
@@ -55,8 +55,30 @@ def ablation(variant: str, grows: str = "error") -> Find:
     return find
 
 
+def _unlearned(variant: str) -> str:
+    """Where this net never learned, in words: its errors there say nothing of what it is worth."""
+    tables = [table for name in ABLATIONS if (table := result(name))]
+    rows = [(table, row) for table in tables for row in table["variants"]]
+    texts = [
+        f"; it never left the plateau on {table['image_size']} pixels at "
+        f"{table.get('width', 1):g} of the width, with {seeds_in_words(len(row['seeds']))}"
+        for table, row in rows
+        if row["variant"] == variant and not _learned(row)
+    ]
+    return "".join(texts)
+
+
+def _learned(row: dict) -> list[int]:
+    """The seeds with which a net left the plateau at its start."""
+    left = row.get("left_the_plateau", row["seeds"])
+    return [seed for seed, epoch in zip(row["seeds"], left, strict=True) if epoch is not None]
+
+
 def _table_with(variant: str) -> tuple[str, dict] | None:
-    """Of the tables with this net and the paper's that with most seeds of both, and its name."""
+    """Of the tables with this net and the paper's that with most seeds of both, and its name.
+
+    Seeds with which one of them never left the plateau are not counted.
+    """
     tables = {
         name: table
         for name in ABLATIONS
@@ -68,7 +90,7 @@ def _table_with(variant: str) -> tuple[str, dict] | None:
 
     def shared(name: str) -> int:
         rows = (_row(tables[name], net) for net in ("paper", variant))
-        return len(set.intersection(*(set(row["seeds"]) for row in rows)))
+        return len(set.intersection(*(set(_learned(row)) for row in rows)))
 
     name = max(tables, key=shared)
     return name, tables[name]
@@ -80,7 +102,9 @@ def _row(table: dict, variant: str) -> dict:
 
 def _by_seed(row: dict, part: str) -> dict[int, float | None]:
     values = row[part].get("values", [row[part]["mean"]])  # older files have one seed
-    return dict(zip(row["seeds"], values, strict=True))
+    learned = _learned(row)
+    pairs = zip(row["seeds"], values, strict=True)
+    return {seed: value for seed, value in pairs if seed in learned}
 
 
 def _pairs(row: dict) -> dict[str, dict[int, list[int]]]:

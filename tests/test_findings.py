@@ -197,6 +197,21 @@ def test_of_two_tables_that_with_most_seeds_of_both_nets_is_judged(results):
     assert findings_of_ablations.ablation("no LRN")().scale.endswith("test images, 2 seeds")
 
 
+def test_a_net_that_never_learned_is_told_and_not_judged(results):
+    results("ablations_128", _ablations(LOW[:1], HIGH[:1])[1])
+    _, table = _ablations(LOW, HIGH)
+    table["variants"][1]["left_the_plateau"] = [None, None, None]
+    results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
+    found = findings_of_ablations.ablation("no LRN")()
+    assert (found.scale[-6:], found.picture) == ("1 seed", "ablations_128.png")
+    told = "; it never left the plateau on 64 pixels at 0.5 of the width, with 3 seeds"
+    assert found.ours.endswith(told)
+    table["variants"][1]["left_the_plateau"] = [2, 3, None]
+    results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
+    found = findings_of_ablations.ablation("no LRN")()
+    assert found.scale.endswith("2 seeds") and "plateau" not in found.ours
+
+
 def test_a_damaged_result_is_named(results, tmp_path):
     (tmp_path / "ablations_128.json").write_text('{"result": x}')
     with pytest.raises(ValueError, match=r"ablations_128\.json is no JSON"):
