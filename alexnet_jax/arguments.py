@@ -5,15 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from alexnet_jax.kinds import is_kind
 from alexnet_jax.state import Hyperparameters, TrainState
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, of Python or NumPy; true and false are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_state(state: Any) -> None:
@@ -69,7 +64,7 @@ def check_opt_state(transform: Any, state: TrainState) -> None:
 
 def check_watch_every(watch_every: Any) -> None:
     """Raises ValueError for what is no number of updates."""
-    if not is_whole(watch_every) or watch_every < 0:
+    if not is_kind(watch_every, like=0) or watch_every < 0:
         raise ValueError(f"watch_every={watch_every!r}; give a number of updates, or 0 for never")
 
 

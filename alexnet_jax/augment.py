@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from alexnet_jax.arguments import is_whole
+from alexnet_jax.kinds import is_kind
 
 # ILSVRC-2012's training images, RGB 0-255. Source: cuda-convnet2's data meta file.
 IMAGENET_MEAN = np.array([127.305, 119.715, 104.913], np.float32)
@@ -122,10 +122,11 @@ class Augmentation:
         ):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r}; use one of {allowed}")
-        if not isinstance(self.scale, int | float | np.integer | np.floating):
+        if not is_kind(self.scale, like=1.0):
             raise ValueError(f"scale={self.scale!r}; give a number")
-        if self.image_size is not None and not (is_whole(self.image_size) and self.image_size > 0):
-            raise ValueError(f"image_size={self.image_size!r}; give a number of pixels, or None")
+        size = self.image_size
+        if size is not None and not (is_kind(size, like=0) and size > 0):
+            raise ValueError(f"image_size={size!r}; give a number of pixels, or None")
         mean = np.shape(self.mean)
         if mean != (3,) and not (len(mean) == 3 and mean[0] == mean[1] and mean[2] == 3):
             raise ValueError(f"mean has shape {mean}; give [S, S, 3] or [3]")

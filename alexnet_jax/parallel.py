@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.arguments import is_whole
+from alexnet_jax.kinds import is_kind
 from alexnet_jax.wording import first_line
 
 # A host that is silent for so long is given up and all others stop; jax's own default is 100.
@@ -180,9 +180,9 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
     Raises:
       ValueError: a size is none, or there are too few devices, or a process has none of them.
     """
-    if not is_whole(model) or model not in (1, 2):
+    if not is_kind(model, like=0) or model not in (1, 2):
         raise ValueError(f"model={model!r}: the net has two towers, so the model axis is 1 or 2")
-    if data is not None and not (is_whole(data) and data >= 1):
+    if data is not None and not (is_kind(data, like=0) and data >= 1):
         raise ValueError(f"data={data!r}: use a number of devices from 1, or None for all of them")
     available = jax.device_count()
     data = max(available // model, 1) if data is None else data

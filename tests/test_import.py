@@ -1,8 +1,10 @@
 """`import alexnet_jax` is light: no data or checkpoint library, no TensorFlow, no device."""
 
+import re
 import subprocess
 import sys
 from importlib import metadata, resources
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,28 @@ assert not xla_bridge._backends, "importing started a device"
 def test_imports_are_light():
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+FLOORS = (  # each may import itself and those before it (CONTRIBUTING.md)
+    ("files", "kinds", "wording", "machine", "interrupts"),
+    ("ops", "augment", "optimizer", "schedules", "parallel"),
+    ("models",),
+)
+
+
+def test_what_lies_below_imports_nothing_from_above():
+    package = Path(alexnet_jax.__file__).parent
+    known: set[str] = set()
+    for floor in FLOORS:
+        known |= set(floor)
+        for name in floor:
+            files = [*package.glob(f"{name}.py"), *package.glob(f"{name}/*.py")]
+            assert files
+            text = "\n".join(file.read_text() for file in files)
+            found = re.findall(r"^from alexnet_jax\.(\w+)", text, re.MULTILINE)
+            of_package = re.findall(r"^from alexnet_jax import (.+)$", text, re.MULTILINE)
+            found += [one for names in of_package for one in names.split(", ")]
+            assert set(found) <= known, name
 
 
 @pytest.mark.parametrize("name", alexnet_jax.__all__)

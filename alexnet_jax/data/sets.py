@@ -188,12 +188,12 @@ def _folders(data_dir: str | os.PathLike[str] | None) -> list[Path]:
     """
     given = {"--data_dir": data_dir, "ALEXNET_DATA_DIR": os.environ.get("ALEXNET_DATA_DIR")}
     named = {name: local_path(folder) for name, folder in given.items() if folder}
-    for name, folder in list(named.items())[:1]:
-        if not folder.is_dir():
-            raise ValueError(
-                f"there is no folder {folder}; give that of the prepared data sets with {name}"
-            )
     folders = list(named.values())
+    if folders and not folders[0].is_dir():
+        raise ValueError(
+            f"there is no folder {folders[0]}; give that of the prepared data sets with "
+            f"{next(iter(named))}"
+        )
     user = _user_folder()
     return folders if user is None else [*folders, user]
 

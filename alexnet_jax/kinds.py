@@ -1,0 +1,21 @@
+"""Whether a value is of the type of another, whether Python's or NumPy's."""
+
+from typing import Any
+
+import numpy as np
+
+# The type of an example -> what values of its kind may be.
+_KINDS: dict[type, tuple[type, ...]] = {
+    bool: (bool, np.bool_),
+    int: (int, np.integer),
+    float: (int, float, np.integer, np.floating),
+    str: (str,),
+    tuple: (tuple,),
+    type(None): (str, type(None)),  # a network's tower_axis
+}
+
+
+def is_kind(value: Any, like: Any) -> bool:
+    """Whether a value is of the type of an example; true and false are no numbers."""
+    boolean = isinstance(value, bool | np.bool_)
+    return isinstance(value, _KINDS[type(like)]) and boolean == isinstance(like, bool)
