@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from alexnet_jax.compilation import compiler_options
     from alexnet_jax.data.batches import train_batches
     from alexnet_jax.data.sets import open_dataset
+    from alexnet_jax.eval_step import make_eval_step, make_predict_step
     from alexnet_jax.models.alexnet import AlexNet
     from alexnet_jax.models.cifar import CifarNet
     from alexnet_jax.models.layers import Network
@@ -23,15 +24,8 @@ if TYPE_CHECKING:
     from alexnet_jax.optimizer import update_rule
     from alexnet_jax.parallel import make_mesh
     from alexnet_jax.runs.workdir import Run, load_run
-    from alexnet_jax.step import (
-        Hyperparameters,
-        TrainState,
-        create_train_state,
-        make_eval_step,
-        make_predict_step,
-        make_train_step,
-        make_train_steps,
-    )
+    from alexnet_jax.state import Hyperparameters, TrainState
+    from alexnet_jax.step import create_train_state, make_train_step, make_train_steps
 
     __version__: str
 
@@ -66,6 +60,7 @@ _HOMES = {
     "compilation": ("compiler_options",),
     "data.batches": ("train_batches",),
     "data.sets": ("open_dataset",),
+    "eval_step": ("make_eval_step", "make_predict_step"),
     "models.alexnet": ("AlexNet",),
     "models.cifar": ("CifarNet",),
     "models.layers": ("Network",),
@@ -73,15 +68,8 @@ _HOMES = {
     "optimizer": ("update_rule",),
     "parallel": ("make_mesh",),
     "runs.workdir": ("Run", "load_run"),
-    "step": (
-        "Hyperparameters",
-        "TrainState",
-        "create_train_state",
-        "make_eval_step",
-        "make_predict_step",
-        "make_train_step",
-        "make_train_steps",
-    ),
+    "state": ("Hyperparameters", "TrainState"),
+    "step": ("create_train_state", "make_train_step", "make_train_steps"),
 }
 _MODULES = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
 

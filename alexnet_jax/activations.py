@@ -10,9 +10,9 @@ import numpy as np
 
 from alexnet_jax import augment
 from alexnet_jax.augment import Augmentation
+from alexnet_jax.compilation import compiled
 from alexnet_jax.data.records import Batch
 from alexnet_jax.models.network import LayeredNetwork, sown_name
-from alexnet_jax.step import compiled
 from alexnet_jax.wording import suggestion
 
 # What is kept of a convolution's maps [B, H, W, C].

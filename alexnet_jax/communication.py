@@ -15,7 +15,8 @@ from alexnet_jax import parallel
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.models.layer_table import towers_exchange
 from alexnet_jax.models.layers import Network
-from alexnet_jax.step import Hyperparameters, make_train_step, state_template
+from alexnet_jax.state import Hyperparameters
+from alexnet_jax.step import make_train_step, state_template
 from alexnet_jax.wording import align
 
 _KINDS = (

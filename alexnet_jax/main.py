@@ -91,7 +91,7 @@ def _saved_config(argv: Sequence[str]) -> str | None:
 def main(argv: Sequence[str]) -> None:
     """Runs the training that the flags describe."""
     # Only now: loading tfds and Orbax takes seconds, and --help should not.
-    from alexnet_jax import parallel  # noqa: PLC0415
+    from alexnet_jax import hosts  # noqa: PLC0415
     from alexnet_jax.runs.launch import train  # noqa: PLC0415
 
     flags_alone(argv)
@@ -107,12 +107,12 @@ def main(argv: Sequence[str]) -> None:
             "--multihost"
         )
     if together:
-        parallel.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        hosts.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     else:
         # On CPU a step dispatched while another runs already holds its temporary arrays and runs
         # no sooner: memory twice. Several hosts need it: else a lost one crashes the others.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    with parallel.leaving_lost_hosts():
+    with hosts.leaving_lost_hosts():
         workdir = local_path(_WORKDIR.value)
         train(config, workdir, strict=_STRICT.value, profile=_PROFILE.value)
 

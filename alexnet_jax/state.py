@@ -1,12 +1,15 @@
 """What training changes, and what a sweep varies: pytrees of arrays (section 5)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+Batch = Mapping[str, Any]  # "image" uint8 [B, S, S, 3] and "label" int [B], NumPy or JAX
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -1,4 +1,4 @@
-"""The train and evaluation steps: the library's public heart (sections 3.2, 4, 5).
+"""The train step, and with those of `eval_step` the library's public heart (sections 3.2, 5).
 
 Everything is state in, state out. The mesh decides where the arrays lie; model and step are the
 same on one device, on two towers, on many hosts.
@@ -7,17 +7,14 @@ same on one device, on two towers, on many hosts.
 import dataclasses
 import functools
 import inspect
-import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
-from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import augment, parallel, vitals
 from alexnet_jax.arguments import (
@@ -27,15 +24,15 @@ from alexnet_jax.arguments import (
     check_state,
     check_updates,
     check_watch_every,
-    read_batch,
     read_training_batch,
 )
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
 from alexnet_jax.compilation import compiled, compiler_options
+from alexnet_jax.eval_step import EvalStep, PredictStep, make_eval_step, make_predict_step
 from alexnet_jax.models.layers import Network
 from alexnet_jax.optimizer import update_rule
-from alexnet_jax.state import Hyperparameters, TrainState, run_key
-from alexnet_jax.wording import suggestion
+from alexnet_jax.scores import METRICS, Metrics, float32_scores, image_scores, is_class
+from alexnet_jax.state import Batch, Hyperparameters, TrainState, run_key
 
 __all__ = [
     "METRICS",
@@ -60,11 +57,7 @@ __all__ = [
     "state_template",
 ]
 
-Batch = Mapping[str, Any]
-Metrics = dict[str, Any]  # name -> float32 array, and "vitals" where they are watched
 Rule = Callable[..., optax.GradientTransformation]  # of fields of `Hyperparameters`, by name
-
-METRICS = ("loss", "top1_error", "top5_error")  # nats, and shares of the images
 
 
 class TrainStep(jax.stages.Wrapped, Protocol):
@@ -84,22 +77,6 @@ class TrainSteps(jax.stages.Wrapped, Protocol):
         self, state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
         """The state after the updates, and the metrics of each."""
-        ...
-
-
-class EvalStep(jax.stages.Wrapped, Protocol):
-    """What `make_eval_step` makes."""
-
-    def __call__(self, state: TrainState, batch: Batch) -> Metrics:
-        """Sums over the images of the batch."""
-        ...
-
-
-class PredictStep(jax.stages.Wrapped, Protocol):
-    """What `make_predict_step` makes."""
-
-    def __call__(self, state: TrainState, batch: Batch) -> jax.Array:
-        """Log-probabilities float32 [B, num_classes]."""
         ...
 
 
@@ -297,9 +274,9 @@ def _train_step(
         def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
             logits = forward(params)
             with jax.named_scope("loss"):
-                scores = _float32_scores(jax.nn.log_softmax(logits), labels)
+                scores = float32_scores(jax.nn.log_softmax(logits), labels)
                 # A factor of all losses, so that the whole gradient is NaN too.
-                usable = _is_class(labels, model.num_classes).all()
+                usable = is_class(labels, model.num_classes).all()
                 scores["loss"] *= jnp.where(usable, 1.0, jnp.nan)
                 return scores["loss"].sum() / count, scores
 
@@ -330,164 +307,6 @@ def _train_step(
         check_state(state)
         batch = read_training_batch(batch)
         check_hparams(hparams)
-        return _on_mesh(local_step, model, mesh)(state, batch, hparams)
+        return parallel.on_mesh(local_step, model, mesh)(state, batch, hparams)
 
     return train_step
-
-
-def make_eval_step(
-    model: Network,
-    augmentation: AugmentationProtocol | None = None,
-    *,
-    views: str = "center",
-    mesh: Mesh | None = None,
-) -> EvalStep:
-    """Builds the jitted `(state, batch) -> sums` over the images of a batch.
-
-    The sums are "loss" (nats), "top1_error", "top5_error" and "count", float32 scalars.
-    `batch["mask"]` (float, integer or bool [B], optional) says which images count: those where it
-    is not 0, each alike, since it holds no weights. A label outside 0 to num_classes - 1 is never
-    predicted rightly and adds nothing to the loss.
-
-    Args:
-      model: the network.
-      augmentation: its `views` are looked at; None takes the paper's with ImageNet's mean.
-      views: "center" crop, or "ten" views whose probabilities are averaged.
-      mesh: as in `make_train_step`.
-
-    Raises:
-      ValueError: as in `make_train_step`, or for views that the augmentation does not have.
-
-    Source: AlexNet §4.1; ties are scored as the authors' code does.
-    """
-    predict = make_predictor(model, augmentation, views, mesh)
-    axes = parallel.axes_of(mesh)
-
-    def local_step(state: TrainState, batch: Batch) -> Metrics:
-        scores = _float32_scores(predict(state.params, batch["image"]), batch["label"])
-        scores["count"] = jnp.ones_like(scores["loss"])
-        mask = batch.get("mask", scores["count"])
-        return axes.sum({name: jnp.where(mask, score, 0).sum() for name, score in scores.items()})
-
-    def eval_step(state: TrainState, batch: Batch) -> Metrics:
-        check_state(state)
-        batch = read_batch(batch, "image", "label", optional=("mask",))
-        return _on_mesh(local_step, model, mesh)(state, batch)
-
-    return compiled(eval_step)
-
-
-def make_predict_step(
-    model: Network,
-    augmentation: AugmentationProtocol | None = None,
-    *,
-    views: str = "center",
-    mesh: Mesh | None = None,
-) -> PredictStep:
-    """Builds the jitted `(state, batch) -> log-probabilities` float32 [B, num_classes].
-
-    Arguments as in `make_eval_step`; only `batch["image"]` is read.
-    """
-    predict = make_predictor(model, augmentation, views, mesh)
-
-    def local_step(state: TrainState, batch: Batch) -> jax.Array:
-        return predict(state.params, batch["image"])
-
-    def predict_step(state: TrainState, batch: Batch) -> jax.Array:
-        check_state(state)
-        batch = read_batch(batch, "image")
-        return _on_mesh(local_step, model, mesh, out_specs=parallel.batch_spec(mesh))(state, batch)
-
-    return compiled(predict_step)
-
-
-def make_predictor(
-    model: Any,
-    augmentation: AugmentationProtocol | None,
-    views: str = "center",
-    mesh: Mesh | None = None,
-) -> Callable[[Any, Any], jax.Array]:
-    """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
-    parallel.check_mesh(model, mesh)
-    augmentation = sized(augmentation or Augmentation(), model.image_size)
-    net = model.split(parallel.axes_of(mesh).towers)
-    if isinstance(augmentation, Augmentation):  # others tell their views when they see images
-        _check_views(views, augment.VIEWS)
-
-    def predict(params: Any, images: Any) -> jax.Array:
-        cuts = augmentation.views(images)
-        _check_views(views, cuts)
-        crops = cuts[views]
-        count, batch = crops.shape[:2]
-        logits = net.apply({"params": params}, crops.reshape(count * batch, *crops.shape[2:]))
-        log_probs = jax.nn.log_softmax(logits).reshape(count, batch, logits.shape[-1])
-        return jax.nn.logsumexp(log_probs, axis=0) - math.log(count)
-
-    return predict
-
-
-def _check_views(views: str, known: Collection[str]) -> None:
-    if views not in known:
-        raise ValueError(f"views={views!r}; {suggestion(views, known)}")
-
-
-def _on_mesh(
-    step: Callable[..., Any], model: Any, mesh: Mesh | None, out_specs: P | None = None
-) -> Callable[..., Any]:
-    """`step` itself, or mapped over the mesh: the state by its specs, the batch by its rows."""
-    if mesh is None:
-        return step
-
-    def mapped(state: TrainState, batch: Batch, *rest: Any) -> Any:
-        parallel.check_batch(batch, mesh)
-        specs = parallel.partition_specs(state, model, mesh)
-        out = out_specs if out_specs is not None else ((specs, P()) if rest else P())
-        over = (specs, parallel.batch_spec(mesh), *(P() for _ in rest))
-        on_all = jax.shard_map(step, mesh=mesh, in_specs=over, out_specs=out)
-        try:
-            return on_all(state, batch, *rest)
-        except ValueError as error:
-            if mesh.shape["model"] > 1 and str(error).startswith("shard_map applied"):
-                raise ValueError(
-                    "the update rule, or the network, mixes values of both towers, which are on "
-                    "different devices; use model=1"
-                ) from error
-            raise
-
-    return mapped
-
-
-def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
-    """ "loss" and "top1_error", "top5_error" of each image, float [B]; NumPy or JAX.
-
-    Of the classes tied with the label, those that still fit into the k share the credit. Where
-    the label is none of the classes, the loss is 0 and the errors are 1.
-
-    Args:
-      log_probs: float [B, K].
-      labels: int [B].
-
-    Source: the authors' 2012 code.
-    """
-    xp = log_probs.__array_namespace__()
-    is_class = _is_class(labels, log_probs.shape[-1])
-    own = xp.take_along_axis(log_probs, xp.where(is_class, labels, 0)[:, None], axis=-1)
-    above = (~(log_probs <= own)).sum(-1)  # so that NaN is an error, not a tie
-    tied = xp.maximum((log_probs == own).sum(-1), 1)
-    credit = {k: xp.clip((k - above) / tied, 0, 1) for k in (1, 5)}
-    return {
-        "loss": xp.where(is_class, -own[:, 0], 0),
-        **{f"top{k}_error": 1 - xp.where(is_class, credit[k], 0) for k in credit},
-    }
-
-
-def _is_class(labels: Any, num_classes: int) -> Any:
-    """bool [B]: whether a label names a class. Indexing would take -1 for the last one."""
-    if np.iinfo(labels.dtype).max < num_classes:  # jax would wrap the number into their dtype
-        labels = labels.astype(np.int32)
-    return (labels >= 0) & (labels < num_classes)
-
-
-def _float32_scores(log_probs: jax.Array, labels: Any) -> Metrics:
-    """`image_scores` in float32, under JAX_ENABLE_X64 too."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32), image_scores(log_probs, labels))

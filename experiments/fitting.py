@@ -20,10 +20,11 @@ from alexnet_jax.configs import digits
 from alexnet_jax.data.batches import batch_indices
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import open_dataset
+from alexnet_jax.eval_step import make_predict_step
 from alexnet_jax.inspect.filters import color_shares
 from alexnet_jax.runs import launch
 from alexnet_jax.runs.recipe import Recipe
-from alexnet_jax.step import METRICS, image_scores, make_predict_step
+from alexnet_jax.scores import METRICS, image_scores
 from experiments.harness import TINY, rounded
 
 

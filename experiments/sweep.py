@@ -41,7 +41,7 @@ from tqdm import tqdm
 from alexnet_jax.files import json_object, local_path, output_folder, whole_file
 from alexnet_jax.runs.lock import Locked, locked
 from alexnet_jax.runs.recipe import Recipe
-from alexnet_jax.step import image_scores
+from alexnet_jax.scores import image_scores
 from experiments import fitting, harness, provenance
 from experiments.settings import (
     UNASKED,

@@ -171,7 +171,7 @@ TRAPS = (
     Trap(
         "Equal scores: to count the label right, or wrong, flatters or slights a dead net.",
         "Tied classes share the places, as in the authors' code",
-        "alexnet_jax/step.py:image_scores",
+        "alexnet_jax/scores.py:image_scores",
         "tests/test_step.py::test_equal_scores_share_the_slots",
     ),
     Trap(

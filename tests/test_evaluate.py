@@ -15,7 +15,7 @@ from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs import submission, tables
 from alexnet_jax.runs.evaluation import predictions
 from alexnet_jax.runs.workdir import load_run
-from alexnet_jax.step import image_scores
+from alexnet_jax.scores import image_scores
 from tests.commands import run_command
 from tests.data.conftest import png, write_dataset
 from tests.tiny_run import write_run

@@ -15,7 +15,7 @@ import pytest
 from alexnet_jax import ops
 from alexnet_jax.configs import digits
 from alexnet_jax.runs.recipe import Recipe
-from alexnet_jax.step import METRICS
+from alexnet_jax.scores import METRICS
 from experiments import fitting, harness, provenance
 from experiments.speed import forms
 from experiments.sweep import Sweep

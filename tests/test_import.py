@@ -37,8 +37,8 @@ def test_imports_are_light():
 
 
 FLOORS = (  # each may import itself and those before it (CONTRIBUTING.md)
-    ("files", "kinds", "wording", "machine", "interrupts"),
-    ("ops", "augment", "optimizer", "schedules", "parallel"),
+    ("files", "kinds", "wording", "machine", "interrupts", "hosts"),
+    ("ops", "augment", "optimizer", "schedules", "parallel", "scores"),
     ("models",),
 )
 

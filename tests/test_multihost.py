@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import parallel
-from alexnet_jax.parallel import HEARTBEAT_SECONDS
+from alexnet_jax import hosts
+from alexnet_jax.hosts import HEARTBEAT_SECONDS
 from alexnet_jax.runs.workdir import load_run
 from tests.commands import Command
 from tests.tiers import slow
@@ -123,12 +123,12 @@ def test_a_process_without_a_cluster_is_told_what_to_give(tmp_path, monkeypatch)
 ONE_FAILS = """
 import sys
 from jax.experimental import multihost_utils
-from alexnet_jax import command, parallel
+from alexnet_jax import command, hosts
 
 def main(argv):
     address, number = argv[1], int(argv[2])
-    parallel.initialize(address, 2, number)
-    with parallel.leaving_lost_hosts():
+    hosts.initialize(address, 2, number)
+    with hosts.leaving_lost_hosts():
         if number == 1:
             raise ValueError("no room on this disk")
         multihost_utils.sync_global_devices("saved")
@@ -177,12 +177,12 @@ def lost_and_then_more():
 def test_a_save_that_broke_off_waits_for_the_word_of_a_lost_host(monkeypatch, broken_off, waits):
     slept, at_the_end = [], []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(parallel, "_other_processes", lambda: "process 1 (node7)")
+    monkeypatch.setattr(hosts, "_other_processes", lambda: "process 1 (node7)")
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(atexit, "register", at_the_end.append)
     before = signal.getsignal(signal.SIGABRT)
     cause = OSError("no such file") if broken_off else None
-    with pytest.raises(RuntimeError, match="not written"), parallel.leaving_lost_hosts():
+    with pytest.raises(RuntimeError, match="not written"), hosts.leaving_lost_hosts():
         raise RuntimeError("not written") from cause
     signal.signal(signal.SIGABRT, before)
     assert (slept, len(at_the_end)) == (waits, 1)
@@ -197,14 +197,14 @@ def test_a_process_lost_after_the_last_step_is_named_too(monkeypatch, capsys, en
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax.distributed, "shutdown", shutdown)
-    monkeypatch.setattr(parallel, "_other_processes", lambda: "process 1 (node7)")
+    monkeypatch.setattr(hosts, "_other_processes", lambda: "process 1 (node7)")
 
     def leave(status):
         raise Left(status)
 
     monkeypatch.setattr(os, "_exit", leave)
     before = signal.getsignal(signal.SIGABRT)
-    with pytest.raises(Left, match="1"), parallel.leaving_lost_hosts():
+    with pytest.raises(Left, match="1"), hosts.leaving_lost_hosts():
         if callable(ends):
             ends()
         if ends:

@@ -35,8 +35,8 @@ from alexnet_jax.communication import (
     format_bytes,
     format_collectives,
 )
+from alexnet_jax.hosts import initialize
 from alexnet_jax.models.layer_table import towers_exchange
-from alexnet_jax.parallel import initialize
 from alexnet_jax.step import state_template
 from tests.tiers import slow
 

@@ -16,7 +16,7 @@ from alexnet_jax import (
     make_train_step,
     make_train_steps,
 )
-from alexnet_jax.step import image_scores
+from alexnet_jax.scores import image_scores
 from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
 from tests.reference import training_numpy

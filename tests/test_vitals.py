@@ -20,13 +20,8 @@ from alexnet_jax.runs.layer_times import layer_times
 from alexnet_jax.runs.metrics_log import read_metrics
 from alexnet_jax.runs.profile import Profile
 from alexnet_jax.runs.throughput import peak_images_per_second, training_flops
-from alexnet_jax.step import (
-    Hyperparameters,
-    create_train_state,
-    make_train_step,
-    make_train_steps,
-    run_key,
-)
+from alexnet_jax.state import Hyperparameters, run_key
+from alexnet_jax.step import create_train_state, make_train_step, make_train_steps
 from tests.tiers import slow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

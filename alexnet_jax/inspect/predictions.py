@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.images import ImageError
 from alexnet_jax.data.sets import Dataset
+from alexnet_jax.eval_step import make_eval_step
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, show_image, style
 from alexnet_jax.inspect.files import image_files, read_images
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.step import make_eval_step
 
 
 class Prediction(NamedTuple):

@@ -26,7 +26,7 @@ from alexnet_jax.runs.configuration import config_of
 from alexnet_jax.runs.evaluation import Tally
 from alexnet_jax.runs.recipe import build_model, split_augmentation
 from alexnet_jax.runs.workdir import Run, augmentation_in, names_in
-from alexnet_jax.step import TrainState, run_key
+from alexnet_jax.state import TrainState, run_key
 
 Facts = dict[str, Any]
 # uint8 [B, S, S, 3] as stored -> probabilities [B, K]

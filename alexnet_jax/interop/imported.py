@@ -20,7 +20,8 @@ from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.recipe import split_augmentation
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.step import create_train_state, run_key
+from alexnet_jax.state import run_key
+from alexnet_jax.step import create_train_state
 from alexnet_jax.wording import align
 
 Params = Mapping[str, Mapping[str, np.ndarray]]

@@ -10,12 +10,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
+from alexnet_jax.eval_step import make_predictor
 from alexnet_jax.files import local_path, naming, whole_file
 from alexnet_jax.interop.exported import Facts, Predict
 from alexnet_jax.interop.own import read_weights, write_weights
 from alexnet_jax.interop.tensors import safetensors
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.step import make_predictor
 from alexnet_jax.wording import first_line
 
 PLATFORMS = ("cpu", "cuda")

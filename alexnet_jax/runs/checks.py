@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.models.presets import CIFAR_PRESETS, PRESETS
-from alexnet_jax.step import METRICS, Hyperparameters
+from alexnet_jax.scores import METRICS
+from alexnet_jax.state import Hyperparameters
 from alexnet_jax.wording import suggestion
 
 MOST_EPOCHS = 1e5

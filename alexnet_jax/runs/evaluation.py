@@ -19,8 +19,10 @@ from scipy.special import logsumexp
 from alexnet_jax import parallel
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import Dataset
+from alexnet_jax.eval_step import make_predict_step
 from alexnet_jax.runs.workdir import Run
-from alexnet_jax.step import METRICS, TrainState, image_scores, make_predict_step
+from alexnet_jax.scores import METRICS, image_scores
+from alexnet_jax.state import TrainState
 
 
 class Measured(NamedTuple):

@@ -6,13 +6,13 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from alexnet_jax.augment import VIEWS
+from alexnet_jax.eval_step import make_eval_step
 from alexnet_jax.runs import meter
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.runs.stop_signal import StopSignal
 from alexnet_jax.runs.workdir import load_run
-from alexnet_jax.step import make_eval_step
 
 
 def final_test(

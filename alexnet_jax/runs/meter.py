@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from alexnet_jax import vitals
-from alexnet_jax.step import METRICS
+from alexnet_jax.scores import METRICS
 
 
 class NotFinite(FloatingPointError):

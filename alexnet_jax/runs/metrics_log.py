@@ -14,7 +14,7 @@ from tensorboardX import SummaryWriter
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.files import json_object, whole_file
-from alexnet_jax.step import METRICS
+from alexnet_jax.scores import METRICS
 from alexnet_jax.vitals import Vitals
 
 TEST_SPLITS = {views.log_name for views in VIEWS.values()}

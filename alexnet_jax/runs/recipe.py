@@ -18,7 +18,7 @@ from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import network
-from alexnet_jax.step import Hyperparameters, run_key
+from alexnet_jax.state import Hyperparameters, run_key
 
 # Fields of `Augmentation` that are arrays, and kept as such in a checkpoint.
 CONSTANTS = ("mean", "deviations", "eigenvectors")

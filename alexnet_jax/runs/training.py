@@ -27,6 +27,7 @@ from alexnet_jax.data.batches import batch_indices, train_batches
 from alexnet_jax.data.cache import OnDevice
 from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.records import Batch
+from alexnet_jax.eval_step import make_eval_step
 from alexnet_jax.runs import health, meter, throughput, transfer
 from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.configuration import members, save_config
@@ -35,14 +36,8 @@ from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.profile import Profile
 from alexnet_jax.runs.recipe import Recipe, build_augmentation, split_augmentation
 from alexnet_jax.runs.stop_signal import StopSignal
-from alexnet_jax.step import (
-    TrainState,
-    create_train_state,
-    make_eval_step,
-    make_train_step,
-    make_train_steps,
-    state_template,
-)
+from alexnet_jax.state import TrainState
+from alexnet_jax.step import create_train_state, make_train_step, make_train_steps, state_template
 
 Say = Callable[[str], None]
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.files import local_path
 from alexnet_jax.runs.workdir import load_run
-from alexnet_jax.step import TrainState
+from alexnet_jax.state import TrainState
 from alexnet_jax.wording import first_line
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]

@@ -28,12 +28,14 @@ from alexnet_jax.augment import Augmentation
 from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.images import square
 from alexnet_jax.data.records import Batch
+from alexnet_jax.eval_step import make_predict_step
 from alexnet_jax.files import local_path, naming
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
 from alexnet_jax.runs.configuration import load_config, members, name_a_member
 from alexnet_jax.runs.recipe import build_augmentation, build_model
-from alexnet_jax.step import TrainState, make_predict_step, state_template
+from alexnet_jax.state import TrainState
+from alexnet_jax.step import state_template
 
 # As long as a training may take to remove a checkpoint that is being read.
 _WAIT_SECONDS = 0.3

@@ -17,7 +17,7 @@ from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.files import local_path
 from alexnet_jax.inspect.drawing import COLORS, new_figure, style
 from alexnet_jax.runs.evaluation import average
-from alexnet_jax.step import METRICS, image_scores
+from alexnet_jax.scores import METRICS, image_scores
 from experiments import harness
 from experiments.sweep import Sweep
 

@@ -20,8 +20,8 @@ import numpy as np
 from absl import app
 
 from alexnet_jax import Hyperparameters, alexnet, create_train_state, make_train_step
+from alexnet_jax.eval_step import make_predict_step
 from alexnet_jax.machine import keep_freed_memory
-from alexnet_jax.step import make_predict_step
 from experiments import harness
 from experiments.speed.forms import FORMS, replaced
 

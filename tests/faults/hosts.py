@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 
-from alexnet_jax.parallel import HEARTBEAT_SECONDS
+from alexnet_jax.hosts import HEARTBEAT_SECONDS
 from tests.faults.base import Row, Scale, ended, last_line, train, unlike
 
 

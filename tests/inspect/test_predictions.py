@@ -7,6 +7,7 @@ from PIL import Image
 
 from alexnet_jax.data.batches import eval_batches, padded_batches
 from alexnet_jax.data.images import ImageError
+from alexnet_jax.eval_step import make_eval_step
 from alexnet_jax.inspect.drawing import COLORS
 from alexnet_jax.inspect.predictions import (
     moved,
@@ -15,7 +16,6 @@ from alexnet_jax.inspect.predictions import (
     shift_errors,
 )
 from alexnet_jax.runs import workdir
-from alexnet_jax.step import make_eval_step
 
 
 @pytest.fixture(scope="module")

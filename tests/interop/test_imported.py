@@ -12,7 +12,8 @@ from alexnet_jax.runs.checkpoint import Checkpointer
 from alexnet_jax.runs.configuration import load_config
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.workdir import load_run
-from alexnet_jax.step import create_train_state, run_key
+from alexnet_jax.state import run_key
+from alexnet_jax.step import create_train_state
 from tests.tiny_run import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -510,7 +510,7 @@ _AUGMENTATION = (
     ),
     Mutant(
         "ten views average logits",
-        "step.py",
+        "eval_step.py",
         "return jax.nn.logsumexp(log_probs, axis=0) - math.log(count)",
         "return jax.nn.log_softmax(log_probs.mean(0))",
         "tests/test_step.py::test_evaluation_sums_equal_reference[ten]",
@@ -603,7 +603,7 @@ _UPDATE = (
     ),
     Mutant(
         "256 classes are none in labels of 8 bits",
-        "step.py",
+        "scores.py",
         "labels = labels.astype(np.int32)",
         "pass",
         "tests/runs/test_evaluation.py::test_labels_of_few_bits_are_classes_too[uint8-256]",
@@ -617,7 +617,7 @@ _UPDATE = (
     ),
     Mutant(
         "a label of -1 is the last class",
-        "step.py",
+        "scores.py",
         "return (labels >= 0) & (labels < num_classes)",
         "return labels < num_classes",
         "tests/test_step.py::"
@@ -630,14 +630,14 @@ _UPDATE = (
 _MEASURES = (
     Mutant(
         "classes tied with the label count as below it",
-        "step.py",
+        "scores.py",
         "xp.clip((k - above) / tied, 0, 1)",
         "xp.where(above < k, 1.0, 0.0)",
         "tests/runs/test_evaluation.py::test_ties_share_the_places_that_are_left",
     ),
     Mutant(
         "a net of NaN is right",
-        "step.py",
+        "scores.py",
         "(~(log_probs <= own)).sum(-1)",
         "(log_probs > own).sum(-1)",
         "tests/test_step.py::test_a_net_of_nans_is_always_wrong",

@@ -18,7 +18,7 @@ from alexnet_jax.runs.evaluation import (
     search_weights,
     tally,
 )
-from alexnet_jax.step import image_scores
+from alexnet_jax.scores import image_scores
 
 
 def random_log_probs(*shape, seed=0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.runs.meter import Meter, NotFinite, no_sums
-from alexnet_jax.step import METRICS
+from alexnet_jax.scores import METRICS
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_update():

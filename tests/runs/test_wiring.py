@@ -25,7 +25,7 @@ from alexnet_jax.runs.evaluation import Measured
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.runs.workdir import load_run
-from alexnet_jax.step import METRICS
+from alexnet_jax.scores import METRICS
 from tests.data.conftest import grey, write_dataset
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import relative

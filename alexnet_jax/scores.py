@@ -1,0 +1,46 @@
+"""What is counted of an image: its loss, and whether its class was among the first one or five."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+METRICS = ("loss", "top1_error", "top5_error")  # nats, and shares of the images
+Metrics = dict[str, Any]  # name -> float32 array, and "vitals" where they are watched
+
+
+def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
+    """ "loss" and "top1_error", "top5_error" of each image, float [B]; NumPy or JAX.
+
+    Of the classes tied with the label, those that still fit into the k share the credit. Where
+    the label is none of the classes, the loss is 0 and the errors are 1.
+
+    Args:
+      log_probs: float [B, K].
+      labels: int [B].
+
+    Source: the authors' 2012 code.
+    """
+    xp = log_probs.__array_namespace__()
+    known = is_class(labels, log_probs.shape[-1])
+    own = xp.take_along_axis(log_probs, xp.where(known, labels, 0)[:, None], axis=-1)
+    above = (~(log_probs <= own)).sum(-1)  # so that NaN is an error, not a tie
+    tied = xp.maximum((log_probs == own).sum(-1), 1)
+    credit = {k: xp.clip((k - above) / tied, 0, 1) for k in (1, 5)}
+    return {
+        "loss": xp.where(known, -own[:, 0], 0),
+        **{f"top{k}_error": 1 - xp.where(known, credit[k], 0) for k in credit},
+    }
+
+
+def is_class(labels: Any, num_classes: int) -> Any:
+    """bool [B]: whether a label names a class. Indexing would take -1 for the last one."""
+    if np.iinfo(labels.dtype).max < num_classes:  # jax would wrap the number into their dtype
+        labels = labels.astype(np.int32)
+    return (labels >= 0) & (labels < num_classes)
+
+
+def float32_scores(log_probs: jax.Array, labels: Any) -> Metrics:
+    """`image_scores` in float32, under JAX_ENABLE_X64 too."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), image_scores(log_probs, labels))
