@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "test_split",
     "final_views",
 )
+MAY_DIFFER = ("data_dir", "read_workers")  # between the hosts of a run
 _DIGEST = "digest"  # the name of what config.json holds beside the fields
 
 
@@ -67,6 +68,12 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
     with whole_file(path) as file:
         file.write(text)
     return changes
+
+
+def facts(config: ConfigDict) -> dict[str, Any]:
+    """Field -> value, of those in which all hosts of a run must agree."""
+    fields = _flat(json.loads(config.to_json()))
+    return {name: value for name, value in fields.items() if name not in MAY_DIFFER}
 
 
 def _said(fields: dict[str, Any], field: str) -> str:

@@ -4,16 +4,18 @@ import contextlib
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from alexnet_jax import parallel
+from alexnet_jax import hosts, parallel
 from alexnet_jax.files import local_path, output_folder
 from alexnet_jax.runs.checks import check
-from alexnet_jax.runs.configuration import members, save_config
+from alexnet_jax.runs.configuration import facts, members, save_config
+from alexnet_jax.runs.digest import crc
 from alexnet_jax.runs.final_test import final_test
 from alexnet_jax.runs.lock import locked
 from alexnet_jax.runs.metrics_log import MetricsLog
@@ -46,6 +48,7 @@ def train(
     """
     workdir = local_path(workdir)
     check(config)
+    hosts.check_agreement({"workdir": str(workdir), **facts(config)})
     if config.ensemble > 1:
         return _train_ensemble(config, workdir, strict=strict, profile=profile)
     first = jax.process_index() == 0
@@ -116,11 +119,17 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
             f"batch_size={config.batch_size} does not divide over {shards} devices; use {nearest}, "
             "or fewer devices with --config.mesh.data"
         )
+    found: dict[str, Any] = {
+        f"checksum of the {name}": crc(array.tobytes()) for name, array in recipe.constants.items()
+    }
     for name in ("train", "validation", "test"):
         if name != "test" or config.test_split:
             split = recipe.split(name)
             if len(split):
                 split.source[0]  # raises where the split has no labels
+            found[f"number of {name} images"] = len(split)
+            found["checksum of the class names"] = crc("\n".join(split.class_names).encode())
+    hosts.check_agreement(found)
 
 
 def _describe_devices(mesh: Mesh) -> str:

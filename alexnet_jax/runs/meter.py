@@ -40,7 +40,6 @@ class Meter:
         self._watch_every = watch_every
         self._watched: list[tuple[int, vitals.Vitals]] = []
         self._pending: tuple[int, Mapping[str, Any]] | None = None
-        self._compiling = True
         self.restart()
 
     def add(self, step: int, metrics: Mapping[str, Any], images: int) -> None:
@@ -49,14 +48,10 @@ class Meter:
         Args:
           step: number of updates done with these.
           metrics: scalars of one update, or [T] of the last T.
-          images: how many they saw.
+          images: how many they saw; 0 where their time was `paused`.
         """
         self._pending = (step, metrics)
-        if self._compiling:  # the first call compiles
-            self._compiling = False
-            self.restart()
-        else:
-            self._images += images
+        self._images += images
 
     def summed(self, sums: Mapping[str, float]) -> dict[str, float]:
         """`sums` with the metrics of the updates last dispatched added.

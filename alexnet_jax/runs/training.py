@@ -83,6 +83,7 @@ class Training:
         self.watch_every = self.config.get("watch_every_steps", 0)  # not in earlier versions
         self.meter = meter.Meter(self.watch_every)
         self.health = health.Health(biases="hidden_bias" in self.config.model)
+        self.compiled: set[int] = set()  # numbers of updates in a call there is a program for
         self.last_call: tuple[Any, ...]  # the compiled step, and what it was given beside the state
         folder = workdir / "profile" if profile and self.first else None
         self.profile = Profile(folder, say, self._program, [row.name for row in self.model.layers])
@@ -243,13 +244,14 @@ class Training:
                 with self.meter.waiting():
                     batch = next(batches)
                 hparams = self.recipe.hyperparameters(self.step, self.progress.schedule)
-                self.last_call = train_step, batch, hparams
-                self.state, metrics = train_step(self.state, batch, hparams)
-                self._count(1, metrics)
+                self._update(train_step, batch, hparams)
                 yield
 
     def _many_at_once(self, most: int) -> Generator[None]:
-        """Makes updates in one compiled call: `most`, or fewer where something is due before."""
+        """Makes updates in one compiled call: `most`, or fewer where something is due before.
+
+        Fewer are a power of two, since each number of updates is another program to compile.
+        """
         train_steps = make_train_steps(
             self.model, self.augmentation, mesh=self.mesh, watch_every=self.watch_every
         )
@@ -259,14 +261,13 @@ class Training:
         data = self.data.source.read_all()
         while True:
             due = min(every - self.step % every for every in self._due_every())
-            stop = min(self.step + min(due, most), self.num_steps)
-            steps = range(self.step, stop)
+            fit = min(due, most, self.num_steps - self.step)
+            updates = most if fit == most else 1 << (fit.bit_length() - 1)
+            steps = range(self.step, self.step + updates)
             hparams = [self.recipe.hyperparameters(step, self.progress.schedule) for step in steps]
             indices = np.stack([order[step] for step in steps]).astype(np.int32)
             stacked = jax.tree.map(lambda *values: jnp.stack(values), *hparams)
-            self.last_call = train_steps, data, indices, stacked
-            self.state, metrics = train_steps(self.state, data, indices, stacked)
-            self._count(len(steps), metrics)
+            self._update(train_steps, data, indices, stacked, updates=updates)
             yield
 
     def _program(self) -> str:
@@ -279,11 +280,20 @@ class Training:
         every = [self.config.log_every_steps, self.recipe.validate_every]
         return every + self._saved_every()
 
-    def _count(self, steps: int, metrics: dict[str, Any]) -> None:
-        """Takes note of updates just dispatched. Their metrics are read while the next run."""
-        self.step += steps
+    def _update(self, step: Callable[..., Any], *given: Any, updates: int = 1) -> None:
+        """Dispatches updates. Their metrics are read while the next ones run."""
+        self.last_call = step, *given
+        compiles = updates not in self.compiled
+        with self.meter.paused() if compiles else contextlib.nullcontext():
+            self.state, metrics = step(self.state, *given)
+            if compiles:
+                jax.block_until_ready(metrics)
+        if not self.compiled:  # to start reading is no training either
+            self.meter.restart()
+        self.compiled.add(updates)
+        self.step += updates
         self._read_metrics()
-        self.meter.add(self.step, metrics, steps * self.config.batch_size)
+        self.meter.add(self.step, metrics, 0 if compiles else updates * self.config.batch_size)
 
     def _read_metrics(self) -> None:
         """Adds the metrics of the updates last dispatched to the sums."""

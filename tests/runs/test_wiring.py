@@ -6,6 +6,7 @@ with a validation curve that is dictated: its best is not its last, and loss and
 """
 
 import json
+import time
 
 import jax
 import numpy as np
@@ -615,6 +616,44 @@ def test_many_updates_in_one_call_take_the_images_of_single_ones(tmp_path, dicta
     dictated(tmp_path, seed=7, steps_per_call=2, log_every_steps=3, **split)
     order = batch_indices(24, batch_size=8, seed=7)
     np.testing.assert_array_equal(taken, [order[step] for step in range(18)])
+
+
+def test_calls_that_something_cuts_short_take_few_programs(tmp_path, dictated, monkeypatch):
+    calls = []
+
+    def make(*_, **__):
+        def train_steps(state, data, indices, hparams):
+            calls.append(len(indices))
+            metrics = dict.fromkeys(METRICS, np.zeros(len(indices), np.float32))
+            return state.replace(step=state.step + len(indices)), metrics
+
+        return train_steps
+
+    monkeypatch.setattr(training_module, "make_train_steps", make)
+    split = {"train_split": "train[:24]", "cache": "device"}  # 24 updates an epoch
+    dictated(tmp_path, batch_size=1, steps_per_call=10, log_every_steps=17, **split)
+    assert sum(calls) == 6 * 24
+    assert set(calls) == {10, 8, 4, 2, 1}  # and not every number up to 10
+
+
+def test_the_time_that_compiling_takes_is_not_logged_as_training(tmp_path, dictated, monkeypatch):
+    lengths = set()
+
+    def make(*_, **__):
+        def train_steps(state, data, indices, hparams):
+            time.sleep(0.05 if len(indices) in lengths else 1)
+            lengths.add(len(indices))
+            metrics = dict.fromkeys(METRICS, np.zeros(len(indices), np.float32))
+            return state.replace(step=state.step + len(indices)), metrics
+
+        return train_steps
+
+    monkeypatch.setattr(training_module, "make_train_steps", make)
+    split = {"train_split": "train[:24]", "cache": "device"}
+    dictated(tmp_path, batch_size=1, steps_per_call=5, log_every_steps=12, **split)  # 5, 5, 2 …
+    rates = [row["images_per_second"] for row in log_of(tmp_path) if row["split"] == "train"]
+    assert len(rates) == 12
+    assert all(15 < rate < 110 for rate in rates)  # 100, and 80, where all else takes no time
 
 
 def test_the_networks_of_an_ensemble_have_seeds_of_their_own(tmp_path, monkeypatch):
