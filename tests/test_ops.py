@@ -373,3 +373,63 @@ def test_dropout_mask_does_not_depend_on_how_batch_and_towers_are_split():
     np.testing.assert_array_equal(whole, np.concatenate(rows))
     towers = [draw_mask(keys(6), jnp.array([t]), 8, 0.5) for t in (0, 1)]
     np.testing.assert_array_equal(whole, np.concatenate(towers, axis=1))
+
+
+# --- what does not fit ----------------------------------------------------------------------------
+
+MAPS = jnp.ones((1, 4, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (lambda: ops.convolution(MAPS, jnp.ones((3, 3, 1, 3)), groups=2), "3 outputs do not div"),
+        (lambda: ops.convolution(MAPS, jnp.ones((3, 3, 3, 4))), r"2 channels and .* for 1 x 3"),
+        (
+            lambda: ops.convolution(MAPS, jnp.ones((5, 3, 2, 4))),
+            "5 x 3 is larger than the map of 4",
+        ),
+        (lambda: ops.convolution(MAPS, jnp.ones((3, 3, 2, 4)), stride=0), "stride=0; give a whole"),
+        (lambda: ops.convolution(MAPS[0], jnp.ones((3, 3, 2, 4))), r"\[4, 4, 2\]; give it 4 axes"),
+        (lambda: ops.local_convolution(MAPS, jnp.ones((2, 2, 3, 3, 3, 4))), "the kernel is for 1"),
+        (lambda: ops.dense(MAPS[0], jnp.ones((2, 3))), "give it 2 axes"),
+        (lambda: ops.dense(MAPS[0, 0], jnp.ones((2, 3)), groups=0), "groups=0; give a whole"),
+        (lambda: ops.add_bias(MAPS, jnp.ones(1)), r"bias has the shape \[1\] for 2 channels"),
+        (lambda: ops.max_pool(MAPS, window=0), "window=0; give a whole number from 1"),
+        (lambda: ops.max_pool(MAPS, stride=0), "stride=0; give a whole"),
+        (lambda: ops.average_pool(MAPS, stride=1.5), "stride=1.5; give a whole"),
+        (lambda: ops.local_response_norm(MAPS, size=0), "size=0; give a whole"),
+        (lambda: ops.local_response_norm(MAPS, towers=0), "towers=0; give a whole"),
+        (lambda: ops.within_map_norm(MAPS, size=-1), "size=-1; give a whole"),
+        (lambda: ops.within_map_norm(MAPS, alpha=-1.0), "alpha=-1.0; give k above 0"),
+    ],
+)
+def test_what_does_not_fit_an_operation_is_named(operation, message):
+    with pytest.raises(ValueError, match=message):
+        operation()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: ops.convolution(x, jnp.ones((3, 3, 2, 4))),
+        lambda x: ops.local_convolution(x, jnp.ones((2, 2, 3, 3, 2, 4))),
+        lambda x: ops.dense(x[0, 0], jnp.ones((2, 3))),
+        lambda x: ops.add_bias(x, jnp.ones(2)),
+        lambda x: ops.max_pool(x, ceil=True),
+        ops.average_pool,
+        ops.local_response_norm,
+        ops.within_map_norm,
+    ],
+)
+def test_pixels_that_nothing_made_floats_are_refused(operation):
+    operation(MAPS)
+    with pytest.raises(ValueError, match=r"x is uint8; give floats, such as x\.astype"):
+        operation(MAPS.astype(jnp.uint8))
+
+
+def test_dropout_keeps_the_type_of_its_input():
+    x = jnp.ones((1, 4), jnp.bfloat16)
+    for style in ("paper", "inverted"):
+        for mask in (None, jnp.ones((1, 4), bool)):
+            assert ops.dropout(x, mask, np.float32(0.5), style).dtype == jnp.bfloat16

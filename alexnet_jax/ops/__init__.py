@@ -1,8 +1,8 @@
 """The pure operations of the nets: convolution, LRN, pooling, dropout (sections 3.1-3.5, 4.2).
 
 Each is an ordinary function of arrays. Those whose automatic gradient XLA compiles badly carry a
-hand-written one; the mathematics is the same, and the tests hold both against NumPy. It is for
-reverse mode: `jax.grad` and `vjp` pass, `jax.jvp`, `jacfwd` and `hessian` do not.
+hand-written one; the mathematics is the same, and the tests hold both against NumPy. Where they do,
+it is for reverse mode: `jax.grad` and `vjp` pass, `jax.jvp`, `jacfwd` and `hessian` do not.
 """
 
 from alexnet_jax.ops.dtypes import at_least_float32

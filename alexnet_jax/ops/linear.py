@@ -11,6 +11,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from alexnet_jax.ops import winograd
+from alexnet_jax.ops.checks import check_counts, check_floats, check_groups
 from alexnet_jax.ops.dtypes import at_least_float32
 
 
@@ -40,8 +41,16 @@ def convolution(
     Returns:
       [B, H', W', F].
 
+    Raises:
+      ValueError: `x` holds no floats, the kernel is not for its channels, or is larger than the
+        padded map.
+
     Source: AlexNet §3.5.
     """
+    check_floats(x, dims=4)
+    check_counts(stride=stride)
+    check_groups(x, kernel, groups)
+    _check_reach(x, kernel.shape[:2], padding)
     channels, features = x.shape[-1] // groups, kernel.shape[-1] // groups
     one = (*x.shape[:-1], channels), (*kernel.shape[:-1], features)  # of a group
     tile = _winograd_tile(x.dtype, *one, stride, padding)
@@ -51,6 +60,16 @@ def convolution(
         else partial(_direct_convolution, precision=precision)
     )
     return _by_group(partial(convolve, stride=stride, padding=padding), x, kernel, groups)
+
+
+def _check_reach(x: jax.Array, taps: Sequence[int], padding: Sequence[tuple[int, int]]) -> None:
+    """Raises ValueError where a kernel of these taps is larger than the padded map."""
+    sides = [side + sum(pad) for side, pad in zip(x.shape[1:3], padding, strict=True)]
+    if any(tap > side for tap, side in zip(taps, sides, strict=True)):
+        raise ValueError(
+            f"the kernel of {taps[0]} x {taps[1]} is larger than the map of {sides[0]} x "
+            f"{sides[1]}, padding included"
+        )
 
 
 def _direct_convolution(
@@ -126,10 +145,14 @@ def local_convolution(
       [B, H', W', F].
 
     Raises:
-      ValueError: the windows over `x` are not H' x W'.
+      ValueError: `x` holds no floats, the kernel is not for its channels, or the windows over `x`
+        are not H' x W'.
 
     Source: the authors' CIFAR-10 layer files, type "local".
     """
+    check_floats(x, dims=4)
+    check_counts(stride=stride)
+    check_groups(x, kernel, groups)
     wanted = tuple(
         (side + sum(pad) - reach) // stride + 1
         for side, pad, reach in zip(x.shape[1:3], padding, kernel.shape[2:4], strict=True)
@@ -173,7 +196,13 @@ def _on_cpu() -> bool:
 def dense(
     x: jax.Array, kernel: jax.Array, *, groups: int = 1, precision: lax.PrecisionLike = None
 ) -> jax.Array:
-    """Multiplies `x` [B, I] by `kernel` [I / groups, O], group by group, to [B, O] of its dtype."""
+    """Multiplies `x` [B, I] by `kernel` [I / groups, O], group by group, to [B, O] of its dtype.
+
+    Raises:
+      ValueError: `x` holds no floats, or the kernel is not for it.
+    """
+    check_floats(x, dims=2)
+    check_groups(x, kernel, groups)
     multiply = _cpu_product if _on_cpu() else _plain_product
     return _by_group(partial(multiply, precision=precision), x, kernel, groups)
 
@@ -257,18 +286,28 @@ def _by_group(
     return jnp.concatenate([operation(*pair) for pair in pairs], axis=-1)
 
 
-@jax.custom_vjp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """Adds `bias` [C] to `x` [..., C].
 
     The gradient of the bias is a product with ones: as a plain sum, XLA:CPU fuses the whole
     backward pass into one slow reduction.
+
+    Raises:
+      ValueError: `x` holds no floats, or the bias is not one value for each channel.
     """
+    check_floats(x)
+    if bias.shape != x.shape[-1:]:
+        raise ValueError(f"the bias has the shape {list(bias.shape)} for {x.shape[-1]} channels")
+    return _add_bias(x, bias)
+
+
+@jax.custom_vjp
+def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + jnp.broadcast_to(bias.astype(x.dtype), x.shape)
 
 
 def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return add_bias(x, bias), bias
+    return _add_bias(x, bias), bias
 
 
 def _add_bias_backward(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -284,4 +323,4 @@ def _add_bias_backward(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Ar
     return g, total.astype(bias.dtype)
 
 
-add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+_add_bias.defvjp(_add_bias_forward, _add_bias_backward)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.ops.checks import check_counts, check_floats
 from alexnet_jax.ops.dtypes import at_least_float32
 from alexnet_jax.ops.windows import sum_taps
 
@@ -35,18 +36,25 @@ def local_response_norm(
       towers: number of equal blocks of channels that no window crosses.
 
     Raises:
-      ValueError: C does not divide by `towers`, or a constant is traced or out of its range.
+      ValueError: `x` holds no floats, C does not divide by `towers`, or a constant is traced or
+        out of its range.
 
     Source: AlexNet §3.3.
     """
+    check_floats(x)
+    check_counts(size=size, towers=towers)
+    _check_constants(k, alpha, beta)
+    if x.shape[-1] % towers:
+        raise ValueError(f"{x.shape[-1]} channels do not divide by towers={towers}")
+    return _local_response_norm(x, size, k, alpha, beta, towers)
+
+
+def _check_constants(k: float, alpha: float, beta: float) -> None:
     for name, value in {"k": k, "alpha": alpha, "beta": beta}.items():
         if isinstance(value, jax.Array):
             raise ValueError(f"{name} is an array of JAX; give a Python number, it is compiled in")
     if not (k > 0 and alpha >= 0):
         raise ValueError(f"k={k!r}, alpha={alpha!r}; give k above 0 and alpha of at least 0")
-    if x.shape[-1] % towers:
-        raise ValueError(f"{x.shape[-1]} channels do not divide by towers={towers}")
-    return _local_response_norm(x, size, k, alpha, beta, towers)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -126,8 +134,14 @@ def within_map_norm(
       alpha: factor of the sum of squares.
       beta: the exponent.
 
+    Raises:
+      ValueError: `x` holds no floats, or a constant is traced or out of its range.
+
     Source: the authors' `layer-params`, rnorm "cnorm2".
     """
+    check_floats(x, dims=4)
+    check_counts(size=size)
+    _check_constants(1, alpha, beta)
     a = x.astype(at_least_float32(x.dtype))
     squares = a * a
     for axis in (2, 1):  # slices added up: XLA:CPU is slow at a sum over windows of its own

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.ops.checks import check_counts, check_floats
 from alexnet_jax.ops.dtypes import at_least_float32
 from alexnet_jax.ops.windows import sum_taps, taps, untap
 
@@ -30,10 +31,13 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False)
       `average_pool` gives.
 
     Raises:
-      ValueError: a window larger than the map, without `ceil`.
+      ValueError: `x` holds no floats, a number of pixels is none, or the window is larger than the
+        map, without `ceil`.
 
     Source: AlexNet §3.4; `ceil` is the authors' CIFAR-10 nets'.
     """
+    check_floats(x, dims=4)
+    check_counts(window=window, stride=stride)
     smallest = min(x.shape[1:3])
     if window > smallest and not ceil:
         raise ValueError(
@@ -62,8 +66,13 @@ def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
       [B, H', W', C] with H' = (H - window) / stride + 1, rounded up, but at least 1 and, where the
       stride is larger than the window, at most H / stride, rounded up.
 
+    Raises:
+      ValueError: `x` holds no floats, or a number of pixels is none.
+
     Source: the authors' CIFAR-10 layer files, pool "avg".
     """
+    check_floats(x, dims=4)
+    check_counts(window=window, stride=stride)
     dtype = x.dtype
     x = x.astype(at_least_float32(dtype))
     for axis in (2, 1):

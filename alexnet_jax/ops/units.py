@@ -60,7 +60,7 @@ def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "pap
     Source: AlexNet §4.2.
     """
     check_dropout(rate, style)
-    keep = 1 - rate
+    keep = jnp.asarray(1 - rate, x.dtype)
     if mask is None:
         return x * keep if style == "paper" else x
     kept = jnp.where(mask, x, 0)

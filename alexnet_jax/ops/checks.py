@@ -1,0 +1,36 @@
+"""What the operations are given, checked: what does not fit is named in one line."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from alexnet_jax.kinds import is_kind
+
+
+def check_floats(x: jax.Array, dims: int | None = None) -> None:
+    """Raises ValueError where `x` holds no floats, or has another number of axes than `dims`."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x is {x.dtype}; give floats, such as x.astype(jnp.float32)")
+    if dims is not None and x.ndim != dims:
+        raise ValueError(f"x has the shape {list(x.shape)}; give it {dims} axes")
+
+
+def check_counts(**numbers: Any) -> None:
+    """Raises ValueError for one that is no whole number from 1."""
+    for name, value in numbers.items():
+        if not (is_kind(value, like=0) and value >= 1):
+            raise ValueError(f"{name}={value!r}; give a whole number from 1")
+
+
+def check_groups(x: jax.Array, kernel: jax.Array, groups: int) -> None:
+    """Raises ValueError where `kernel` [..., C / groups, F] is not for the channels of `x`."""
+    check_counts(groups=groups)
+    inputs, outputs = kernel.shape[-2:]
+    if outputs % groups:
+        raise ValueError(f"{outputs} outputs do not divide by groups={groups}")
+    if x.shape[-1] != inputs * groups:
+        raise ValueError(
+            f"x has {x.shape[-1]} channels and the kernel is for {groups} x {inputs}; give a "
+            "kernel [..., C / groups, F]"
+        )
