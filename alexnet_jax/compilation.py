@@ -44,6 +44,12 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
         try:
             result: Result = self._fitting((args, kwargs))(*args, **kwargs)
         except (RuntimeError, ValueError) as error:
+            if str(error).startswith("Received incompatible devices"):
+                raise ValueError(
+                    "the state, or the batch, lies on other devices than this step runs on; make "
+                    "both with one mesh, or move the state: jax.device_put(state, "
+                    "alexnet_jax.parallel.shardings(state, model, mesh))"
+                ) from error
             if "has been deleted" in str(error):
                 raise ValueError(
                     "this state was donated to an earlier step; go on with the state that step "
@@ -72,7 +78,7 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
         self._whole.clear_cache()
 
     def _cache_size(self) -> int:
-        """How many programs were compiled for calls by itself."""
+        """As the method of a function from `jax.jit`: as many as there are programs, or more."""
         return int(self._whole._cache_size())
 
     def _fitting(self, arguments: Any) -> Any:

@@ -199,6 +199,8 @@ def make_train_steps(
         state: TrainState, data: Batch, indices: Any, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
         data = read_training_batch(data)
+        # For an index outside, `take` fills in a class of unsigned labels, but none of signed ones.
+        data["label"] = jnp.asarray(data["label"]).astype(jnp.int32)
         check_updates(indices, hparams)
         indices = jnp.asarray(indices).astype(jnp.uint32)  # so that -1 is not the last image
 

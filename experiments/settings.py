@@ -143,13 +143,15 @@ def grid(axes: Sequence[str]) -> Iterator[Setting]:
     Values are as Python writes them, commas in brackets are theirs; others are words.
 
     Raises:
-      ValueError: an axis is not of this form.
+      ValueError: an axis is not of this form, or two are of one field.
     """
     fields, values = [], []
     for axis in axes:
         field, equals, listed = axis.partition("=")
         if not (field and equals and listed):
             raise ValueError(f"--grid={axis!r}: write it as --grid=field=value,value")
+        if field in fields:
+            raise ValueError(f"--grid has {field} twice; give all its values in one")
         fields.append(field)
         values.append([_parsed(text) for text in _split(listed)])
     for chosen in itertools.product(*values):

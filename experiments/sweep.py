@@ -358,12 +358,19 @@ def from_file(function: str, otherwise: str) -> Callable[..., Any]:
 
 
 def checked(settings: Iterable[Setting], base: ConfigDict) -> list[Setting]:
-    """The settings; ValueError: there is none, or one of them cannot be one."""
+    """The settings; ValueError: there is none, one cannot be one, or two are the same run."""
     settings = list(settings)
     if not settings:
         raise ValueError("the sweep has no setting; let its `def sweep()` yield one")
-    for setting in settings:
-        configure(base, setting)
+    numbers: dict[str, int] = {}
+    for number, setting in enumerate(settings):
+        run = identity(configure(base, setting))
+        if run in numbers:
+            raise ValueError(
+                f"settings {numbers[run]} and {number} are the same run, {dict(setting)}; leave "
+                "one out"
+            )
+        numbers[run] = number
     return settings
 
 

@@ -275,6 +275,17 @@ def test_evaluation_and_predictions_equal_one_device():
     np.testing.assert_allclose(log_probs, expected_log_probs, rtol=1e-4, atol=1e-4)
 
 
+def test_a_state_of_another_mesh_is_named():
+    model = narrow()
+    state = create_train_state(model, jax.random.key(0), mesh=make_mesh(data=2, model=2))
+    step = make_predict_step(model, AUGMENTATION, mesh=make_mesh(data=1, model=2))
+    batch = {"image": np.zeros((2, 72, 72, 3), np.uint8)}
+    with pytest.raises(ValueError, match="lies on other devices than this step runs on; make both"):
+        step(state, batch)
+    moved = jax.device_put(state, parallel.shardings(state, model, make_mesh(data=1, model=2)))
+    assert step(moved, batch).shape == (2, model.num_classes)
+
+
 # --- what is sent -----------------------------------------------------------------------------
 
 

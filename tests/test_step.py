@@ -228,6 +228,17 @@ def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quic
         np.testing.assert_array_equal(np.isnan(metrics["loss"]), [False, True, True])
 
 
+def test_the_number_of_no_image_is_loud_whatever_holds_the_labels(quick_compile):
+    """Of uint8, what a take fills in would be the last of 256 classes."""
+    model = small_model("paper").clone(num_classes=256)
+    split = batch_of(12) | {"label": np.arange(12, dtype=np.uint8)}
+    many = make_train_steps(model, EXACT)
+    start = create_train_state(model, jax.random.key(0))
+    hparams = jax.vmap(Hyperparameters)(jnp.array([0.01]))
+    _, metrics = many(start, split, np.array([[0, 1, 99]]), hparams)
+    assert np.isnan(metrics["loss"]).all()
+
+
 @pytest.mark.parametrize("label", [-1, -2, NET.num_classes, NET.num_classes + 5])
 def test_a_label_of_no_class_is_loud_in_training_and_never_right_in_evaluation(
     model, train_step, eval_step, label

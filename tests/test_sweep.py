@@ -269,6 +269,8 @@ IGNORED = "which a sweep does not use"
         ("sweep", ["--grid=lerning_rate=1"], "lerning_rate"),
         ("sweep", ["--grid=learning_rate"], "--grid=field=value,value"),
         ("sweep", ["--grid=batch_size=-1"], "batch_size=-1"),
+        ("sweep", ["--grid=seed=1", "--grid=seed=2"], "--grid has seed twice; give all its"),
+        ("sweep", ["--list", "--grid=seed=1,2,1"], "settings 0 and 2 are the same run"),
         ("sweep", ["--grid=num_epochs=0.5"], "whole epochs"),
         ("sweep", ["--sweep_index=4"], "it is 0 to 3"),
         ("sweep", ["--config.init_from=runs/a"], f"init_from='runs/a', {IGNORED}"),
