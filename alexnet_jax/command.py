@@ -1,6 +1,5 @@
 """How every command starts and ends: flags in, one line an error out."""
 
-import difflib
 import os
 import signal
 import sys
@@ -67,8 +66,12 @@ def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
             _fail(" ".join(str(error).split()))
         where = traceback.extract_tb(error.__traceback__)[-1]
         if isinstance(error, KeyError | AttributeError | TypeError) and _of_flags(where.filename):
-            text = str(error.args[0])
-            _fail(_unknown_field(text) if isinstance(error, KeyError) else text)
+            from alexnet_jax.runs.checks import unknown_field  # noqa: PLC0415
+
+            text = str(error.args[0])  # of a KeyError it begins with the field, quoted
+            _fail(
+                unknown_field(text.split()[0].strip("'\"")) if isinstance(error, KeyError) else text
+            )
         if isinstance(error, SyntaxError):
             _fail(f"{error.filename} line {error.lineno}: {error.msg}")
         if Path(__file__).parent in Path(where.filename).parents:
@@ -79,22 +82,6 @@ def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
 def _of_flags(file: str) -> bool:
     """Whether a file is of the packages that read flags, not a configuration of the user's."""
     return not {"absl", "ml_collections"}.isdisjoint(Path(file).parts)
-
-
-def _unknown_field(message: str) -> str:
-    """Of a KeyError's message, which begins with the field in quotation marks."""
-    from flax.traverse_util import flatten_dict  # noqa: PLC0415
-
-    from alexnet_jax.configs import default  # noqa: PLC0415
-
-    name = message.split()[0].strip("'\"")
-    paths = flatten_dict(default.get_config().to_dict())
-    known = {key: ".".join(path[: at + 1]) for path in paths for at, key in enumerate(path)}
-    close = difflib.get_close_matches(name, known, n=1)
-    if close == [name]:  # a field, but not there, or not of this network
-        return f"unknown config field {name!r} there; most recipes have --config.{known[name]}"
-    hint = f"did you mean {close[0]!r}?" if close else "alexnet_jax/configs/default.py lists them"
-    return f"unknown config field {name!r}; {hint}"
 
 
 def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], None]:

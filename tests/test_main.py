@@ -21,7 +21,7 @@ from alexnet_jax.main import with_config_paths
 from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import saved_config
 from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.runs.configuration import save_config
+from alexnet_jax.runs.configuration import load_config, save_config
 from alexnet_jax.runs.health import Health
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.lock import locked
@@ -86,6 +86,37 @@ def test_a_field_that_cannot_be_used_is_one_line(tmp_path, field, value, message
         train(config, tmp_path / "run")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lerning_rate": 1.0}, "did you mean 'learning_rate'"),
+        ({"ensemble": 2, "lerning_rate": 1.0}, "did you mean 'learning_rate'"),
+        ({"rate_multipliers": {"fc9": 2.0}}, "multiplier of 'fc9': no such parameter; there are"),
+        ({"hand_changes": ((9, {"decay_multipliers": {"fc9": 2.0}}),)}, "multiplier of 'fc9'"),
+        ({"rate_multipliers": {"fc6": {"kernle": 2.0}}}, "multiplier of 'fc6/kernle'"),
+    ],
+)
+def test_a_misspelt_name_in_ones_own_configuration_leaves_no_run(tmp_path, changes, message):
+    config = small()
+    config.update(changes)
+    with pytest.raises(ValueError) as error:
+        train(config, tmp_path / "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_a_run_of_another_version_goes_on_with_its_fields(tmp_path, ensemble):
+    config = small()
+    config.num_epochs = 0
+    config.test_split = None
+    config.ensemble = ensemble
+    config.field_of_another_version = 3
+    save_config(config, tmp_path, resumes=False)
+    train(load_config(tmp_path), tmp_path)
+    assert load_config(tmp_path).field_of_another_version == 3
 
 
 def test_weights_to_start_from_that_are_not_there_leave_no_configuration(tmp_path):

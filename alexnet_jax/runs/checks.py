@@ -1,13 +1,16 @@
 """Is a configuration one that can be run? Asked before anything is written."""
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from alexnet_jax.augment import VIEWS
+from alexnet_jax.configs import default
 from alexnet_jax.models.presets import CIFAR_PRESETS, PRESETS
 from alexnet_jax.scores import METRICS
 from alexnet_jax.state import Hyperparameters
@@ -17,12 +20,19 @@ MOST_EPOCHS = 1e5
 LARGEST = 2**31 - 1  # steps and seeds are counted in int32
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, *, besides: Collection[str] | None = ()) -> None:
     """Checks every field but those of the network, which checks its own.
 
+    Args:
+      config: of a run.
+      besides: fields, or groups, that are taken though no configuration has them, as that of a run
+        of another version may; None takes all.
+
     Raises:
-      ValueError: a field has a value that no run can have; it names the field and what it may be.
+      ValueError: a field is not known, or has a value that no run can have; it names the field and
+        what it may be.
     """
+    _check_names(config, besides)
     for field, test in _TESTS.items():
         group, _, name = field.rpartition(".")
         fields = config.get(group) if group else config
@@ -30,7 +40,7 @@ def check(config: ConfigDict) -> None:
             continue
         if wanted := test(fields[name]):
             raise ValueError(f"{field}={_shown(fields[name])}; it is {wanted}")
-    for group in ("rate_multipliers", "decay_multipliers"):
+    for group in _OF_LAYERS:
         for layer, value in (config.get(group) or {}).items():
             if value is not None:
                 _check_multiplier(f"{group}.{layer}", value)
@@ -60,6 +70,43 @@ def check(config: ConfigDict) -> None:
             f"steps_per_call={config.steps_per_call} with cache={config.cache!r}; it is 1, or more "
             "with cache='device'"
         )
+
+
+# Groups whose fields are those of a network.
+_OF_LAYERS = ("rate_multipliers", "decay_multipliers")
+
+
+def _check_names(config: ConfigDict, besides: Collection[str] | None) -> None:
+    """Raises ValueError for a field that is not known, and for a group that is none."""
+    known = default.get_config()
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"the configuration is {config!r:.40}; let get_config() return that of "
+            "alexnet_jax.configs.default, with what differs"
+        )
+    groups = {"": known} | {k: v for k, v in known.items() if isinstance(v, ConfigDict)}
+    for group, wanted in groups.items():
+        fields = config.get(group, wanted) if group else config
+        if not isinstance(fields, ConfigDict):
+            if group in _OF_LAYERS and fields is None:
+                continue
+            raise ValueError(f"{group}={fields!r:.40}; it has fields: {', '.join(wanted)}")
+        if group == "model" or group in _OF_LAYERS or besides is None:
+            continue
+        for name in fields:
+            if name not in wanted and (group or name not in besides):
+                raise ValueError(unknown_field(str(name)))
+
+
+def unknown_field(name: str) -> str:
+    """What to say of a field that a configuration has not, or not in that group."""
+    paths = flatten_dict(default.get_config().to_dict())
+    known = {key: ".".join(path[: at + 1]) for path in paths for at, key in enumerate(path)}
+    close = difflib.get_close_matches(name, known, n=1)
+    if close == [name]:  # a field, but not there, or not of this network
+        return f"unknown config field {name!r} there; most recipes have --config.{known[name]}"
+    hint = f"did you mean {close[0]!r}?" if close else "alexnet_jax/configs/default.py lists them"
+    return f"unknown config field {name!r}; {hint}"
 
 
 def _shown(value: Any) -> str:
@@ -229,7 +276,7 @@ def _check_hand_changes(changes: Any) -> None:
             if name not in known:
                 hint = suggestion(str(name), known)
                 raise ValueError(f"hand_changes has field {name!r}, which no step has; {hint}")
-            if not name.endswith("_multipliers"):
+            if name not in _OF_LAYERS:
                 if not (_number(value) and value >= 0):
                     raise ValueError(
                         f"hand_changes has {name}={value!r}; it is a number of at least 0"

@@ -1,7 +1,7 @@
 """The configuration in a run's folder: config.json, and what a resumed run may change of it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +132,18 @@ def config_of(fields: Mapping[str, Any], *, unknown: bool = False) -> ConfigDict
       TypeError, AttributeError: a field is of another type.
     """
     config = default.get_config()
-    if not unknown and (others := fields.keys() - config.keys()):
-        raise ValueError(f"unknown field {min(others)!r}")
     with config.unlocked():
         config.update(dict(fields))
-    check(config)
+    check(config, besides=None if unknown else ())
     return config
+
+
+def saved_fields(workdir: Path) -> Collection[str]:
+    """Those of the configuration in `workdir`, groups as one; none where it cannot be read."""
+    try:
+        return json_object((workdir / "config.json").read_text(encoding="utf-8"), "it").keys()
+    except (OSError, ValueError):
+        return ()
 
 
 def members(workdir: Path) -> list[Path]:

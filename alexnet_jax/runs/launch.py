@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from alexnet_jax import hosts, parallel
 from alexnet_jax.files import local_path, output_folder
+from alexnet_jax.optimizer import expand
 from alexnet_jax.runs.checks import check
-from alexnet_jax.runs.configuration import facts, members, save_config
+from alexnet_jax.runs.configuration import facts, members, save_config, saved_fields
 from alexnet_jax.runs.digest import crc
 from alexnet_jax.runs.final_test import final_test
 from alexnet_jax.runs.lock import locked
@@ -22,6 +23,7 @@ from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.runs.stop_signal import StopSignal
 from alexnet_jax.runs.training import Training
+from alexnet_jax.step import state_template
 
 
 def train(
@@ -47,10 +49,15 @@ def train(
       SystemExit: stopped by a signal, after saving.
     """
     workdir = local_path(workdir)
-    check(config)
+    check(config, besides=saved_fields(workdir))  # a run of another version goes on
     hosts.check_agreement({"workdir": str(workdir), **facts(config)})
-    if config.ensemble > 1:
-        return _train_ensemble(config, workdir, strict=strict, profile=profile)
+    how = {"strict": strict, "profile": profile}
+    return (_train_ensemble if config.ensemble > 1 else _train_one)(config, workdir, **how)
+
+
+def _train_one(
+    config: ConfigDict, workdir: Path, *, strict: bool, profile: bool
+) -> dict[str, dict[str, float]]:
     first = jax.process_index() == 0
 
     def say(message: str) -> None:  # above the progress bar, on the first process
@@ -103,7 +110,7 @@ def _train_ensemble(config: ConfigDict, workdir: Path, **how: bool) -> dict[str,
             folder = f"seed_{seed}"
             if first:
                 print(f"Network {number} of {config.ensemble}: {workdir / folder}", flush=True)
-            found = train(member, workdir / folder, **how)
+            found = _train_one(member, workdir / folder, **how)
             results |= {f"{folder}/{k}": v for k, v in found.items()}
     return results
 
@@ -130,6 +137,9 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
             found[f"number of {name} images"] = len(split)
             found["checksum of the class names"] = crc("\n".join(split.class_names).encode())
     hosts.check_agreement(found)
+    hparams, params = recipe.hyperparameters(0), state_template(recipe.model, mesh).params
+    for multipliers in (hparams.rate_multipliers, hparams.decay_multipliers):
+        expand(multipliers, params, {})  # raises where it names a layer that is not there
 
 
 def _describe_devices(mesh: Mesh) -> str:

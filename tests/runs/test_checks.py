@@ -68,6 +68,36 @@ def test_a_value_that_makes_no_run_is_named(field, value):
 
 
 @pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("lerning_rate", "unknown config field 'lerning_rate'; did you mean 'learning_rate'?"),
+        ("mesh.modle", "unknown config field 'modle'; did you mean 'model'?"),
+        ("augmentation.colour", "unknown config field 'colour'; did you mean 'color'?"),
+        ("schedule.patients", "unknown config field 'patients'; did you mean 'patience'?"),
+        ("drops", "'drops' there; most recipes have --config.schedule.drops"),
+        ("nosuchthing", "'nosuchthing'; alexnet_jax/configs/default.py lists them"),
+    ],
+)
+def test_a_field_that_no_run_has_is_named_unless_it_is_another_version_s(field, message):
+    config = digits.get_config()
+    put(config, field, 2)
+    with pytest.raises(ValueError) as error:
+        check(config)
+    assert message in str(error.value)
+    check(config, besides=None)
+
+
+@pytest.mark.parametrize("group", ["augmentation", "schedule", "mesh", "model", "rate_multipliers"])
+def test_a_value_in_the_place_of_a_group_is_named(group):
+    config = digits.get_config()
+    put(config, group, 3)
+    with pytest.raises(ValueError, match=f"{group}=3; it has fields: "):
+        check(config)
+    with pytest.raises(ValueError, match=r"the configuration is None; let get_config\(\) return"):
+        check(None)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"read_workers": 2, "augment": "host"}, "read_workers=2 with augment='host'"),

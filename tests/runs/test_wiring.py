@@ -663,7 +663,7 @@ def test_the_networks_of_an_ensemble_have_seeds_of_their_own(tmp_path, monkeypat
         trained[workdir.name] = (config.seed, config.ensemble)
         return {"test": {}}
 
-    monkeypatch.setattr(launch_module, "train", one)
+    monkeypatch.setattr(launch_module, "_train_one", one)
     results = train(small_config(seed=5, ensemble=3), tmp_path)
     assert trained == {"seed_5": (5, 1), "seed_6": (6, 1), "seed_7": (7, 1)}
     assert results.keys() == {"seed_5/test", "seed_6/test", "seed_7/test"}

@@ -113,7 +113,7 @@ def test_a_configuration_with_one_digit_changed_is_damaged(workdir, tmp_path):
     with pytest.raises(ValueError, match=r"damaged \(its fields are not those that were saved"):
         load_config(tmp_path)
     (tmp_path / "config.json").write_text(text.replace('"digest"', '"digesu"'))
-    with pytest.raises(ValueError, match=r"damaged \(unknown field 'digesu'"):
+    with pytest.raises(ValueError, match=r"damaged \(unknown config field 'digesu'"):
         load_config(tmp_path)
 
 
