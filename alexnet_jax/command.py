@@ -16,7 +16,7 @@ from alexnet_jax import interrupts
 from alexnet_jax.compilation import keep_programs
 from alexnet_jax.files import output_file
 from alexnet_jax.machine import keep_freed_memory
-from alexnet_jax.wording import of_numbers, write_on_any_terminal
+from alexnet_jax.wording import of_values, write_on_any_terminal
 
 if TYPE_CHECKING:
     from alexnet_jax.runs.workdir import Run
@@ -64,17 +64,19 @@ def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
             _fail(error)
         if isinstance(error, flags.Error | ValueError):
             _fail(" ".join(str(error).split()))
-        where = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        where = frames[-1]
         if isinstance(error, KeyError | AttributeError | TypeError) and _of_flags(where.filename):
             from alexnet_jax.runs.checks import unknown_field  # noqa: PLC0415
 
-            text = str(error.args[0])  # of a KeyError it begins with the field, quoted
-            _fail(
-                unknown_field(text.split()[0].strip("'\"")) if isinstance(error, KeyError) else text
-            )
+            text = " ".join(str(error.args[0]).split())
+            if isinstance(error, KeyError):  # it begins with the field, quoted
+                text = unknown_field(text.partition(" ")[0].strip("'\""))
+            own = [f"{f.filename} line {f.lineno}: " for f in frames if _of_users(f.filename)]
+            _fail("".join(own[-1:]) + text)
         if isinstance(error, SyntaxError):
             _fail(f"{error.filename} line {error.lineno}: {error.msg}")
-        if Path(__file__).parent in Path(where.filename).parents:
+        if _of_package(where.filename):
             raise
         _fail(f"{where.filename} line {where.lineno}: {type(error).__name__}: {error}")
 
@@ -82,6 +84,14 @@ def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
 def _of_flags(file: str) -> bool:
     """Whether a file is of the packages that read flags, not a configuration of the user's."""
     return not {"absl", "ml_collections"}.isdisjoint(Path(file).parts)
+
+
+def _of_package(file: str) -> bool:
+    return Path(__file__).parent in Path(file).parents
+
+
+def _of_users(file: str) -> bool:
+    return not (_of_flags(file) or _of_package(file) or file.startswith("<"))
 
 
 def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], None]:
@@ -162,7 +172,7 @@ def _platform_problem() -> str | None:
 
 
 def _fail(error: Exception | str) -> NoReturn:
-    told = of_numbers(str(error))
+    told = of_values(str(error))
     if isinstance(error, OSError) and error.filename and told.startswith("[Errno"):
         told = f"{error.filename}: {error.strerror}"
     print(f"error: {told}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)

@@ -26,13 +26,36 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or repr(error)).partition("\n")[0].rstrip(":")
 
 
-def of_numbers(message: str) -> str:
-    """A message with Python's own words for what is no number in plain English."""
+# What a configuration's field is to be, by the name of its type.
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+    "str": "text",
+    "tuple": "a tuple, such as (1, 2)",
+    "ConfigDict": "a group of fields",
+}
+
+
+def of_values(message: str) -> str:
+    """A message with Python's and libraries' words for a value that is none in plain English."""
     quoted = r"((['\"]).*?\2)"  # as repr writes text
     message = re.sub(
         rf"invalid literal for int\(\) with base \d+: {quoted}", r"\1 is no whole number", message
     )
-    return re.sub(rf"could not convert string to float: {quoted}", r"\1 is no number", message)
+    message = re.sub(rf"could not convert string to float: {quoted}", r"\1 is no number", message)
+    message = re.sub(
+        rf"\('Non-boolean argument to boolean flag', {quoted}\)",
+        r"\1 is not true or false",
+        message,
+    )
+    return re.sub(
+        r"Could not override field '(.+?)' \(reference\)\. (.*) is of original type <class '.*'> "
+        r"and cannot be casted to type <class '(?:.*\.)?(\w+)'>",
+        lambda found: f"{found[1]}={found[2]:.80}; it is {_KINDS.get(found[3], found[3])}",
+        message,
+        flags=re.DOTALL,
+    )
 
 
 def align(lines: list[tuple[str, ...]]) -> str:

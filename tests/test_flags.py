@@ -4,6 +4,10 @@ import pytest
 
 from tests.commands import run_command
 
+OWN = """from alexnet_jax.configs import digits
+def get_config(c=digits.get_config()):
+    """
+
 
 @pytest.mark.parametrize("config", [[], ["--config=digits"], ["--config", "digits"]])
 def test_overrides_hold_with_and_without_a_named_config(config, tmp_path):
@@ -21,6 +25,14 @@ def test_overrides_hold_with_and_without_a_named_config(config, tmp_path):
         ("def get_config(): return {}['x']", "{file} line 1: KeyError: 'x'"),
         ("def get_config(): return 1 + 'a'", "{file} line 1: TypeError: unsupported operand"),
         ("def get_config()", "{file} line 1: expected ':'"),
+        (OWN + "c.batch_size = 64.5", "{file} line 3: batch_size=64.5; it is a whole number"),
+        (OWN + "c.learning_rate = 'a'", "{file} line 3: learning_rate=a; it is a number"),
+        (OWN + "c.model.lrn = 'maybe'", "{file} line 3: lrn=maybe; it is True or False"),
+        (OWN + "c.schedule.drops = 0.5", "{file} line 3: drops=0.5; it is a tuple, such as"),
+        (
+            OWN + "c.schedule = 'plateau'",
+            "{file} line 3: schedule=plateau; it is a group of fields",
+        ),
         ("import nosuchmodule", "{file} line 1: ModuleNotFoundError: No module named 'nosuch"),
     ],
 )

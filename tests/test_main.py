@@ -53,6 +53,7 @@ def error_of(*flags):
             "--config.learning_rat=1",
             "unknown config field 'learning_rat'; did you mean 'learning_rate'?",
         ),
+        ("--config.model.lrn=maybe", "--config.model.lrn=maybe: 'maybe' is not true or false"),
         ("--config.batch_size=x", "flag --config.batch_size=x: 'x' is no whole number"),
         (
             "--config.schedule.learning_rate=1",

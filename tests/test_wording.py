@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alexnet_jax.wording import of_numbers, printable
+from alexnet_jax.wording import of_values, printable
 
 
 def stream(encoding):
@@ -50,5 +50,23 @@ def test_what_is_no_number_is_told_without_pythons_words(number):
     with pytest.raises(ValueError) as raised:
         number("1,5")
     kind = "whole number" if number is int else "number"
-    told = of_numbers(f"flag --rate=1,5: {raised.value}; give 1.5 or 'none'")
+    told = of_values(f"flag --rate=1,5: {raised.value}; give 1.5 or 'none'")
     assert told == f"flag --rate=1,5: '1,5' is no {kind}; give 1.5 or 'none'"
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "flag --config.model.lrn=maybe: ('Non-boolean argument to boolean flag', 'maybe')",
+            "flag --config.model.lrn=maybe: 'maybe' is not true or false",
+        ),
+        (
+            "it is damaged (Could not override field 'seed' (reference). x is of original type "
+            "<class 'str'> and cannot be casted to type <class 'int'>); restore it",
+            "it is damaged (seed=x; it is a whole number); restore it",
+        ),
+    ],
+)
+def test_what_is_of_another_type_is_told_without_libraries_words(message, told):
+    assert of_values(message) == told
