@@ -1,6 +1,7 @@
 """Trains: `python -m alexnet_jax.main --workdir runs/ --config=digits --config.seed=1`."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from importlib import resources
 
@@ -46,9 +47,10 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
     """The arguments with the name of a shipped config replaced by its path.
 
     Without --config it is the one saved in the workdir, or digits in a new one. Flag files are
-    expanded. Raises ValueError for a name that is neither shipped nor a file.
+    expanded. Of a field given twice the last stays: ml_collections would join two tuples. Raises
+    ValueError for a name that is neither shipped nor a file.
     """
-    argv = [argv[0], *flags.FLAGS.read_flags_from_files(list(argv[1:]))]
+    argv = [argv[0], *_last_of_each(flags.FLAGS.read_flags_from_files(list(argv[1:])))]
     known = sorted(
         path.name.removesuffix(".py")
         for path in _CONFIGS.iterdir()
@@ -75,6 +77,23 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
             argument = f"{flag}={resolve(value)}"
         resolved.append(argument)
     return resolved
+
+
+def _last_of_each(arguments: Sequence[str]) -> list[str]:
+    """The arguments without the fields of a configuration that are given again further on."""
+    given: dict[str, list[str]] = {}
+    name = ""
+    for number, argument in enumerate(arguments):
+        flag, equals, _ = argument.partition("=")
+        value = name and not re.match(r"--?[a-z]", argument)  # of the flag before it
+        if not value:
+            again = f"-{flag.lstrip('-')}" if flag.lstrip("-").startswith("config.") else ""
+            given.pop(again, None)
+            name = again or str(number)
+        given.setdefault(name, []).append(argument)
+        if equals or value:
+            name = ""
+    return [argument for parts in given.values() for argument in parts]
 
 
 def _saved_config(argv: Sequence[str]) -> str | None:

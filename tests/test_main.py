@@ -295,6 +295,29 @@ def test_the_plateau_is_told_with_its_mends(step, loss, initialization, expected
         assert ("initialization=original" in warning) == (initialization == "paper")
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["--config.a.b=(1,2)", "--x=1", "--config.a.b=(3,)"], ["--x=1", "--config.a.b=(3,)"]),
+        (["--config.a.b", "(1,2)", "-config.a.b=(3,)"], ["-config.a.b=(3,)"]),
+        (["--config.a=1", "--config.a", "-2", "--x", "3"], ["--config.a", "-2", "--x", "3"]),
+        (
+            ["--config.a", "--config.b", "--config.a", "stray"],
+            ["--config.b", "--config.a", "stray"],
+        ),
+        (["--x=1", "--x=2", "stray", "stray"], ["--x=1", "--x=2", "stray", "stray"]),
+    ],
+)
+def test_of_a_field_given_twice_the_last_stays(given, left):
+    assert with_config_paths(["main", "--config=cifar10", *given])[2:] == left
+
+
+def test_a_tuple_given_twice_is_replaced(tmp_path):
+    drops = "--config.schedule.drops"
+    message = error_of(f"--workdir={tmp_path}", f"{drops}=(0.6,0.85)", f"{drops}=('a',)")
+    assert message.startswith("schedule.drops=('a',); it is a tuple of epochs")
+
+
 def test_a_flag_file_may_name_the_config(tmp_path):
     file = tmp_path / "flags"
     file.write_text("--config=cifar10\n--config.seed=3\n")
