@@ -59,12 +59,7 @@ def output_file(path: str | os.PathLike[str], flag: str = "--output") -> Path:
         raise ValueError(f"folder {folder} is not there; make it, or change {flag}")
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file, not a folder; change {flag}")
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ValueError(
-            f"nothing can be written in {folder} ({error.strerror}); change {flag}"
-        ) from error
+    _check_writable(folder, flag)
     return file
 
 
@@ -72,7 +67,8 @@ def output_folder(folder: Path, flag: str = "--workdir") -> Path:
     """Makes a folder that is to be written in, and those above it, where they are not there.
 
     Raises:
-      ValueError: it cannot be made; the message names `flag` as what to change.
+      ValueError: it cannot be made, or nothing can be written in it; the message names `flag` as
+        what to change.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +79,17 @@ def output_folder(folder: Path, flag: str = "--workdir") -> Path:
         raise ValueError(
             f"folder {folder} cannot be made ({error.strerror}); change {flag}"
         ) from error
+    _check_writable(folder, flag)
     return folder
+
+
+def _check_writable(folder: Path, flag: str) -> None:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"nothing can be written in {folder} ({error.strerror}); change {flag}"
+        ) from error
 
 
 def json_object(text: str | bytes, name: object) -> dict[str, Any]:

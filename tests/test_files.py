@@ -57,6 +57,8 @@ def test_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     with pytest.raises(ValueError, match=r"nothing can be written in .* \(Read-only file system\)"):
         output_file(tmp_path / "new.npz")
+    with pytest.raises(ValueError, match=r"\(Read-only file system\); change --workdir"):
+        output_folder(tmp_path)
 
 
 def test_a_home_that_is_not_known_is_told():
