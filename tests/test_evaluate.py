@@ -93,6 +93,14 @@ def test_the_results_of_an_ensemble_go_into_its_own_folder(workdirs):
     assert not (workdirs[0] / "evaluation.json").exists()
 
 
+def test_one_network_given_twice_is_no_ensemble(workdirs, tmp_path):
+    copy = write_run(tmp_path / "copy")
+    for given in ([workdirs[0], workdirs[0]], [workdirs[0].parent, workdirs[1]], [*workdirs, copy]):
+        with pytest.raises(ValueError, match=r" holds the same network as .*seed_[01]; give"):
+            evaluate.evaluate_runs(given, tmp_path, views=["center"])
+    assert not (tmp_path / "evaluation.json").exists()
+
+
 def test_an_output_that_is_a_file_is_told_before_the_work(workdirs, tmp_path, monkeypatch):
     file = tmp_path / "results.json"
     file.write_text("mine")

@@ -86,6 +86,7 @@ def evaluate_runs(
     ]
     shares = _shares(weights, len(folders), search)
     loaded = [load_run(folder, which=checkpoint, mesh=mesh) for folder in folders]
+    _check_distinct(loaded)
     runs = [run.with_classes(loaded[0].class_names) for run in loaded]
     output = local_path(output or workdirs[0])  # told now, not after the work
     if not output.exists():
@@ -164,6 +165,15 @@ def evaluate_runs(
             print(printable(line))
         _write(report, output / "evaluation.json")
     return report
+
+
+def _check_distinct(runs: Sequence[Run]) -> None:
+    """Raises ValueError for one network given twice, in one folder or as a copy."""
+    seen: dict[str, Path] = {}
+    for run in runs if len(runs) > 1 else ():
+        other = seen.setdefault(run.weights_digest, run.workdir)
+        if other is not run.workdir:
+            raise ValueError(f"{run.workdir} holds the same network as {other}; give it once")
 
 
 def row_names(runs: Sequence[Run]) -> list[str]:
