@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from alexnet_jax.runs.workdir import load_run
 from tests.commands import run_command
 from tests.small import SMALL
 from tests.tiers import slow
+from tests.tiny_run import write_run
 
 run = partial(run_command, "alexnet_jax.main")
 
@@ -372,6 +374,31 @@ def test_training_in_a_thread_with_a_path_as_text(tmp_path):
     thread.join()
     assert not errors
     assert load_run(tmp_path / "run").step == 0  # no epoch saves its beginning
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize("gone", ["the folder", "what it held"])
+def test_a_log_without_its_checkpoints_is_kept_and_the_run_refused(tmp_path, gone, ensemble):
+    run = write_run(tmp_path / "seed_0" if ensemble else tmp_path)
+    config = load_config(run)
+    if ensemble:
+        config.ensemble = 2
+        save_config(config, tmp_path, resumes=False)
+    shutil.rmtree(run / "checkpoints")
+    if gone == "what it held":
+        (run / "checkpoints").mkdir()
+    files = [tmp_path / "config.json", run / "config.json", run / "metrics.jsonl"]
+    before = [path.read_bytes() for path in files]
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"the log of a run up to step 42 and no checkpoint; p"
+        ):
+            train(config, tmp_path)
+    if ensemble:
+        config.learning_rate = 0.5
+        with pytest.raises(ValueError, match=r"learning_rate was 0\.01 and is 0\.5"):
+            train(config, tmp_path)
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest_sizes(tmp_path):

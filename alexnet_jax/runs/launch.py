@@ -19,7 +19,7 @@ from alexnet_jax.runs.configuration import facts, members, save_config, saved_fi
 from alexnet_jax.runs.digest import crc
 from alexnet_jax.runs.final_test import final_test
 from alexnet_jax.runs.lock import locked
-from alexnet_jax.runs.metrics_log import MetricsLog
+from alexnet_jax.runs.metrics_log import FILE, MetricsLog
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.runs.stop_signal import StopSignal
 from alexnet_jax.runs.training import Training
@@ -101,7 +101,7 @@ def _train_ensemble(config: ConfigDict, workdir: Path, **how: bool) -> dict[str,
     with _alone_in(workdir, first):
         if first:
             folders = (workdir, *members(workdir))  # its own: of one network, which is no ensemble
-            begun = any((run / "checkpoints").is_dir() for run in folders)
+            begun = any((run / name).exists() for run in folders for name in ("checkpoints", FILE))
             for change in save_config(config, workdir, resumes=begun):
                 print(change, flush=True)
         for number, seed in enumerate(range(config.seed, config.seed + config.ensemble), 1):

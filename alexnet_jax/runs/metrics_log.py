@@ -92,6 +92,27 @@ class MetricsLog:
             with contextlib.suppress(OSError):  # of a full disk, which writing has told already
                 self._board.close()
 
+    def of_saved_run(self) -> int | None:
+        """The last step of a log that only a run that has saved writes; None of any other.
+
+        A validation is logged before its checkpoint is written, which the next one's waits for.
+        """
+        rows = self._rows()
+        validated = sorted(row["step"] for row in rows if row["split"] == "validation")
+        tested = any(row["split"] in TEST_SPLITS for row in rows)
+        last = self.last_step
+        return last if tested or (len(validated) > 1 and last > validated[1]) else None
+
+    @property
+    def last_step(self) -> int:
+        """That of the log so far; 0 where it holds nothing."""
+        return max((row["step"] for row in self._rows()), default=0)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What the log holds, without lines that are damaged."""
+        written = self._path.read_bytes().splitlines() if self._path.exists() else []
+        return [row for row in map(_parse, written) if row is not None]
+
     def begin(self, step: int, validated: int, lines: int | None = None) -> str:
         """Makes ready to go on after `step`: drops what was measured later, and the tests.
 
@@ -111,8 +132,7 @@ class MetricsLog:
         # Its files are named by the second: two of one second would be one, and the first lost.
         suffix = f".{time.time_ns() % 10**9:09d}"
         self._board = SummaryWriter(str(self._workdir), purge_step=step + 1, filename_suffix=suffix)
-        written = self._path.read_bytes().splitlines() if self._path.exists() else []
-        rows = [row for row in map(_parse, written) if row is not None]
+        rows = self._rows()
         self._tests = [row for row in rows if row["split"] in TEST_SPLITS]
         kept = [
             row
@@ -120,7 +140,7 @@ class MetricsLog:
             if row["step"] <= (validated if row["split"] == "validation" else step)
             and row["split"] not in TEST_SPLITS
         ]
-        if written:
+        if self._path.exists():
             with whole_file(self._path) as file:
                 file.writelines(json.dumps(row) + "\n" for row in kept)
         self.lines = len(kept)

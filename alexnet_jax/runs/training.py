@@ -91,8 +91,10 @@ class Training:
     def run(self, stop: StopSignal, log: MetricsLog) -> None:
         """Trains from where the workdir stands to the end."""
         self.stop, self.log = stop, log
-        keep = self.recipe.keep_every
-        with Checkpointer(self.workdir / "checkpoints", keep_every=keep) as self.checkpoints:
+        keep, folder = self.recipe.keep_every, self.workdir / "checkpoints"
+        if not folder.is_dir():  # it is there before the first line of a log
+            self._check_log(log.last_step)
+        with Checkpointer(folder, keep_every=keep) as self.checkpoints:
             self._start()
             most = self.config.steps_per_call
             self.peak = throughput.peak_images_per_second(self.model, self.mesh)
@@ -133,6 +135,14 @@ class Training:
         """Those that the whole run makes."""
         return self.num_steps / self.recipe.epoch_steps
 
+    def _check_log(self, saved: int | None) -> None:
+        """Raises ValueError where the log is of a run that has saved, the last at step `saved`."""
+        if self.first and saved:
+            raise ValueError(
+                f"{self.workdir} holds the log of a run up to step {saved:,} and no checkpoint; "
+                "put checkpoints/ back, or give another --workdir"
+            )
+
     def _start(self) -> None:
         """Takes up the last checkpoint, or begins."""
         resumes = self.checkpoints.latest_step is not None
@@ -141,6 +151,8 @@ class Training:
                 f"{self.workdir} holds an ensemble; give its --config.ensemble to go on, or "
                 "another --workdir"
             )
+        if not resumes:
+            self._check_log(self.log.of_saved_run())
         # Weights to start from that cannot be used leave no configuration that names them.
         constants = None if resumes else self._begin()
         if self.first:

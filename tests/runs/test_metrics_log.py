@@ -66,6 +66,22 @@ def test_lost_lines_are_told(tmp_path, damage):
     assert write(tmp_path, [], begin=(15, 15), lines=None)[0] == ""  # an earlier version's run
 
 
+@pytest.mark.parametrize(
+    ("rows", "saved"),
+    [
+        ([], None),
+        ([(5, "train"), (10, "train"), (10, "validation"), (15, "train")], None),  # killed early
+        ([(10, "validation"), (20, "train"), (20, "validation")], None),  # the first just failed
+        ([(10, "validation"), (20, "train"), (20, "validation"), (25, "train")], 25),
+        ([(10, "validation"), (10, "test")], 10),
+        ([(0, "validation"), (0, "test")], 0),
+    ],
+)
+def test_a_log_tells_whether_a_checkpoint_must_have_been_there(tmp_path, rows, saved):
+    write(tmp_path, rows)
+    assert MetricsLog(tmp_path, writes=True).of_saved_run() == saved
+
+
 def test_a_damaged_line_in_the_middle_is_named_and_one_cut_off_at_the_end_is_left_out(tmp_path):
     write(tmp_path, [(5, "train"), (10, "train")])
     path = tmp_path / "metrics.jsonl"
