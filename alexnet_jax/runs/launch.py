@@ -137,9 +137,10 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
             found[f"number of {name} images"] = len(split)
             found["checksum of the class names"] = crc("\n".join(split.class_names).encode())
     hosts.check_agreement(found)
-    hparams, params = recipe.hyperparameters(0), state_template(recipe.model, mesh).params
+    hparams = recipe.hyperparameters(0)
     for multipliers in (hparams.rate_multipliers, hparams.decay_multipliers):
-        expand(multipliers, params, {})  # raises where it names a layer that is not there
+        if multipliers:  # raises where it names a layer that is not there
+            expand(multipliers, state_template(recipe.model, mesh).params, {})
 
 
 def _describe_devices(mesh: Mesh) -> str:
