@@ -99,6 +99,12 @@ def test_a_tfds_set_is_written_as_it_is_where_asked(tmp_path, prepare):
         (["--dataset=folder", "--folder=/", "--name=My-Set"], 'name="My-Set": take small letters'),
         (["--dataset=cifar10", "--name=Bad-Name"], 'name="Bad-Name": take small letters'),
         (["--dataset=cifar10", "--name=a/b"], 'name="a/b": take small letters, digits and _'),
+        (["--dataset=cifar10", "--name=1cats"], "small letters, digits and _, a letter first"),
+        (
+            ["--dataset=folder", "--folder=/", "--name=digits"],
+            "--name=digits is another data set's",
+        ),
+        (["--dataset=cifar10", "--name=imagenet2012_256"], "another data set's; give another --na"),
         (["--dataset=cifar10", "--validation_share=1"], "--validation_share=1 is not from 0 to be"),
         (
             ["--dataset=folder", "--folder=/", "--name=a", "--manual_dir=/nowhere"],

@@ -50,6 +50,8 @@ def make_builder(
       ValueError: they do not fit together, or a path is a URL.
     """
     options |= {"data_dir": data_dir, "config": encoding}
+    if name in (*FROM_TARS, *WITHOUT_DOWNLOAD) and dataset not in FROM_TARS:
+        raise PrepareError(f"--name={name} is another data set's; give another --name")
     if dataset == "folder":
         if not folder or not name:
             raise PrepareError("--dataset=folder needs --folder=DIR and --name=my_photos")
