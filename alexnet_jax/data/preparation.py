@@ -251,17 +251,29 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
     def _deal_splits(
         self, index: dict[str, Iterator[Member]], found: Counter[int]
     ) -> Iterator[tuple[str, Member]]:
-        """Where each image goes; counts the training images found of each label in `found`."""
+        """Where each image goes; counts the training images found of each label in `found`.
+
+        No class is set aside whole: of one that would be, its first image is for training.
+        """
         share = self._validation_share
         if share and "validation" in index:
             raise PrepareError("the data have a validation split; leave out --validation_share")
         if share is None:
             share = self.VALIDATION_SHARE if list(index) == ["train"] else 0.0
+        first: dict[int, Member] = {}  # of each class the first that is set aside
+        kept = set()  # the labels of which one is not
         for split, members in index.items():
             for member in members:
                 found[member.label] += split == "train"
-                aside = split == "train" and in_validation(member.name, share)
-                yield "validation" if aside else split, member
+                if split != "train":
+                    yield split, member
+                elif not in_validation(member.name, share):
+                    kept.add(member.label)
+                    yield split, member
+                elif first.setdefault(member.label, member) is not member:
+                    yield "validation", member
+        for label, member in first.items():
+            yield "validation" if label in kept else "train", member
 
     def _report(self, skipped: list[dict[str, str]], file: str, problem: str) -> None:
         if self._on_error == "stop":

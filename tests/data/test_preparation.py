@@ -460,6 +460,19 @@ def test_plan_does_not_depend_on_the_order_of_the_index(tmp_path):
         assert writing.read_plan(str(path)) == writing.read_plan(str(other))
 
 
+@pytest.mark.parametrize("share", [None, 0.9])
+def test_setting_images_aside_leaves_every_class_one_to_train_on(tmp_path, share):
+    classes = [f"c{number:02d}" for number in range(30)]
+    make_folder(tmp_path / "photos", classes, 1)
+    make_folder(tmp_path / "photos", ["more"], 20)
+    builder = make_builder(tmp_path / "photos", validation_share=share)
+    builder.download_and_prepare()
+    assert builder.info.metadata["classes_without_training_images"] == []
+    assert {example["label"] for example in examples(builder)} == set(range(31))
+    assert sum(split.num_examples for split in builder.info.splits.values()) == 50
+    assert {example["label"] for example in examples(builder, "validation")} == {30}
+
+
 def test_validation_share_is_kept():
     kept = sum(writing.in_validation(f"n01_{i}.JPEG", 0.1) for i in range(10_000))
     assert 850 < kept < 1150
