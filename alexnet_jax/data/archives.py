@@ -120,7 +120,7 @@ def synset_tars(path: Path, classes: dict[str, int], report: Report) -> Iterator
         if synset not in classes:
             report(
                 printable(f"{path}: {name}"),
-                f"unknown class; this data set has {len(classes)} others",
+                f"unknown class; this data set has {len(classes)} others: give its own tar",
             )
         else:
             yield from synset_tar(path, classes[synset], report, start=offset, end=offset + size)

@@ -521,8 +521,31 @@ def test_a_bucket_is_refused(photos):
 def test_unknown_class_in_a_folder_is_named(tmp_path):
     make_folder(tmp_path / "photos" / "train", ["ant", "bee"], 1)
     make_folder(tmp_path / "photos" / "val", ["ant", "cow"], 1)
-    with pytest.raises(PrepareError, match=r"val/cow: unknown class"):
+    with pytest.raises(
+        PrepareError, match=r"val/cow: unknown .*; rename it as its training folder, or leave it"
+    ):
         make_builder(tmp_path / "photos").plan()
+
+
+def test_a_class_name_is_the_same_in_either_unicode_form(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    make_folder(tmp_path / "photos" / "train", ["bee", apart], 1)
+    make_folder(tmp_path / "photos" / "val", [composed], 1)
+    builder = make_builder(tmp_path / "photos")
+    builder.download_and_prepare()
+    assert builder.info.features["label"].names == ["bee", composed]
+    assert [example["label"] for example in examples(builder, "validation")] == [1]
+    assert {example["label"] for example in examples(builder)} == {0, 1}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_two_class_folders_that_look_alike_are_refused(tmp_path, split):
+    make_folder(tmp_path / "photos" / "train", ["bee", "caf\u00e9"], 1)
+    make_folder(tmp_path / "photos" / split, ["cafe\u0301"], 1)
+    if split == "val":
+        make_folder(tmp_path / "photos" / split, ["caf\u00e9"], 1)
+    with pytest.raises(PrepareError, match=rf"/{split} has two folders caf.*, whose .* one$"):
+        make_builder(tmp_path / "photos", on_error="skip").plan()
 
 
 @pytest.mark.parametrize(("folder", "split"), [("photos", "train"), ("photos/Valid", "validation")])

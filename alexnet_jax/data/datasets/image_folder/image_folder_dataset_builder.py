@@ -3,6 +3,7 @@
 tfds has an ImageFolder too, but that one imports TensorFlow.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Builder(PreparedBuilder):
 
     def _class_names(self, manual_dir: Path) -> list[str]:
         self._splits = find_splits(self._folder)
-        return class_folders(self._splits["train"])
+        return list(_classes(self._splits["train"]))
 
     def _place(self, split: str, manual_dir: Path) -> Path:
         return self._splits[split]
@@ -59,20 +60,41 @@ class Builder(PreparedBuilder):
     def _index(
         self, manual_dir: Path, class_names: list[str], report: Report
     ) -> dict[str, Iterator[Member]]:
-        classes = {name: label for label, name in enumerate(class_names)}
+        labels = {name: label for label, name in enumerate(class_names)}
         splits = self._splits
+        classes = {split: _classes(folder) for split, folder in splits.items()}
         self._left_out = LeftOut()
         for folder in {self._folder, *splits.values()}:
             note_beside(folder, report, self._left_out)
-        for folder in splits.values():
-            for name in class_folders(folder):
-                if name not in classes:
-                    problem = "unknown class: it has no folder of training images"
-                    report(printable(folder / name), problem)
+        for split, found in classes.items():
+            for name in sorted(found.keys() - labels.keys()):
+                problem = (
+                    "unknown class: it has no folder of training images; rename it as its "
+                    "training folder"
+                )
+                report(printable(splits[split] / found.pop(name)), problem)
         return {
-            split: folder_images(folder, classes, report, self._left_out)
+            split: folder_images(
+                folder,
+                {name: labels[known] for known, name in classes[split].items()},
+                report,
+                self._left_out,
+            )
             for split, folder in splits.items()
         }
 
     def _notes(self) -> list[str]:
         return [str(self._left_out)] if str(self._left_out) else []
+
+
+def _classes(folder: Path) -> dict[str, str]:
+    """The class folders in `folder`: their names in Unicode's composed form, and as they are."""
+    classes: dict[str, str] = {}
+    for name in class_folders(folder):
+        composed = unicodedata.normalize("NFC", name)
+        if classes.setdefault(composed, name) != name:
+            raise PrepareError(
+                f"{printable(folder)} has two folders {printable(name)}, whose names differ in "
+                "their Unicode form alone; put their images into one"
+            )
+    return classes
