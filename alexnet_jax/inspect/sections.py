@@ -114,9 +114,12 @@ def errors(run: Run, metrics: list[dict[str, Any]]) -> Markup:
         [row.model, *("–" if value is None else f"{value:.1f}" for value in row[1:])]
         for row in paper.TABLE_2
     ]
-    splits = html.text("Validation here is {name}", name=html.code(run.config.validation_split))
-    if run.config.test_split:
-        splits += html.text(", test {name}", name=html.code(run.config.test_split))
+    named = {split: run.config[f"{split}_split"] for split in ("validation", "test")}
+    splits = Markup().join(
+        html.text(" The {split} here is {name}.", split=split, name=html.code(name))
+        for split, name in named.items()
+        if name and name != split
+    )
     table_2_head = ["model", "top-1 val", "top-5 val", "top-5 test"]
     tables = [
         html.titled(f"This run, {run.config.dataset}", here),
@@ -130,7 +133,7 @@ def errors(run: Run, metrics: list[dict[str, Any]]) -> Markup:
         "Errors beside the paper's",
         html.text(
             "In percent. Only figures on the same data compare. CNNs: averages of that many "
-            "networks; *: pre-trained on the whole Fall 2011 release. {splits}.",
+            "networks; *: pre-trained on the whole Fall 2011 release.{splits}",
             splits=splits,
         ),
         html.columns(tables, narrow=True),

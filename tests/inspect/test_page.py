@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from alexnet_jax.inspect import page as page_module
 from alexnet_jax.inspect import sections
@@ -79,6 +80,20 @@ def test_page_has_the_runs_figures_and_the_papers(page):
         "predicted",
     ):
         assert expected in text, expected
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "said"),
+    [
+        ("validation", "test", "release.</p>"),
+        ("validation", None, "release.</p>"),
+        ("train[90%:]", "test", "release. The validation here is <code>train[90%:]</code>.</p>"),
+        ("validation", "test[:8]", "release. The test here is <code>test[:8]</code>.</p>"),
+    ],
+)
+def test_splits_are_named_where_they_are_not_what_they_are_called(run, validation, test, said):
+    splits = {"dataset": "x", "validation_split": validation, "test_split": test}
+    assert said in sections.errors(dataclasses.replace(run, config=ConfigDict(splits)), [])
 
 
 def test_every_color_of_the_pictures_changes_on_a_dark_page(html):
