@@ -142,9 +142,8 @@ def summarize(builder: PreparedBuilder) -> str:
         listed = f"{builder.data_dir}/metadata.json"
         lines.append(f"skipped {skipped:,}, listed in {listed}; the first: {first}")
     if untrained := info.metadata.get("classes_without_training_images"):
-        lines.append(
-            f"warning: {classes_without(untrained)}; it keeps its number and is never learned"
-        )
+        kept = "they keep their numbers and are" if untrained[1:] else "it keeps its number and is"
+        lines.append(f"warning: {classes_without(untrained)}; {kept} never learned")
     if "validation" not in info.splits:
         lines.append(f"warning: no image is set aside for validation; train with {PARTS}")
     images = sum(split.num_examples for split in info.splits.values())

@@ -68,8 +68,8 @@ def unstorable_class(names: Iterable[str]) -> str | None:
 
 def classes_without(names: Sequence[str]) -> str:
     """What to say of the classes `names`, at least one, that have no training images."""
-    more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-    return f"class {names[0]!r}{more} has no training images"
+    have = f"and {len(names) - 1:,} more have" if len(names) > 1 else "has"
+    return f"class {names[0]!r} {have} no training images"
 
 
 def _odd(letter: str) -> bool:

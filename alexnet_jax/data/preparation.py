@@ -236,7 +236,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         if missing and self.EVERY_CLASS and self._on_error == "stop":
             raise PrepareError(
                 f"{classes_without(missing)} in {printable(self._place('train', manual_dir))}; add "
-                "some, take the folder away, or keep it as a class that is never learned with "
+                "some, take such a folder away, or keep it as a class that is never learned with "
                 "--on_error=skip"
             )
         return {

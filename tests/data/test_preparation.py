@@ -21,6 +21,7 @@ from alexnet_jax.data.archives import Member, PrepareError, read_member
 from alexnet_jax.data.batches import train_batches
 from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import Builder
 from alexnet_jax.data.images import ImageError, decode_image
+from alexnet_jax.data.names import classes_without
 from alexnet_jax.data.sets import open_dataset
 from tests.fake_imagenet import image_bytes, make_folder
 
@@ -565,6 +566,7 @@ def test_a_class_without_training_images_is_an_error_or_told(tmp_path):
         image.rename(image.with_suffix(".heic"))
     with pytest.raises(PrepareError, match=r"^class 'ant' has no training images in .*photos; add"):
         make_builder(tmp_path / "photos").plan()
+    assert classes_without(["ant", "bee"]) == "class 'ant' and 1 more have no training images"
     builder = make_builder(tmp_path / "photos", on_error="skip")
     assert builder.plan().notes == [
         f"left out files: 30 without an image's suffix (such as {tmp_path}/photos/ant/0.heic)"
