@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -650,3 +651,16 @@ def test_a_script_that_starts_itself_again_is_told_what_to_do(tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert 'a script that prepares needs `if __name__ == "__main__":`' in done.stderr
+
+
+def test_the_example_of_a_data_set_of_ones_own_prepares_it(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/prepare.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "pets.py").write_text(example)
+    (tmp_path / "PETS").mkdir()
+    for name in ("cat_1", "cat_2", "dog_1"):
+        (tmp_path / "PETS" / f"{name}.jpg").write_bytes(image_bytes((1, 2, 3)))
+    command = [sys.executable, "pets.py"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    dataset = open_dataset("pets/raw", "train", data_dir=tmp_path / "OUT")
+    assert set(dataset.source.read(np.arange(len(dataset)))["label"]) == {0, 1}
