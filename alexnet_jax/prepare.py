@@ -97,7 +97,7 @@ def prepare(options: flags.FlagValues) -> None:
         num_workers=options.num_workers,
         validation_share=options.validation_share,
     )
-    if builder.data_path.exists():
+    if builder.is_there():
         print(f"{builder.data_dir} is prepared already; to prepare it again, delete that folder")
         return
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)

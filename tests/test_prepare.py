@@ -261,3 +261,23 @@ def test_a_set_without_images_for_validation_says_how_to_train_on_it(tmp_path, p
     )
     assert said == (share == "0")
     assert output.endswith(f"--data_dir={tmp_path}/out --config.test_split=\n")
+
+
+def test_another_set_of_a_name_that_is_taken_is_refused(tmp_path, prepare):
+    for name in ("photos", "others"):
+        make_folder(tmp_path / name, ["ant", "bee"], 3)
+    made = ["--name=photos", f"--data_dir={tmp_path}/out", "--num_workers=0"]
+    first = ["--dataset=folder", f"--folder={tmp_path}/photos", *made]
+    assert prepare(*first)[0] == 0
+    assert "prepared already" in prepare(*first)[1]
+    for other, message in (
+        (
+            ["--dataset=folder", f"--folder={tmp_path}/others"],
+            f"--folder was {tmp_path}/photos and",
+        ),
+        (["--dataset=folder", f"--folder={tmp_path}/none"], f"is {tmp_path}/none; go back to that"),
+        ([f"--dataset={TinyDots.name}"], "/photos and is not there; go back to that, give"),
+        ([*first[:2], "--validation_share=0.2"], "--validation_share was the default and is 0.2"),
+    ):
+        status, _, error = prepare(*other, *made)
+        assert status == 1 and message in error and "\n" not in error, error

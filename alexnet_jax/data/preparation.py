@@ -162,7 +162,8 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
 
     def _options(self) -> dict[str, str]:
         """What else must not change: `{option: value}`."""
-        return {}
+        share = self._validation_share
+        return {"--validation_share": "the default" if share is None else str(share)}
 
     def _read(self) -> Callable[[Member], bytes]:
         """A picklable function that gives the encoded image of a member."""
@@ -180,6 +181,19 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             metadata=tfds.core.MetadataDict(),
         )
 
+    def is_there(self) -> bool:
+        """Whether the set is prepared already. Raises PrepareError where it is another one."""
+        if not self.data_path.exists():
+            return False
+        options = self._options()
+        if changed := _changed(self.info.metadata.get("options", options), options):
+            name, was, now = changed
+            raise PrepareError(
+                f"{self.data_dir} is prepared already: {name} was {was} and is {now}; go back to "
+                "that, give another --name or --data_dir, or delete that folder"
+            )
+        return True
+
     def plan(self, manual_dir: epath.PathLike | None = None) -> Plan:
         """What `download_and_prepare` will write; made once, then read back.
 
@@ -193,9 +207,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         manual_dir = Path(manual_dir or ".").expanduser().absolute()
         folder = Path(f"{self.data_dir}.partial").absolute()
         path = folder / "plan.json"
-        share = self._validation_share
-        inputs = {"--validation_share": "the default" if share is None else str(share)}
-        inputs |= self._options()
+        inputs = self._options()
         inputs |= {str(file): fingerprint(file) for file in self._inputs(manual_dir)}
         if not path.exists():
             try:
@@ -207,14 +219,12 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         if plan["images"].keys() != plan["shards"].keys():
             raise PrepareError(f"{path} is damaged (its splits); {start_again(folder)}")
         check_lists(folder / "plan", plan.pop("lists"))
-        before = plan.pop("inputs")
-        for name in before | inputs:
-            was, now = (content.get(name, "not there") for content in (before, inputs))
-            if was != now:
-                raise PrepareError(
-                    f"{name} was {was} in the interrupted preparation and is {now}; "
-                    f"go back to that, or {start_again(folder)}"
-                )
+        if changed := _changed(plan.pop("inputs"), inputs):
+            name, was, now = changed
+            raise PrepareError(
+                f"{name} was {was} in the interrupted preparation and is {now}; "
+                f"go back to that, or {start_again(folder)}"
+            )
         image_bytes = IMAGE_SIZE**2 * 3 if self.encoding == "raw" else JPEG_BYTES
         total = sum(plan["images"].values()) * (image_bytes + RECORD_BYTES)
         return Plan(folder=folder, bytes=total, **plan)
@@ -290,12 +300,12 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         """Writes the set, or what an interruption left of it; nothing where it is there already.
 
         `download_config` gives `manual_dir` and, to run on Apache Beam, `beam_runner` and
-        `beam_options`. Raises PrepareError (missing or changed files, too little space, a full
-        disk) and ImageError (an image that cannot be used).
+        `beam_options`. Raises PrepareError (missing or changed files, another set of that name, too
+        little space, a full disk) and ImageError (an image that cannot be used).
         """
         if file_format not in (None, "array_record"):
             raise ValueError(f"file_format={file_format}: a prepared set is array_record")
-        if self.data_path.exists():
+        if self.is_there():
             logging.info("%s is prepared already", self.data_dir)
             return
         config = download_config or tfds.download.DownloadConfig()
@@ -397,6 +407,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         self.info.metadata.update(
             image_size=IMAGE_SIZE,
             encoding=self.encoding,
+            options=self._options(),
             skipped={"count": len(skipped), "files": skipped},
         )
         if trained:
@@ -419,3 +430,12 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         config = "raw" if raw.exists() else self.encoding
         (folder / ".config").mkdir(exist_ok=True)
         write_json(Path(folder / ".config" / "metadata.json"), {"default_config_name": config})
+
+
+def _changed(before: dict[str, str], now: dict[str, str]) -> tuple[str, str, str] | None:
+    """The first option or input that is not as before: its name, what it was and is; or None."""
+    for name in before | now:
+        was, found = (content.get(name, "not there") for content in (before, now))
+        if was != found:
+            return name, was, found
+    return None

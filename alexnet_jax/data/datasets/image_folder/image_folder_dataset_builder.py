@@ -48,7 +48,7 @@ class Builder(PreparedBuilder):
         self._original_state |= {"folder": folder, "name": name}
 
     def _options(self) -> dict[str, str]:
-        return {"--folder": str(self._folder)}
+        return super()._options() | {"--folder": printable(self._folder.resolve())}
 
     def _class_names(self, manual_dir: Path) -> list[str]:
         self._splits = find_splits(self._folder)

@@ -49,6 +49,9 @@ class Builder(PreparedBuilder):
         super().__init__(**kwargs)
         self._original_state |= {"source": source, "source_dir": source_dir, "name": name}
 
+    def _options(self) -> dict[str, str]:
+        return super()._options() | {"--dataset": self._source.name}
+
     def _inputs(self, manual_dir: Path) -> list[Path]:
         self._source.prepare()
         return self._source.shards()
