@@ -2,8 +2,10 @@
 
 import errno
 import functools
+import shlex
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -12,8 +14,9 @@ from tqdm import tqdm
 from alexnet_jax.data.archives import PrepareError
 from alexnet_jax.data.builders import FROM_TARS, ORIGINAL, make_builder, write_original
 from alexnet_jax.data.images import ImageError
-from alexnet_jax.data.names import NO_TEST, PARTS, classes_without
+from alexnet_jax.data.names import classes_without
 from alexnet_jax.data.preparation import Plan, PreparedBuilder
+from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.data.workers import beam_options
 from alexnet_jax.data.writing import ENCODINGS
 from alexnet_jax.files import local_path
@@ -79,11 +82,9 @@ def prepare(options: flags.FlagValues) -> None:
         for name in _OF_COPIES:
             if options[name].value != options[name].default:
                 raise PrepareError(f"--{name} has no part in --encoding={ORIGINAL}; leave it out")
-        write_original(options.dataset, options.data_dir)
-        print(
-            f"prepared {options.dataset} as tfds has it; train on it with "
-            f"--config.dataset={options.dataset} --data_dir={local_path(options.data_dir)}"
-        )
+        info = write_original(options.dataset, options.data_dir)
+        print(f"prepared {options.dataset} as tfds has it; train on it with")
+        print(how_to_train(options.dataset, info, local_path(options.data_dir)))
         return
     manual_dir = local_path(options.manual_dir) if options.manual_dir else None
     builder = make_builder(
@@ -145,16 +146,47 @@ def summarize(builder: PreparedBuilder) -> str:
         kept = "they keep their numbers and are" if untrained[1:] else "it keeps its number and is"
         lines.append(f"warning: {classes_without(untrained)}; {kept} never learned")
     if "validation" not in info.splits:
-        lines.append(f"warning: no image is set aside for validation; train with {PARTS}")
+        lines.append(
+            "warning: no image is set aside for validation; the command below takes a tenth of the "
+            "training images"
+        )
     images = sum(split.num_examples for split in info.splits.values())
     total = sum(split.num_bytes for split in info.splits.values())
     lines.append(
-        f"prepared {images:,} images, {tqdm.format_sizeof(total, 'B')}; train on them with "
-        f"--config.dataset={builder.name}/{builder.encoding} "
-        f"--data_dir={builder.data_path.parent.parent.parent}"
-        + ("" if "test" in info.splits else f" {NO_TEST}")
+        f"prepared {images:,} images, {tqdm.format_sizeof(total, 'B')}; train on them with"
     )
+    folder = Path(builder.data_path.parent.parent.parent)
+    lines.append(how_to_train(f"{builder.name}/{builder.encoding}", info, folder))
     return "\n".join(lines)
+
+
+# The recipes made for one data set, by its name; those of two have splits of their own.
+_OWN_SPLITS = ("cifar10", "imagenette")
+_RECIPES = {name: name.removesuffix("_256") for name in (*FROM_TARS, *_OWN_SPLITS)}
+_BATCH = 128  # of the recipes (section 5)
+
+
+def how_to_train(dataset: str, info: tfds.core.DatasetInfo, data_dir: Path) -> str:
+    """The command that trains on `dataset` in `data_dir`: by its own recipe, else the paper's."""
+    recipe = _RECIPES.get(info.name)
+    words = ["python", "-m", "alexnet_jax.main", "--workdir", f"runs/{info.name}"]
+    words += [f"--config={recipe or 'imagenet2012'}", f"--config.dataset={dataset}"]
+    words.append(f"--data_dir={data_dir}")
+    if recipe in _OWN_SPLITS:
+        return shlex.join(words)
+    images = info.splits["train"].num_examples if "train" in info.splits else _BATCH
+    if "validation" not in info.splits:
+        aside = max(1, images // 10)
+        words.append(f"--config.train_split=train[:-{aside}]")
+        words.append(f"--config.validation_split=train[-{aside}:]")
+        images -= aside
+    if recipe is None and "test" in info.splits:
+        test = open_dataset(dataset, "test", data_dir=data_dir, labels=False)
+        if test.source[0]["label"] >= 0:  # else there is nothing to test by
+            words.append("--config.test_split=test")
+    if images < _BATCH:  # a power of 2 divides over devices
+        words.append(f"--config.batch_size={1 << max(images, 1).bit_length() - 1}")
+    return shlex.join(words)
 
 
 def main(argv: Sequence[str]) -> None:

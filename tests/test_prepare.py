@@ -3,10 +3,12 @@
 import errno
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from alexnet_jax import prepare as prepare_command
-from alexnet_jax.data import workers
+from alexnet_jax.data import folders, workers
 from alexnet_jax.data.datasets.image_folder import image_folder_dataset_builder as image_folder
 from alexnet_jax.data.sets import open_dataset
 from tests.commands import run_command
@@ -63,7 +65,11 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
     assert status == 0
     assert "train 2 images in 1 shards, validation 2 images in 1 shards, test 1" in output
     assert re.search(r"raw, about 984kB, to .*/imagenet2012_256/raw/1.0.0 \(.* free\)", output)
-    assert f"--config.dataset=imagenet2012_256/raw --data_dir={tmp_path}/out" in output
+    assert output.endswith(
+        "train on them with\npython -m alexnet_jax.main --workdir runs/imagenet2012_256 --config="
+        f"imagenet2012 --config.dataset=imagenet2012_256/raw --data_dir={tmp_path}/out "
+        "--config.batch_size=2\n"
+    )
     assert re.search(r"Preparing: 100%.*5/5 .*img/s", progress)
     assert "--config.test_split" not in output
     assert "prepared already" in prepare(*options)[1]
@@ -72,10 +78,13 @@ def test_says_what_it_writes_and_how_to_use_it(tmp_path, prepare):
 
 def test_a_tfds_set_is_written_as_it_is_where_asked(tmp_path, prepare):
     options = [f"--dataset={TinyDots.name}", "--encoding=original", f"--data_dir={tmp_path}"]
-    told = f"train on it with --config.dataset=tiny_dots --data_dir={tmp_path}\n"
+    told = (
+        "train on it with\npython -m alexnet_jax.main --workdir runs/tiny_dots "
+        f"--config=imagenet2012 --config.dataset=tiny_dots --data_dir={tmp_path} "
+    )
     for _ in range(2):
         status, output, _ = prepare(*options)
-        assert status == 0 and output.endswith(told)
+        assert status == 0 and told in output
     assert not (tmp_path / "tiny_dots_256").exists()
     assert len(open_dataset("tiny_dots", "train", data_dir=tmp_path)) == 80
 
@@ -249,18 +258,60 @@ def test_killed_preparation_continues_and_leaves_no_worker(tmp_path, prepare):
     assert len(tfds.data_source("photos", data_dir=tmp_path / "out", split="train")) == 400
 
 
+TINY = (  # in place of the recipe's, so that it takes seconds
+    *("--config.model.conv_features=(4,8,8,8,8)", "--config.model.fc_features=(8,8)"),
+    *("--config.num_epochs=1", "--config.final_views=('center',)"),
+)
+
+
+def train_as_told(output):
+    """Runs the command that is the last line of `output`, for one epoch of a narrow net."""
+    python, _, module, *flags = shlex.split(output.splitlines()[-1])
+    assert (python, module) == ("python", "alexnet_jax.main")
+    done = run_command(module, *flags, *TINY)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("share", ["0", "0.5"])
-def test_a_set_without_images_for_validation_says_how_to_train_on_it(tmp_path, prepare, share):
-    make_folder(tmp_path / "photos", ["ant", "bee"], 20)
-    source = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
-    target = [f"--data_dir={tmp_path}/out", f"--validation_share={share}", "--num_workers=0"]
+def test_the_command_that_is_printed_trains_on_a_folder(tmp_path, prepare, share, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "my photos", ["ant", "bee"], 2 if share == "0" else 20)
+    source = ["--dataset=folder", f"--folder={tmp_path}/my photos", "--name=photos"]
+    target = ["--data_dir=my out", f"--validation_share={share}", "--num_workers=0"]
     status, output, _ = prepare(*source, *target)
     assert status == 0
-    said = (
-        "warning: no image is set aside for validation; train with --config.train_split=" in output
-    )
-    assert said == (share == "0")
-    assert output.endswith(f"--data_dir={tmp_path}/out --config.test_split=\n")
+    assert ("warning: no image is set aside for validation" in output) == (share == "0")
+    assert ("train[-1:]" in output) == (share == "0")
+    if share == "0":  # the other is trained on below
+        train_as_told(output)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_command_that_is_printed_tests_where_there_are_labels(
+    tmp_path, prepare, labelled, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val", "test"):
+        make_folder(tmp_path / "photos" / split, ["ant", "bee"], 3)
+    if not labelled:
+        monkeypatch.setattr(image_folder, "folder_images", without_test_labels)
+    source = ["--dataset=folder", f"--folder={tmp_path}/photos", "--name=photos"]
+    _, output, _ = prepare(*source, "--data_dir=out", "--num_workers=0", "--encoding=jpeg")
+    assert ("--config.test_split=test" in output) == labelled
+    assert output.endswith("--config.batch_size=4\n")
+    if labelled:
+        train_as_told(output)
+
+
+def without_test_labels(folder, *arguments):
+    for member in folders.folder_images(folder, *arguments):
+        yield member._replace(label=-1) if folder.name == "test" else member
+
+
+@pytest.mark.parametrize("name", sorted(prepare_command._RECIPES))
+def test_the_recipe_of_a_set_is_one_of_ours_and_reads_it(name):
+    config = import_module(f"alexnet_jax.configs.{prepare_command._RECIPES[name]}").get_config()
+    assert config.dataset.split("/")[0] == name
 
 
 def test_another_set_of_a_name_that_is_taken_is_refused(tmp_path, prepare):

@@ -74,8 +74,11 @@ def make_builder(
     return builder_class("tfds_256")(source=dataset, source_dir=source_dir, name=name, **options)
 
 
-def write_original(dataset: str, data_dir: str) -> None:
+def write_original(dataset: str, data_dir: str) -> tfds.core.DatasetInfo:
     """Has tfds download and write a set of its own to `data_dir`, unless it lies there.
+
+    Returns:
+      What tfds says of it.
 
     Raises:
       ValueError: tfds has no such set, or cannot write it.
@@ -86,7 +89,9 @@ def write_original(dataset: str, data_dir: str) -> None:
             f"--dataset={dataset}"
         )
     module = importlib.import_module(builder_class("tfds_256").__module__)
-    module.Source(dataset, str(local_path(data_dir))).prepare()
+    source = module.Source(dataset, str(local_path(data_dir)))
+    source.prepare()
+    return source.info
 
 
 def how_to_prepare(name: str) -> str:
