@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from alexnet_jax import hosts, parallel
+from alexnet_jax.data.names import NO_TEST
 from alexnet_jax.files import local_path, output_folder
 from alexnet_jax.optimizer import expand
 from alexnet_jax.runs.checks import check
@@ -131,9 +132,14 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
     }
     for name in ("train", "validation", "test"):
         if name != "test" or config.test_split:
-            split = recipe.split(name)
-            if len(split):
-                split.source[0]  # raises where the split has no labels
+            split = recipe.split(name, labels=name != "test")
+            # Others without labels raise here.
+            if len(split) and split.source[0]["label"] < 0:
+                raise ValueError(
+                    f"the test split, {split.split} of {split.name}, has no labels; leave it out "
+                    f"with {NO_TEST} (`python -m alexnet_jax.evaluate --workdir W "
+                    f"--test_split={split.split}` then writes what the ILSVRC server takes)"
+                )
             found[f"number of {name} images"] = len(split)
             found["checksum of the class names"] = crc("\n".join(split.class_names).encode())
     hosts.check_agreement(found)

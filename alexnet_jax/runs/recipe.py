@@ -35,8 +35,8 @@ class Recipe:
         """`config` is one of `configs`, with whatever fields its user changed."""
         self.config = config
 
-    def split(self, name: str) -> Dataset:
-        """The "train", "validation" or "test" split, on disk."""
+    def split(self, name: str, labels: bool = True) -> Dataset:
+        """The "train", "validation" or "test" split, on disk; `labels` as for `open_dataset`."""
         config = self.config
         return open_dataset(
             config.dataset,
@@ -44,6 +44,7 @@ class Recipe:
             data_dir=config.data_dir,
             stored_size=config.stored_size,
             verify=config.verify_data,
+            labels=labels,
         )
 
     @cached_property

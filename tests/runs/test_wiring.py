@@ -395,7 +395,7 @@ def test_every_field_of_the_data_reaches_them(monkeypatch):
 
     monkeypatch.setattr(recipe_module, "open_dataset", opened)
     config = small_config(dataset="photos", data_dir="folder", stored_size=70, verify_data=True)
-    options = {"data_dir": "folder", "stored_size": 70, "verify": True}
+    options = {"data_dir": "folder", "stored_size": 70, "verify": True, "labels": True}
     assert Recipe(config).split("train") == ("photos", "train[:8]", options)
     assert Recipe(config).split("validation") == ("photos", "validation[:16]", options)
 
@@ -701,6 +701,11 @@ def test_a_split_without_labels_is_told_before_anything_is_trained(tmp_path):
     config = small_config(dataset="bare", data_dir=str(tmp_path), stored_size=72)
     config.train_split, config.validation_split = "train[:4]", "train[4:7]"
     config.test_split = "train[7:]"
+    with pytest.raises(
+        ValueError, match=r"^the test split, train\[7:\] of bare/1.0.0, has no labe"
+    ):
+        train(config, tmp_path / "run")
+    config.validation_split, config.test_split = config.test_split, None
     with pytest.raises(ValueError, match="has label -1, outside 0 to 9; take a split with labels"):
         train(config, tmp_path / "run")
     assert path.exists() and not (tmp_path / "run").exists()
