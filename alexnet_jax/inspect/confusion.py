@@ -1,5 +1,7 @@
 """Which class is taken for which: the confusion matrix as numbers and as a picture."""
 
+import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +10,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from alexnet_jax.files import whole_file
-from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, style
+from alexnet_jax.inspect.drawing import COLORS, fonts, new_figure, shorten, style
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.runs.evaluation import Tally
+from alexnet_jax.wording import printable
 
 _NAMED, _COUNTED = 40, 20  # the most classes that are named, and whose counts are written
 
@@ -33,9 +36,28 @@ def worst_confusions(matrix: np.ndarray, count: int) -> list[tuple[int, int, int
 def draw_confusion(counts: Tally, class_names: Sequence[str], title: str, path: Path) -> None:
     """Draws what was taken for what into a PNG file, which appears whole or not at all."""
     assert counts.confusion is not None
-    figure = confusion_figure(counts.confusion, readable_names(class_names), title)
+    names = readable_names(class_names)
+    figure = confusion_figure(counts.confusion, names, title)
     with style(), whole_file(path, "wb") as file:
         figure.savefig(file, format="png")
+    if lacking := fonts(_written(names))[1]:
+        _tell(lacking)
+
+
+@functools.cache
+def _tell(lacking: str) -> None:
+    """Says once what the pictures show as boxes."""
+    told = (
+        f"warning: no font here has {shorten(lacking, 40)}, which the picture shows as boxes; "
+        "install one that does, such as Noto Sans CJK for Chinese and Japanese"
+    )
+    print(printable(told, sys.stderr), file=sys.stderr)
+
+
+def _written(class_names: Sequence[str]) -> str:
+    """What is written of the names."""
+    few = class_names if len(class_names) <= _NAMED else ()
+    return "".join(shorten(name, 16) for name in few)
 
 
 def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], title: str = "") -> Figure:
@@ -46,7 +68,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], title: str 
     cells = np.empty((count, count, 4))
     cells[..., :3] = to_rgb(COLORS["blue"])
     cells[..., 3] = np.sqrt(shares)  # so that single images are seen
-    with style():
+    with style(_written(class_names)):
         figure = new_figure(5, 5)
         axes = figure.subplots()
         axes.set_title(title, fontsize=9)

@@ -1,13 +1,17 @@
 """What all pictures share: colours, figures without global state, PNG files and themed SVG."""
 
+import contextlib
+import functools
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -65,9 +69,32 @@ _STYLE: Any = {
 }
 
 
-def style() -> Any:
-    """The context in which every figure is built and saved."""
-    return matplotlib.rc_context(_STYLE)
+@contextlib.contextmanager
+def style(text: str = "") -> Iterator[None]:
+    """The context in which every figure is built and saved; `text` is written in `fonts` of it."""
+    with matplotlib.rc_context(_STYLE | {"font.family": fonts(text)[0]}), warnings.catch_warnings():
+        # Said in our own words of a file; on a page the text is the browser's to draw.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+@functools.cache
+def fonts(text: str) -> tuple[list[str], str]:
+    """The fonts to write `text` in, the usual one first, and what of it no font here has."""
+    lacking = set(text)
+    found = []
+    known = sorted(font_manager.fontManager.ttflist, key=lambda font: font.weight == 400)
+    files = {font.name: font.fname for font in known}  # of each name its normal weight, or any
+    for name in (_FONT, *sorted(files.keys() - {_FONT})):
+        codes = font_manager.get_font(files[name]).get_charmap()
+        has = {letter for letter in lacking if ord(letter) in codes}
+        # The font of last resort has a box for every character.
+        if name == _FONT or (has and not name.startswith("Last")):
+            found.append(name)
+            lacking -= has
+        if not lacking:
+            break
+    return found, "".join(sorted(lacking))
 
 
 def new_figure(width: float, height: float) -> Figure:
