@@ -14,6 +14,7 @@ from alexnet_jax.inspect import drawing
 _TEMPLATES = Environment(
     loader=PackageLoader("alexnet_jax.inspect", "."), autoescape=True, undefined=StrictUndefined
 )
+_TEMPLATES.filters["shorten"] = drawing.shorten
 _PARTS: Any = _TEMPLATES.get_template("parts.html").module
 
 
@@ -57,6 +58,11 @@ def image(pixels: np.ndarray, caption: str) -> Markup:
     """Pixels uint8 [H, W, 3] or [H, W] as PNG."""
     data = base64.b64encode(drawing.png(pixels)).decode()
     return _PARTS.figure(_PARTS.image(data, caption), caption)
+
+
+def named(name: str) -> Markup:
+    """The name of a class; a long one is cut, and shown whole where it is pointed at."""
+    return _PARTS.named(name)
 
 
 def key(color: str) -> Markup:

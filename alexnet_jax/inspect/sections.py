@@ -258,7 +258,7 @@ def mistakes(run: Run, test: Dataset, labels, probabilities, names) -> Markup:
         "Shaded: the range of the training crops; beyond the image its edge is repeated.",
     )
     worst = [
-        [names[true], names[taken], f"{count:,}"]
+        [html.named(names[true]), html.named(names[taken]), f"{count:,}"]
         for true, taken, count in worst_confusions(matrix, 5)
     ]
     table = html.table(["most frequent mistakes: true", "predicted", "images"], worst, numbers=1)

@@ -215,6 +215,16 @@ def test_each_view_is_the_crop_it_is_said_of(run, searched):
         assert float(share) == pytest.approx(100 * wanted[searched.labels[0]], abs=0.2)
 
 
+def test_a_long_class_name_is_cut_and_whole_where_it_is_pointed_at(run, searched):
+    names = tuple(letter * 200 for letter in "abcdefghij")
+    long = dataclasses.replace(run, class_names=names)
+    page = Page()
+    page.feed(html := build(long, searched, Looked(*(part[:2] for part in searched)), units=2))
+    shown = [name for name in names if f"{name[:29]}…" in page.text]
+    assert len(shown) > 3 and all(f'<span title="{name}">' in html for name in shown)
+    assert not [name for name in names if any(name in text for text in page.text)]
+
+
 def test_an_image_is_no_neighbour_of_its_own_however_it_is_rounded():
     distances = Distances({"fc7": np.zeros((1, 4))})
     distances.add({"fc7": np.array([[1e-6] * 4, [2.0] * 4, [1.0] * 4])})
