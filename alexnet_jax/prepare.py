@@ -145,6 +145,13 @@ def summarize(builder: PreparedBuilder) -> str:
     if untrained := info.metadata.get("classes_without_training_images"):
         kept = "they keep their numbers and are" if untrained[1:] else "it keeps its number and is"
         lines.append(f"warning: {classes_without(untrained)}; {kept} never learned")
+    for split, count in info.metadata.get("also_in_training", {}).items():
+        if count:
+            part = f"{count:,} of {info.splits[split].num_examples:,} {split} images"
+            lines.append(
+                f"warning: {part} are training images, too; take them out of one of the two, or "
+                "errors will be measured too low"
+            )
     if "validation" not in info.splits:
         lines.append(
             "warning: no image is set aside for validation; the command below takes a tenth of the "

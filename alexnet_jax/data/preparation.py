@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
@@ -371,9 +372,14 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         manifest: dict[str, Any] = {}
         skipped = list(plan.skipped)
         trained: Counter[int] = Counter()
+        digests: dict[str, np.ndarray] = {}
         for split in plan.shards:
             paths = self._shard_paths(plan, split)
-            reports = [read_report(path) for path in paths]
+            reports, parts = [], []
+            for path in paths:
+                reports.append(read_report(path))
+                parts.append(np.array(reports[-1].pop("digests"), np.int64))
+            digests[split] = np.concatenate(parts)
             left_out = sum(len(report["skipped"]) for report in reports)
             for path, report in zip(paths, reports, strict=True):
                 skipped += report.pop("skipped")
@@ -409,6 +415,11 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             encoding=self.encoding,
             options=self._options(),
             skipped={"count": len(skipped), "files": skipped},
+            also_in_training={
+                split: int(np.isin(found, digests["train"]).sum())
+                for split, found in digests.items()
+                if split != "train" and "train" in digests
+            },
         )
         if trained:
             names = enumerate(plan.class_names)

@@ -99,12 +99,14 @@ class WriteShard:
         path = Path(task.path)
         skipped = []
         labels: Counter[int] = Counter()
+        digests: list[int] = []
         with whole_file(path, "wb") as file:
             try:
                 writer = ArrayRecordWriter(file.name, ARRAY_RECORD_OPTIONS)  # by its name
                 for member in read_plan(task.plan):
                     try:
-                        image = decode_image(self.read(member), IMAGE_SIZE, name=str(member))
+                        content = self.read(member)
+                        image = decode_image(content, IMAGE_SIZE, name=str(member))
                     except ImageError as error:
                         if not self.skip:
                             raise
@@ -113,9 +115,11 @@ class WriteShard:
                         data = encode_image(image, self.encoding)
                         writer.write(serialize(data, member.label, member.name))
                         labels[member.label] += 1
+                        digests.append(_hash(content, 7))  # 56 bits fit into int64
                     advance(1)
                 writer.close()
-                report = _describe_shard(Path(file.name)) | {"skipped": skipped, "labels": labels}
+                report = _describe_shard(Path(file.name))
+                report |= {"skipped": skipped, "labels": labels, "digests": digests}
                 write_json(report_path(path), report)
             except (RuntimeError, OSError) as error:  # ArrayRecord knows only RuntimeError
                 if not any(text in str(error) for text in DISK_FULL):
@@ -127,7 +131,7 @@ class WriteShard:
 
 
 def report_path(shard: Path) -> Path:
-    """Where the report on a shard (digest, sizes, labels, skipped) lies while the set grows."""
+    """Where the report on a shard (sizes, labels, digests, …) lies while the set grows."""
     return shard.with_name(shard.name + ".json")
 
 
@@ -187,6 +191,7 @@ _REPORT: dict[str, tuple[type, ...]] = {
     "records": (int,),
     "skipped": (list, dict),
     "labels": (dict, int),
+    "digests": (list, int),  # of the images' files
 }
 
 
@@ -232,13 +237,18 @@ def check_lists(folder: Path, digests: Mapping[str, str]) -> None:
 
 def _shuffle_key(name: str) -> int:
     """64 random bits that depend on the name alone, so on no order of tars or folders."""
-    return int.from_bytes(hashlib.blake2b(name_bytes(name), digest_size=8).digest(), "big")
+    return _hash(name_bytes(name), 8)
+
+
+def _hash(content: bytes, size: int, person: bytes = b"") -> int:
+    """`size` bytes of BLAKE2b as a number; `person` makes another one of it."""
+    digest = hashlib.blake2b(content, digest_size=size, person=person).digest()
+    return int.from_bytes(digest, "big")
 
 
 def in_validation(name: str, share: float) -> bool:
     """Whether image `name` is in the `share` (0-1) kept for validation, by its name alone."""
-    digest = hashlib.blake2b(name_bytes(name), digest_size=8, person=b"validation").digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    return _hash(name_bytes(name), 8, person=b"validation") < share * 2**64
 
 
 def write_plan(folder: Path, images: Iterable[tuple[str, Member]]) -> dict[str, tuple[int, int]]:

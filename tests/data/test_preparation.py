@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from alexnet_jax import machine
+from alexnet_jax import machine, prepare
 from alexnet_jax.data import locks, preparation, workers, writing
 from alexnet_jax.data.archives import Member, PrepareError, read_member
 from alexnet_jax.data.batches import train_batches
@@ -483,6 +484,23 @@ def test_validation_share_is_kept():
 def test_builder_survives_pickling(photos):
     builder = make_builder(photos, on_error="skip")
     assert pickle.loads(pickle.dumps(builder)).data_dir == builder.data_dir
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_images_of_two_splits_are_counted_whatever_they_are_called(photos, encoding):
+    shutil.copytree(photos, photos.parent / "split" / "train")
+    shutil.copytree(photos / "cat", photos.parent / "split" / "val" / "dog")
+    shutil.copytree(photos / "dog", photos.parent / "split" / "test" / "dog")
+    for image in (photos.parent / "split" / "val" / "dog").iterdir():
+        image.rename(image.with_stem(f"other_{image.stem}"))
+    make_folder(photos.parent / "split" / "val", ["cat"], 3)
+    make_folder(photos.parent / "split" / "test", ["cat"], 1)
+    builder = make_builder(photos.parent / "split", config=encoding)
+    builder.download_and_prepare()
+    assert builder.info.metadata["also_in_training"] == {"validation": 60, "test": 60}
+    told = prepare.summarize(builder)
+    assert "warning: 60 of 63 validation images are training images, too; take them out" in told
+    assert "warning: 60 of 61 test images are training images, too; take them out" in told
 
 
 def test_folder_with_splits_keeps_them(tmp_path):
