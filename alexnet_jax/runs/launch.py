@@ -127,9 +127,7 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
             f"batch_size={config.batch_size} does not divide over {shards} devices; use {nearest}, "
             "or fewer devices with --config.mesh.data"
         )
-    found: dict[str, Any] = {
-        f"checksum of the {name}": crc(array.tobytes()) for name, array in recipe.constants.items()
-    }
+    found: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
         if name != "test" or config.test_split:
             split = recipe.split(name, labels=name != "test")
@@ -142,6 +140,8 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
                 )
             found[f"number of {name} images"] = len(split)
             found["checksum of the class names"] = crc("\n".join(split.class_names).encode())
+    for name, array in recipe.constants.items():
+        found[f"checksum of the {name}"] = crc(array.tobytes())
     hosts.check_agreement(found)
     hparams = recipe.hyperparameters(0)
     for multipliers in (hparams.rate_multipliers, hparams.decay_multipliers):
