@@ -140,8 +140,9 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
                 )
             found[f"number of {name} images"] = len(split)
             found["checksum of the class names"] = crc("\n".join(split.class_names).encode())
-    for name, array in recipe.constants.items():
-        found[f"checksum of the {name}"] = crc(array.tobytes())
+    # Making them may take a pass over the images, and a run that goes on has them already.
+    constants = recipe.constants if jax.process_count() > 1 else {}
+    found |= {f"checksum of the {name}": crc(array.tobytes()) for name, array in constants.items()}
     hosts.check_agreement(found)
     hparams = recipe.hyperparameters(0)
     for multipliers in (hparams.rate_multipliers, hparams.decay_multipliers):
@@ -152,8 +153,8 @@ def _check(recipe: Recipe, mesh: Mesh) -> None:
 def _describe_devices(mesh: Mesh) -> str:
     devices = mesh.devices.flatten()
     kind = f"{devices[0].platform} ({devices[0].device_kind})"
-    hosts = f" of {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+    together = f" of {jax.process_count()} hosts" if jax.process_count() > 1 else ""
     return (
-        f"Training on {len(devices)} device(s){hosts}: {kind}; mesh data={mesh.shape['data']} x "
+        f"Training on {len(devices)} device(s){together}: {kind}; mesh data={mesh.shape['data']} x "
         f"model={mesh.shape['model']}"
     )
