@@ -534,7 +534,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, write, count):
     [
         ({"class_names": ["a"]}, "of fc8 has the shape"),
         ({"class_names": "abcdefghij"}, "class_names is 'abcdefghij'"),
-        ({"config": {"nothing": 1}}, "unknown field 'nothing'"),
+        ({"config": {"nothing": 1}}, "unknown config field 'nothing'"),
         ({"config": {}}, "dataset=''; it is a name"),
         ({"weights": "0" * 64}, "its weights are not those"),
         ({"mean": "0" * 64}, "its mean is not the one"),
