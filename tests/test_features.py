@@ -1,12 +1,17 @@
 """`python -m alexnet_jax.features` as its user sees it."""
 
+import errno
+import os
+import types
 from functools import partial
 
 import h5py
 import numpy as np
+import pytest
 from PIL import Image
 
-from alexnet_jax.inspect.features import extract_features
+from alexnet_jax.configs import digits
+from alexnet_jax.inspect.features import extract_features, write_features
 from alexnet_jax.runs.workdir import load_run
 from tests.commands import run_command
 from tests.data.conftest import png, write_dataset
@@ -82,6 +87,27 @@ def test_all_layers_of_many_images_go_to_hdf5(tmp_path):
             np.testing.assert_allclose(saved[layer][:], features, atol=1e-5)
         assert saved["conv1"].ndim == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5", "photos", "run"]
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_disk_without_room_for_hdf5_is_told_before_hdf5_writes_there(tmp_path, monkeypatch, room):
+    """HDF5 ends the process where a write fails, so that none of its own may."""
+    output, given = tmp_path / "out.h5", []
+
+    def full(file, start, size):
+        given.append(start + size)
+        if len(given) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    rows = np.ones((64, 5, 5, 9), np.float32)
+    run = types.SimpleNamespace(weights_digest="", config=digits.get_config(), workdir=tmp_path)
+    with pytest.raises(OSError, match=f"No space left on device: '{output}'"):
+        write_features(output, run, iter([{"conv1": rows}] * 9), dict)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: None)
+    write_features(output, run, iter([{"conv1": rows}] * room), dict)
+    assert output.stat().st_size < given[-1]  # what is asked for is enough
 
 
 def test_a_name_that_is_no_such_file_is_told_before_the_work(tmp_path):

@@ -1,5 +1,7 @@
 """What layers say of images: features of a split or of a user's files, kept (section 6.1)."""
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from alexnet_jax.runs.workdir import Run
 
 BATCH_SIZE = 64
 HDF5 = (".h5", ".hdf5")
+_BOOKKEEPING = 2**20  # bytes that HDF5 adds to a batch at most: trees of chunks, heads
 Names = Mapping[str, np.ndarray]
 
 
@@ -126,25 +129,51 @@ def _write_hdf5(
     path: Path, run: Run, parts: Iterator[Outputs], names: Callable[[], Names]
 ) -> dict[str, tuple[int, ...]]:
     h5py = hdf5()
-    with whole_file(path, "w+b") as raw, h5py.File(raw, "w") as file:
-        for part in parts:
-            for layer, rows in part.items():
-                if layer not in file:
-                    empty = (0, *rows.shape[1:])
-                    file.create_dataset(
-                        layer, empty, rows.dtype, maxshape=(None, *empty[1:]), chunks=rows.shape
-                    )
-                start = len(file[layer])
-                file[layer].resize(start + len(rows), 0)
-                file[layer][start:] = rows
-        shapes = {layer: dataset.shape for layer, dataset in file.items()}
-        for name, values in names().items():
-            text = values.dtype.kind == "U"
-            file[name] = values.astype(h5py.string_dtype()) if text else values
-        file.attrs["weights"] = run.weights_digest
-        file.attrs["preset"] = run.config.preset
-        file.attrs["workdir"] = str(run.workdir)
+    with whole_file(path, "w+b") as raw:
+        _reserve(raw.fileno(), 0, 0)  # so that it can be closed, whatever happens
+        with h5py.File(raw.name, "w") as file:
+
+            def reserve(size: int) -> None:
+                _reserve(raw.fileno(), file.id.get_filesize(), size)
+
+            for part in parts:
+                for layer, rows in part.items():
+                    if layer not in file:
+                        empty = (0, *rows.shape[1:])
+                        file.create_dataset(
+                            layer, empty, rows.dtype, maxshape=(None, *empty[1:]), chunks=rows.shape
+                        )
+                    start, chunk = len(file[layer]), file[layer].chunks[0]
+                    end = start + len(rows)
+                    reserve((-(-end // chunk) - -(-start // chunk)) * chunk * rows[0].nbytes)
+                    file[layer].resize(end, 0)
+                    file[layer][start:] = rows
+            shapes = {layer: dataset.shape for layer, dataset in file.items()}
+            for name, values in names().items():
+                text = values.dtype.kind == "U"
+                reserve(values.nbytes)
+                file[name] = values.astype(h5py.string_dtype()) if text else values
+            file.attrs["weights"] = run.weights_digest
+            file.attrs["preset"] = run.config.preset
+            file.attrs["workdir"] = str(run.workdir)
+            whole = file.id.get_filesize()
+        raw.truncate(whole)
     return shapes
+
+
+def _reserve(file: int, end: int, size: int) -> None:
+    """Keeps room on the disk behind a file's end: where a write of HDF5 fails the process crashes.
+
+    Raises:
+      OSError: there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, end, size + _BOOKKEEPING)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that keeps none
+            raise
 
 
 def hdf5():

@@ -101,12 +101,13 @@ def _full_while_preparing(scale: Scale) -> Row:
 
 def _full_while_reporting(scale: Scale, run: Path) -> Row:
     row, rng = Row("disk full while writing a report, features or an export"), scale.rng("report")
-    names = {"report": "page.html", "features": "features.npz", "convert": "net.safetensors"}
+    names = ("page.html", "features.npz", "features.h5", "net.safetensors")
     for turn in range(scale.times(9)):
         folder = scale.new("disk")
         with mounted(folder, round(rng.uniform(1, 8_000))):  # less than either takes
-            command = list(names)[turn % len(names)]
-            flags = (f"--workdir={run}", f"--output={folder / names[command]}")
+            name = names[turn % len(names)]
+            command = {"page": "report", "net": "convert"}.get(name.partition(".")[0], "features")
+            flags = (f"--workdir={run}", f"--output={folder / name}")
             flags += () if command == "report" else ("--split=test",)
             status, _, errors = ended(start(command, *flags))
             row.tried += 1
