@@ -191,6 +191,8 @@ def _verify(path: "Path") -> None:
     """Measures what a card says, again, with what the file holds."""
     from alexnet_jax import interop  # noqa: PLC0415
     from alexnet_jax.interop.exported import compare, facts_on_card, in_words  # noqa: PLC0415
+    from alexnet_jax.interop.own import facts_in  # noqa: PLC0415
+    from alexnet_jax.interop.tensors import read_tensors  # noqa: PLC0415
 
     if path.suffix == ".stablehlo":
         facts = facts_on_card(path)
@@ -200,8 +202,12 @@ def _verify(path: "Path") -> None:
         if isinstance(run, interop.Imported):
             raise ValueError(f"{path} was not written by this library; it names no errors")
         predict, facts = run.predict, facts_on_card(path)
-        if facts["weights"] != run.weights_digest:
-            raise ValueError(f"{path}: its card is that of other weights")
+        header = facts_in(read_tensors(path), path) | {"file": facts["file"]}
+        if other := {name for name in header | facts if header.get(name) != facts.get(name)}:
+            raise ValueError(
+                f"{path}: its header and its card differ in {', '.join(sorted(other))}; fetch both "
+                "again"
+            )
     errors = facts["errors"]
     if errors:
         measured = interop.measure(predict, facts, errors["split"], _DATA_DIR.value)

@@ -104,6 +104,11 @@ def _digest(mean: np.ndarray) -> str:
     return hashlib.sha256(f"{mean.shape}\n".encode() + mean.tobytes()).hexdigest()
 
 
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def run_of(facts: Facts, params: Mapping[str, Any], mean: np.ndarray | None, path: Path) -> Run:
     """The run that a file holds.
 
@@ -160,6 +165,7 @@ def keep(
     with part_folder(path) as folder:
         new = folder / path.name
         write(new, facts)
+        facts = facts | {"file": _file_digest(new)}
         with whole_file(card_of(new)) as text:
             text.write(card(path.name, facts))
         command = [sys.executable, "-m", "alexnet_jax.convert", f"--verify={new}"]
@@ -224,6 +230,7 @@ def card(name: str, facts: Facts) -> str:
         ("updates", f"{facts['step']:,}; seed {facts['seed']}"),
         ("error", in_words(facts["errors"])),
         ("SHA-256 of the weights", f"`{facts['weights']}`"),
+        ("SHA-256 of the file", f"`{facts['file']}`"),
         ("written by", f"alexnet_jax {facts['version']}"),
     ]
     measured = (
@@ -240,7 +247,11 @@ def card(name: str, facts: Facts) -> str:
 
 
 def facts_on_card(path: Path) -> Facts:
-    """The facts on the card of a file. Raises ValueError where there are none."""
+    """The facts on the card of a file.
+
+    Raises:
+      ValueError: there are none, its table says others, or the file is not the one it is of.
+    """
     where = card_of(path)
     try:
         text = where.read_text(encoding="utf-8")
@@ -252,6 +263,11 @@ def facts_on_card(path: Path) -> Facts:
         raise ValueError(f"{where} is no card of this library's")
     with naming(where):
         _check_card(facts)
+        whole = card(text.partition("\n")[0].removeprefix("# "), facts)
+    if text.split() != whole.split():  # ends of lines aside
+        raise ValueError(f"{where} says other things in words than in its JSON; fetch it again")
+    if _file_digest(path) != facts["file"]:
+        raise ValueError(f"{path} is not the file that its card is of; fetch it again")
     return facts
 
 
@@ -259,7 +275,7 @@ def _check_card(facts: Facts) -> None:
     """Raises KeyError, TypeError or ValueError where what is read from a card is not there."""
     config_of(facts["config"], unknown=True)
     names_in(facts)
-    _check_kinds(facts, {"weights": str, "views": str})
+    _check_kinds(facts, {"weights": str, "views": str, "file": str})
     if (errors := facts["errors"]) is not None:
         _check_kinds(errors, _ERRORS)
         if not errors["images"]:

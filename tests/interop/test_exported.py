@@ -1,5 +1,6 @@
 """What leaves: to the bit and back, in PyTorch's layout, as a program, proven before it stays."""
 
+import hashlib
 import json
 import random
 import re
@@ -162,9 +163,10 @@ ERRORS = {"split": "test", "dataset": "digits", "views": "center", "images": 9, 
 )
 def test_a_damaged_card_is_told(tmp_path, change, message):
     facts, path = facts_of(a_run()), tmp_path / "net.safetensors"
-    facts["errors"] = ERRORS
+    facts |= {"errors": ERRORS, "file": hashlib.sha256(b"net").hexdigest()}
+    path.write_bytes(b"net")
     write = partial(card_of(path).write_text, encoding="utf-8")
-    write(f"```json\n{json.dumps(facts)}\n```\n")
+    write(exported.card("net", facts))
     assert facts_on_card(path) == facts
     change(facts)
     write(f"```json\n{json.dumps(facts)}\n```\n")
@@ -416,14 +418,41 @@ def test_an_export_is_measured_again_by_anyone(tmp_path, name):
     assert load_run(tmp_path / "run").weights_digest in card
     again = convert(f"--verify={path}")
     assert (again.returncode, again.stdout) == (0, done.stdout)
-    wrong = exported.facts_on_card(path)["errors"]["top1_wrong"]
-    edited = card.replace(f'"top1_wrong": {wrong}', f'"top1_wrong": {wrong - 1}')
-    exported.card_of(path).write_text(edited)
+    facts = exported.facts_on_card(path)
+    wrong = facts["errors"]["top1_wrong"]
+    facts["errors"]["top1_wrong"] = wrong - 1
+    exported.card_of(path).write_text(exported.card(path.name, facts))
     refused = convert(f"--verify={path}")
     assert refused.returncode == 1
-    assert f"top1_wrong is {wrong} of 219 here and its card says {wrong - 1}" in refused.stderr
+    told = f"top1_wrong is {wrong} of 219 here and its card says {wrong - 1}"
+    if path.suffix == ".safetensors":  # whose header says the errors, too
+        told = "its header and its card differ in errors"
+    assert told in refused.stderr
     names = {path.name, f"{path.name}.md", "run"}
     assert {entry.name for entry in tmp_path.iterdir()} == names
+
+
+def test_a_file_and_its_card_that_do_not_say_the_same_are_told(tmp_path):
+    run, path = load_run(write_run(tmp_path / "run")), tmp_path / "net.safetensors"
+    exported.keep(path, partial(write_weights, run), facts_of(run))
+    card, content = card_of(path).read_text(), path.read_bytes()
+    facts = facts_on_card(path)
+
+    card_of(path).write_text(card.replace("| its errors were not measured", "| 2 of 219 wrong"))
+    with pytest.raises(ValueError, match=r"safetensors\.md says other things in words than in"):
+        facts_on_card(path)
+    card_of(path).write_text(card)
+
+    write_weights(run, path, facts_of(run) | {"class_names": facts["class_names"][::-1]})
+    with pytest.raises(ValueError, match="is not the file that its card is of; fetch it again"):
+        facts_on_card(path)
+    path.write_bytes(content)
+
+    other = facts | {"class_names": facts["class_names"][::-1], "step": facts["step"] + 1}
+    card_of(path).write_text(exported.card(path.name, other))
+    done = convert(f"--verify={path}")
+    assert done.returncode == 1
+    assert "its header and its card differ in class_names, step; fetch both again" in done.stderr
 
 
 def test_a_file_that_does_not_hold_what_was_written_is_not_kept(tmp_path):
