@@ -8,12 +8,17 @@ Source: torchvision's `models/alexnet.py` and its `IMAGENET1K_V1` transforms.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from alexnet_jax.files import local_path, naming
-from alexnet_jax.interop.imported import NO_ALEXNET, Imported, Params, square_side
+from alexnet_jax.interop.imported import NO_ALEXNET, Imported, Params, checked, square_side
 from alexnet_jax.interop.tensors import read_state, write_tensors
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.network import LayeredNetwork
+from alexnet_jax.models.presets import alexnet
+from alexnet_jax.runs.workdir import Run
 
 # Layer -> its name in torchvision's state dict.
 NAMES = {
@@ -26,6 +31,11 @@ NAMES = {
     "fc7": "classifier.4",
     "fc8": "classifier.6",
 }
+# What may differ: sizes, and what does nothing at test.
+_FREE = (
+    *("num_classes", "image_size", "conv_features", "fc_features"),
+    *("dropout_rate", "dropout_at", "initialization", "hidden_bias", "precision"),
+)
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -93,15 +103,36 @@ def _fields(params: Params, side: int) -> dict[str, object]:
     return fields if side == 6 else fields | {"image_size": image}
 
 
-def write_torchvision(params: Params, path: str | Path) -> None:
-    """Writes the parameters of a net of the preset torchvision as its state dict, `.safetensors`.
+def write_torchvision(run: Run | Imported, path: str | Path) -> None:
+    """Writes a net of the preset torchvision as its state dict, `.safetensors`.
+
+    Args:
+      run: from `load_run`, or what a reader gave.
+      path: of the file.
 
     Raises:
-      ValueError: they are those of another net.
+      ValueError: the net is another, or sees pixels less another mean than torchvision's, which its
+        convolutions' rows of zeros keep from being folded into them.
     """
     path = local_path(path)
-    if set(params) != set(NAMES):
-        raise ValueError(f"these are the layers {', '.join(params)}; torchvision's are other ones")
+    net: LayeredNetwork
+    if isinstance(run, Imported):
+        net, mean, source = checked(run), run.mean, run.source
+    elif isinstance(run, Run):
+        net, mean, source = run.model, run.augmentation.mean, run.workdir
+    else:
+        raise ValueError(f"a {type(run).__name__} is no run; give what load_run returns")
+    fields = {name: getattr(net, name) for name in _FREE if isinstance(net, AlexNet)}
+    if net != alexnet("torchvision", **fields):
+        raise ValueError(
+            f"{source} is another net than torchvision's; only the preset torchvision is written"
+        )
+    if not np.allclose(mean, 255 * MEAN, atol=1e-3):
+        raise ValueError(
+            f"{source} was trained with another mean than torchvision's, which its alexnet cannot "
+            "have; write it with convert --layout=pytorch"
+        )
+    params: Mapping[str, Mapping[str, Any]] = run.params
     tensors = {}
     for layer, name in NAMES.items():
         kernel = np.asarray(params[layer]["kernel"], np.float32)

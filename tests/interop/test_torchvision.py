@@ -1,11 +1,12 @@
 """torchvision's weights, compared with its definition written out in NumPy, and back again."""
 
+import dataclasses
 import struct
 
 import numpy as np
 import pytest
 
-from alexnet_jax import load_run
+from alexnet_jax import alexnet, load_run
 from alexnet_jax.interop import checked, read_torchvision, torchvision, write_run, write_torchvision
 from tests.interop.test_caffe import convolve, mutations, pool
 
@@ -78,7 +79,7 @@ def test_there_and_back_changes_nothing(tmp_path, side):
     tensors["classifier.1.weight"] = rng.normal(size=(9, 6 * side**2)).astype(np.float32)
     imported = read_torchvision(write(tmp_path / "a.safetensors", tensors))
     assert checked(imported).image_size == (224 if side == 6 else SIDE)
-    write_torchvision(imported.params, tmp_path / "b.safetensors")
+    write_torchvision(imported, tmp_path / "b.safetensors")
     back = safetensors.load_file(tmp_path / "b.safetensors")
     assert back.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -88,6 +89,38 @@ def test_there_and_back_changes_nothing(tmp_path, side):
             np.testing.assert_array_equal(back[name], tensor)
     again = read_torchvision(tmp_path / "b.safetensors")
     np.testing.assert_array_equal(again.params["fc6"]["kernel"], imported.params["fc6"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net: net._replace(preset="one_gpu"), "is another net than torchvision's; only"),
+        (lambda net: net._replace(fields=net.fields | {"lrn": True}), "is another net than"),
+        (lambda net: net._replace(fields=net.fields | {"dropout_style": "paper"}), "is another"),
+        (lambda net: net._replace(mean=net.mean + 1), "was trained with another mean than torchv"),
+        (lambda net: net._replace(mean=np.full((99, 99, 3), 120, "f4")), "with another mean than"),
+        (lambda net: net.params, "a dict is no run; give what load_run returns"),
+    ],
+)
+def test_what_is_not_torchvisions_is_not_written_as_it(tmp_path, change, message):
+    imported = read_torchvision(write(tmp_path / "a.safetensors", state_dict()))
+    imported = imported._replace(fields=imported.fields | {"image_size": 96})
+    with pytest.raises(ValueError, match=message):
+        write_torchvision(change(imported), tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_run_of_torchvisions_net_is_written_and_the_papers_is_not(tmp_path):
+    tensors = state_dict()
+    imported = read_torchvision(write(tmp_path / "a.safetensors", tensors))
+    write_run(imported, tmp_path / "run", tuple("abcde"), "digits")
+    run = load_run(tmp_path / "run")
+    write_torchvision(run, tmp_path / "b.safetensors")
+    back = safetensors.load_file(tmp_path / "b.safetensors")
+    np.testing.assert_array_equal(back["features.3.weight"], tensors["features.3.weight"])
+    with pytest.raises(ValueError, match="is another net than torchvision's"):
+        other = dataclasses.replace(run, model=alexnet("paper"))
+        write_torchvision(other, tmp_path / "c.safetensors")
 
 
 def test_pytorch_itself_agrees(tmp_path):
