@@ -168,7 +168,8 @@ def write_run(
       dataset: the prepared data set that `evaluate` is to take by default.
 
     Raises:
-      ValueError: the weights do not fit, the folder is there, or the classes are too few or many.
+      ValueError: the weights do not fit, the folder is there, the classes are too few or many, or
+        the net or its mean is of other images than those that are stored.
     """
     net = checked(imported)
     if len(class_names) != net.num_classes:
@@ -177,6 +178,17 @@ def write_run(
             "one name a line"
         )
     config = _config(imported, dataset)
+    stored, mean = config.stored_size, imported.mean
+    if net.image_size > stored:
+        raise ValueError(
+            f"{imported.source}: fc6 reads maps of images of {net.image_size} pixels and those "
+            f"of a run are stored at {stored}; use it in Python, as docs/convert.md shows"
+        )
+    if mean.ndim == 3 and len(mean) != stored:
+        raise ValueError(
+            f"the mean image has {len(mean)} pixels a side and a run's images are stored at "
+            f"{stored}; give a --mean of {stored} pixels, or of a colour"
+        )
     augmentation = Augmentation(
         color="none", mean=imported.mean, mean_at=config.augmentation.mean_at
     )

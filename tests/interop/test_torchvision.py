@@ -110,6 +110,32 @@ def test_what_is_not_torchvisions_is_not_written_as_it(tmp_path, change, message
     assert not (tmp_path / "b.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"mean": np.zeros((227, 227, 3), np.float32)},
+            "has 227 pixels .* give a --mean of 256 pi",
+        ),
+        (
+            {"fields": {"image_size": 257}},
+            "safetensors: fc6 reads maps of images of 257 pixels and tho",
+        ),
+    ],
+)
+def test_what_no_command_could_take_becomes_no_run(tmp_path, change, message):
+    """Two pixels more than 255 make no larger maps, so that the weights themselves fit."""
+    tensors = state_dict()
+    tensors["classifier.1.weight"] = np.zeros((9, 6 * 7**2), np.float32)
+    imported = read_torchvision(write(tmp_path / "a.safetensors", tensors))
+    fields = imported.fields | {"image_size": 255} | change.pop("fields", {})
+    with pytest.raises(ValueError, match=message):
+        write_run(
+            imported._replace(fields=fields, **change), tmp_path / "run", tuple("abcde"), "digits"
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_of_torchvisions_net_is_written_and_the_papers_is_not(tmp_path):
     tensors = state_dict()
     imported = read_torchvision(write(tmp_path / "a.safetensors", tensors))
