@@ -52,15 +52,17 @@ def read_state_dict(path: str | Path, *, preset: str | None = None) -> Imported 
     if "alexnet_jax" in found.texts:
         own = facts_in(found, path).get("layout") != "pytorch"
         return run_in(found, path) if own else pytorch_run(found, path)
-    nothing = np.zeros(0)
-    first, second = (
-        found.arrays.get(f"{NAMES[x]}.weight", nothing).shape for x in ("conv1", "conv2")
-    )
-    ungrouped = len(first) == len(second) == 4 and second[1] == first[0]
     with naming(path, NO_ALEXNET):
-        if preset == "torchvision" or (preset is None and ungrouped):
+        if preset == "torchvision" or (preset is None and _of_torchvision(found.arrays)):
             return torchvision(found.arrays, path)
         return grouped(found.arrays, path, preset or "paper")
+
+
+def _of_torchvision(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether the names are torchvision's, and the second convolution has no groups."""
+    nothing = np.zeros(0)
+    first, second = (arrays.get(f"{NAMES[x]}.weight", nothing).shape for x in ("conv1", "conv2"))
+    return len(first) == len(second) == 4 and second[1] == first[0]
 
 
 def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> None:
@@ -150,6 +152,8 @@ def read_pytorch(path: str | Path, *, preset: str = "paper") -> Imported:
 def grouped(arrays: Mapping[str, np.ndarray], path: Path, preset: str) -> Imported:
     """As `read_pytorch`, of arrays that are read already."""
     plain = alexnet(preset)
+    if _of_torchvision(arrays):  # whose pixels and norms others have not
+        raise ValueError(f"{path} is torchvision's alexnet by its names; leave out --preset")
     if len(plain.layers) != 8:
         raise ValueError(f"preset={preset!r} has {len(plain.layers)} layers; give one of eight")
     layers = _in_order(arrays, path)

@@ -86,10 +86,19 @@ def safetensors():
 def read_state(path: Path) -> Tensors:
     """Reads a state dict: `.safetensors`, or `.pt`, `.pth` as `torch.save` writes it.
 
+    What wraps a module goes from the names: "module.features.0.weight" is "features.0.weight".
+
     Raises:
       ValueError: the file is damaged, or a package that reads it is not installed.
     """
-    return read_tensors(path) if path.suffix == ".safetensors" else Tensors(_read_torch(path), {})
+    found = read_tensors(path) if path.suffix == ".safetensors" else Tensors(_read_torch(path), {})
+    plain = {_unwrapped(name): array for name, array in found.arrays.items()}
+    return found._replace(arrays=plain) if len(plain) == len(found.arrays) else found
+
+
+def _unwrapped(name: str) -> str:
+    """Without the names that DataParallel and torch.compile give to what they wrap."""
+    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:

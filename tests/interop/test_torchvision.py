@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from alexnet_jax import alexnet, load_run
-from alexnet_jax.interop import checked, read_torchvision, torchvision, write_run, write_torchvision
+from alexnet_jax.interop import (
+    checked,
+    read_pytorch,
+    read_state_dict,
+    read_torchvision,
+    torchvision,
+    write_run,
+    write_torchvision,
+)
 from tests.interop.test_caffe import convolve, mutations, pool
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -89,6 +97,32 @@ def test_there_and_back_changes_nothing(tmp_path, side):
             np.testing.assert_array_equal(back[name], tensor)
     again = read_torchvision(tmp_path / "b.safetensors")
     np.testing.assert_array_equal(again.params["fc6"]["kernel"], imported.params["fc6"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: name,
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.module.{name}",
+        lambda name: name.replace("features.", "features.module."),
+    ],
+)
+def test_torchvisions_names_are_known_through_what_wraps_them_and_are_no_other_net(tmp_path, wrap):
+    tensors = state_dict()
+    path = write(tmp_path / "a.safetensors", {wrap(name): x for name, x in tensors.items()})
+    expected = torchvision.torchvision(tensors, path)
+    for found in (read_state_dict(path), read_torchvision(path)):
+        assert found.preset == "torchvision" and found.fields == expected.fields
+        np.testing.assert_array_equal(
+            found.params["conv1"]["kernel"], expected.params["conv1"]["kernel"]
+        )
+    for preset in ("one_gpu", "paper"):
+        for read in (read_state_dict, read_pytorch):
+            with pytest.raises(
+                ValueError, match="torchvision's alexnet by its names; leave out --"
+            ):
+                read(path, preset=preset)
 
 
 @pytest.mark.parametrize(
