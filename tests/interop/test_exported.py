@@ -351,6 +351,20 @@ def test_a_damaged_program_is_one_line(tmp_path):
         read_program(tmp_path / "none.stablehlo")
 
 
+def test_a_program_is_its_cards_before_it_is_run(tmp_path):
+    """A flipped bit can end the process that reads it."""
+    path = program(tmp_path / "net.stablehlo", lambda images: images)
+    content = bytearray(path.read_bytes())
+    facts = facts_of(a_run()) | {"file": hashlib.sha256(content).hexdigest()}
+    card_of(path).write_text(exported.card(path.name, facts))
+    assert convert(f"--verify={path}").stdout == f"{path}: its errors were not measured\n"
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    done = convert(f"--verify={path}")
+    assert done.returncode == 1
+    assert done.stderr == f"error: {path} is not the file that its card is of; fetch it again\n"
+
+
 @pytest.mark.parametrize("change", ["other", "zeros", "missing", "extra"])
 def test_parameters_beside_a_program_are_those_of_its_card(tmp_path, change):
     run, path = a_run(), tmp_path / "net.stablehlo"
