@@ -34,7 +34,8 @@ def read_caffe(
 
     Args:
       path: a `.caffemodel`, or a `.npy` file of a dictionary layer -> [kernel, bias].
-      preset: "caffe" (normalises, then pools) or "caffenet" (pools first); None asks the file.
+      preset: "caffe" (normalises, then pools) or "caffenet" (pools first); None asks the file, a
+        `.npy` file by its name alone.
       mean: a `.binaryproto`, or a `.npy` file of [3] or [3, S, S], BGR; None is ImageNet's colour.
 
     Raises:
@@ -43,9 +44,8 @@ def read_caffe(
     path = local_path(path)
     if preset not in (None, *PRESETS):
         raise ValueError(f"preset={preset!r}; Caffe's nets are {' and '.join(PRESETS)}")
-    known: str | None = "caffe"
     if path.suffix == ".npy":
-        blobs, rows = _read_dictionary(path), "HWC"
+        (blobs, known), rows = (_read_dictionary(path), _named(path.stem)), "HWC"
     else:
         (blobs, known), rows = _read_model(path), "CHW"
     if not (preset or known):
@@ -133,8 +133,13 @@ def _read_model(path: Path) -> tuple[dict[str, list[np.ndarray]], str | None]:
             blobs[layer.name] = [_array(blob, path, layer.name) for blob in layer.blobs]
     order = [layer.name for layer in layers if layer.name in ("norm1", "pool1")]
     known = {("norm1", "pool1"): "caffe", ("pool1", "norm1"): "caffenet"}.get(tuple(order))
-    named = {"alexnet": "caffe", "caffenet": "caffenet"}.get(net.name.lower())
-    return blobs, known or named
+    return blobs, known or _named(net.name)
+
+
+def _named(name: str) -> str | None:
+    """The preset that a name tells, such as "bvlc_alexnet"."""
+    kinds = {"caffenet": "caffenet", "alexnet": "caffe"}
+    return next((preset for kind, preset in kinds.items() if kind in name.lower()), None)
 
 
 def _mean_of_binaryproto(path: Path) -> np.ndarray:

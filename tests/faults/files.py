@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def _write_pytorch(path: Path) -> None:
 WEIGHTS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "weights.npz": (_write_npz, load_weights),
     "net.caffemodel": (_write_caffe, interop.read_caffe),
-    "net.npy": (_write_caffe, interop.read_caffe),
+    "net.npy": (_write_caffe, partial(interop.read_caffe, preset="caffe")),
     "90.1000": (_write_authors, interop.read_authors),
     "ours.safetensors": (_write_ours, interop.read_state_dict),
     "pytorch.safetensors": (_write_pytorch, interop.read_state_dict),

@@ -175,6 +175,22 @@ def write_dictionary(path, blobs):
     return path
 
 
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [("bvlc_alexnet", "caffe"), ("BVLC_Reference_CaffeNet", "caffenet"), ("net", None)],
+)
+def test_a_dictionary_is_the_net_that_its_name_says_or_is_asked_for(tmp_path, name, preset):
+    path = write_dictionary(tmp_path / f"{name}.npy", random_blobs())
+    assert read_caffe(path, preset="caffenet").preset == "caffenet"
+    if preset:
+        assert read_caffe(path).preset == preset
+        return
+    with pytest.raises(
+        ValueError, match=r"net\.npy does not say whether it pools first; give --pr"
+    ):
+        read_caffe(path)
+
+
 def test_the_dictionary_gives_what_the_model_gives(tmp_path):
     blobs = random_blobs()
     expected = read_caffe(write(tmp_path / "a.caffemodel", blobs, name="AlexNet"))
@@ -309,7 +325,7 @@ def mutations(content, count, seed=0):
 )
 @pytest.mark.parametrize("suffix", [".caffemodel", ".npy"])
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, suffix, count):
-    path = tmp_path / f"a{suffix}"
+    path = tmp_path / f"alexnet{suffix}"
     if suffix == ".npy":
         write_dictionary(path, random_blobs())
     else:
