@@ -89,6 +89,22 @@ def test_all_layers_of_many_images_go_to_hdf5(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5", "photos", "run"]
 
 
+def a_run(workdir):
+    """What is written of a run beside its features."""
+    return types.SimpleNamespace(weights_digest="", config=digits.get_config(), workdir=workdir)
+
+
+def test_names_that_are_no_utf8_are_kept_in_hdf5_byte_by_byte(tmp_path):
+    names = [os.fsdecode(b"b\xe9d.png"), "网.png"]
+    run, output = a_run(tmp_path / names[0]), tmp_path / "out.h5"
+    rows = iter([{"fc7": np.ones((2, 3), np.float32)}])
+    write_features(output, run, rows, lambda: {"files": np.array(names)})
+    with h5py.File(output) as saved:
+        assert saved["files"].asstr(errors="surrogateescape")[:].tolist() == names
+        assert saved["files"][1].decode() == names[1]
+        assert saved.attrs["workdir"] == str(run.workdir)
+
+
 @pytest.mark.parametrize("room", [0, 1, 2])
 def test_a_disk_without_room_for_hdf5_is_told_before_hdf5_writes_there(tmp_path, monkeypatch, room):
     """HDF5 ends the process where a write fails, so that none of its own may."""
@@ -101,7 +117,7 @@ def test_a_disk_without_room_for_hdf5_is_told_before_hdf5_writes_there(tmp_path,
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     rows = np.ones((64, 5, 5, 9), np.float32)
-    run = types.SimpleNamespace(weights_digest="", config=digits.get_config(), workdir=tmp_path)
+    run = a_run(tmp_path)
     with pytest.raises(OSError, match=f"No space left on device: '{output}'"):
         write_features(output, run, iter([{"conv1": rows}] * 9), dict)
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from alexnet_jax.activations import Outputs
 from alexnet_jax.data.batches import eval_batches, padded_batches
 from alexnet_jax.data.images import ImageError
+from alexnet_jax.data.names import name_bytes
 from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.files import whole_file
@@ -150,12 +151,14 @@ def _write_hdf5(
                     file[layer][start:] = rows
             shapes = {layer: dataset.shape for layer, dataset in file.items()}
             for name, values in names().items():
-                text = values.dtype.kind == "U"
-                reserve(values.nbytes)
-                file[name] = values.astype(h5py.string_dtype()) if text else values
+                reserve(values.nbytes + 64 * len(values))
+                if values.dtype.kind == "U":
+                    values = np.array([name_bytes(text) for text in values], h5py.string_dtype())
+                file[name] = values
             file.attrs["weights"] = run.weights_digest
             file.attrs["preset"] = run.config.preset
-            file.attrs["workdir"] = str(run.workdir)
+            workdir = name_bytes(str(run.workdir))
+            file.attrs.create("workdir", workdir, dtype=h5py.string_dtype())
             whole = file.id.get_filesize()
         raw.truncate(whole)
     return shapes
