@@ -177,9 +177,15 @@ def keep(
                 f"{path} is not kept: read back, it is not what was written "
                 f"({reason.removeprefix('error: ')})"
             )
-        # The file itself last: where it is, its card and its parameters are.
-        for file in sorted(folder.iterdir(), reverse=True):
-            os.replace(file, path.parent / file.name)
+        files = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+        for file in files:
+            if (old := path.with_name(file.name)).is_dir():
+                raise ValueError(f"{old} is a folder and belongs to {path.name}; change --output")
+        # The file itself last: where it is, its card, its mean and its parameters are.
+        for file in files:
+            os.replace(file, path.with_name(file.name))
+        if len(files) == 2 and path.suffix == ".stablehlo":  # no parameters beside it any more
+            path.with_name(f"{path.name}.safetensors").unlink(missing_ok=True)
 
 
 def compare(errors: Facts, measured: Facts, path: Path) -> None:

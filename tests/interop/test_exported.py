@@ -469,6 +469,38 @@ def test_a_file_and_its_card_that_do_not_say_the_same_are_told(tmp_path):
     assert "its header and its card differ in class_names, step; fetch both again" in done.stderr
 
 
+def done_by_another(monkeypatch):
+    """The process that reads an export back finds nothing wrong."""
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(exported.subprocess, "run", lambda *_, **__: done)
+
+
+@pytest.mark.parametrize("name", ["net.mean.npy", "net.safetensors.md"])
+def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch, name):
+    done_by_another(monkeypatch)
+    run, path = a_run(), tmp_path / "net.safetensors"
+    (tmp_path / name / "full").mkdir(parents=True)
+    with pytest.raises(ValueError, match=f"{tmp_path / name} is a folder and belongs to net.safe"):
+        exported.keep(path, partial(write_pytorch, run), facts_of(run))
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_the_parameters_of_a_program_that_was_replaced_are_gone(tmp_path, monkeypatch):
+    done_by_another(monkeypatch)
+    path, facts = tmp_path / "net.stablehlo", facts_of(a_run())
+
+    def write(path, facts, beside):
+        for file in [path, path.with_name("net.stablehlo.safetensors")][: 1 + beside]:
+            file.write_bytes(b"net")
+
+    (tmp_path / "net.safetensors").touch()  # another export
+    for beside in (True, False):
+        exported.keep(path, partial(write, beside=beside), facts)
+        assert (tmp_path / "net.stablehlo.safetensors").exists() == beside
+    names = {"net.safetensors", "net.stablehlo", "net.stablehlo.md"}
+    assert {entry.name for entry in tmp_path.iterdir()} == names
+
+
 def test_a_file_that_does_not_hold_what_was_written_is_not_kept(tmp_path):
     run = load_run(write_run(tmp_path / "run"))
 
