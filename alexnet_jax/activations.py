@@ -1,6 +1,7 @@
 """What layers put out for images: one pass for all that are asked for (section 6.1)."""
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,8 @@ def layers_named(model: LayeredNetwork, names: str | Sequence[str]) -> tuple[str
     spelled: dict[str, None] = {}
     for name in [names] if isinstance(names, str) else names:
         if name != "all" and name not in known:
-            raise ValueError(f"the network has no layer {name!r}; {suggestion(name, known)}")
+            ours = re.sub(r"^norm(\d)$", r"conv\1.lrn", str(name))  # as Caffe calls it
+            raise ValueError(f"the network has no layer {name!r}; {suggestion(ours, known)}")
         spelled |= dict.fromkeys(rows if name == "all" else (name,))
     return tuple(spelled)
 

@@ -14,6 +14,7 @@ from alexnet_jax.augment import VIEWS
 from alexnet_jax.inspect.confusion import draw_confusion
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs import tables
+from alexnet_jax.wording import by_commas
 
 evaluate_runs = partial(tables.evaluate_runs, draw=draw_confusion)
 
@@ -29,7 +30,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_enum(
         "views", list(VIEWS), list(VIEWS), "Centre crop, mean of ten views, or both."
     )
-    flags.DEFINE_list("weights", None, "Weight of each network in the mean; else equal.")
+    flags.DEFINE_multi_string("weights", None, "Weight of each network in the mean; else equal.")
     flags.DEFINE_bool(
         "search_weights", False, "Take the weights of the least top-5 error on validation."
     )
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
         FLAGS.workdir,
         FLAGS.output,
         views=FLAGS.views,
-        weights=FLAGS.weights,
+        weights=None if FLAGS.weights is None else by_commas(FLAGS.weights),
         search=FLAGS.search_weights,
         checkpoint=FLAGS.checkpoint,
         dataset=FLAGS.dataset,

@@ -8,7 +8,7 @@ from absl import app, flags
 
 from alexnet_jax import command
 from alexnet_jax.files import output_file
-from alexnet_jax.wording import printable
+from alexnet_jax.wording import by_commas, printable
 
 if TYPE_CHECKING:  # loading it takes seconds, and --help should not
     from alexnet_jax.data.images import ImageError
@@ -17,11 +17,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 _OUTPUT = flags.DEFINE_string(
     "output", "features.npz", "File to write: .npz, or .h5 for what does not fit memory."
 )
-_LAYERS = flags.DEFINE_list(
+_LAYERS = flags.DEFINE_multi_string(
     "layer",
     [],
-    "Layers whose output is saved, by commas, or all: conv1 to fc8 as the next layer reads them, "
-    "conv1.linear, conv1.relu, conv1.lrn, pool1 …; by default the last before the head, fc7.",
+    "Layers whose output is saved, by commas or by more --layer, or all: conv1 to fc8 as the next "
+    "layer reads them, conv1.linear, conv1.relu, conv1.lrn, pool1 …; by default the last before "
+    "the head, fc7.",
 )
 _MAPS = flags.DEFINE_enum(
     "maps",
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"{output}: features are written as .npz, .h5 or .hdf5; change --output")
     files = image_files(argv[1:]) if argv[1:] else []
     run = load_run(_WORKDIR.value)
-    layers = layers_named(run.model, _LAYERS.value)
+    layers = layers_named(run.model, by_commas(_LAYERS.value))
     problems: list[ImageError] = []
     if files:
         paths: list[str] = []

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import TextIO
 
 # What stands for a character that a terminal's encoding lacks.
@@ -16,9 +17,16 @@ _NUMBER = re.compile(r"-?[\d,]+(\.\d+)?%?")
 
 def suggestion(name: object, known) -> str:
     """What to write instead of an unknown name: 'did you mean …' or the list."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
+    folded = {str(one).casefold(): one for one in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    if close:
+        return f"did you mean {folded[close[0]]!r}?"
+    return f"use one of {', '.join(folded.values())}"
+
+
+def by_commas(given: Iterable[str]) -> list[str]:
+    """The names in a flag that may be repeated, each time with several between commas."""
+    return [name for text in given for name in map(str.strip, text.split(",")) if name]
 
 
 def first_line(error: BaseException) -> str:

@@ -93,6 +93,7 @@ def test_all_is_every_row_once_in_order():
     [
         ({"layers": ["conv9"]}, "no layer 'conv9'; did you mean"),
         ({"layers": ["conv1.lnr"]}, "did you mean 'conv1.lrn'"),
+        ({"layers": ["norm1"]}, "no layer 'norm1'; did you mean 'conv1.lrn'"),
         ({"layers": ["fc7"], "maps": "median"}, "maps='median'"),
     ],
 )

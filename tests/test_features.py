@@ -55,7 +55,7 @@ def test_several_layers_are_saved_under_their_names(tmp_path):
     Image.new("RGB", (72, 72), "white").save(tmp_path / "a.png")
     argv = ["--workdir", workdir, "--output", output, tmp_path / "a.png"]
     assert "did you mean 'pool5'" in extract("--layer=fc7,pool55", *argv).stderr
-    assert extract("--layer=conv5,pool5,fc6", *argv).returncode == 0
+    assert extract("--layer=conv5,", "--layer=pool5, fc6", *argv).returncode == 0
     with np.load(output) as saved:
         layers = ["conv5", "fc6", "pool5"]
         shapes = [f"{layer}.shape" for layer in layers]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alexnet_jax.wording import of_values, printable
+from alexnet_jax.wording import by_commas, of_values, printable, suggestion
 
 
 def stream(encoding):
@@ -70,3 +70,13 @@ def test_what_is_no_number_is_told_without_pythons_words(number):
 )
 def test_what_is_of_another_type_is_told_without_libraries_words(message, told):
     assert of_values(message) == told
+
+
+def test_a_flag_that_is_given_twice_names_all():
+    assert by_commas(["conv1,conv2", " fc6 ,", ""]) == ["conv1", "conv2", "fc6"]
+
+
+def test_a_name_in_capitals_is_meant():
+    assert suggestion("FC7", ["fc6", "fc7"]) == "did you mean 'fc7'?"
+    assert suggestion("resnext", ["ResNet", "VGG"]) == "did you mean 'ResNet'?"
+    assert suggestion("x", ["ResNet", "VGG"]) == "use one of ResNet, VGG"
