@@ -40,7 +40,9 @@ _DATASET = flags.DEFINE_string(
 )
 
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Out: .safetensors, or .stablehlo for a program that needs only jax."
+    "output",
+    None,
+    "Out, replacing what is there: .safetensors, or .stablehlo for a program that wants jax alone.",
 )
 _LAYOUT = flags.DEFINE_enum(
     "layout", "alexnet_jax", ["alexnet_jax", "pytorch"], "Names and axes in a .safetensors file."
@@ -179,8 +181,9 @@ def _write_out(path: "Path", workdir: str) -> None:
     if _MEASURE.value:
         split = _SPLIT.value or run.config.test_split or run.config.validation_split
         facts["errors"] = interop.measure(run.predict, facts, split, data_dir)
+    replaced = " (replaced)" * path.exists()
     interop.keep(path, write, facts, data_dir=data_dir)
-    print(f"{path}: {in_words(facts['errors'])}")
+    print(f"{path}{replaced}: {in_words(facts['errors'])}")
 
 
 def _layout(path: "Path") -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # loading it takes seconds, and --help should not
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 _OUTPUT = flags.DEFINE_string(
-    "output", "features.npz", "File to write: .npz, or .h5 for what does not fit memory."
+    "output", "features.npz", "File to write or replace: .npz, or .h5 for what does not fit memory."
 )
 _LAYERS = flags.DEFINE_multi_string(
     "layer",
@@ -83,15 +83,19 @@ def main(argv: Sequence[str]) -> None:
             classes = np.array(dataset.class_names)
             return {"labels": np.concatenate(labels), "class_names": classes}
 
+    replaced = " (replaced)" * output.exists()
     parts = run.features_of_batches(batches, layers, maps=_MAPS.value)
     shapes = features.write_features(output, run, parts, names)
     for layer, (rows, *shape) in shapes.items():
         size = f"{np.prod(shape):,} values" + f" ({'x'.join(map(str, shape))})" * (len(shape) > 1)
-        print(f"{output}: {layer} of {rows:,} images, {size} each")
+        print(f"{output}{replaced}: {layer} of {rows:,} images, {size} each")
     for problem in problems:
         print(printable(f"warning: {problem}", sys.stderr), file=sys.stderr)
     if problems:
-        raise ValueError(f"{len(problems)} of {len(files)} images could not be read")
+        raise ValueError(
+            f"{len(problems)} of {len(files)} images could not be read; {output} holds the other "
+            f"{len(files) - len(problems):,}"
+        )
 
 
 if __name__ == "__main__":

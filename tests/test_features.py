@@ -36,6 +36,8 @@ def test_features_of_a_folder_are_saved_with_their_files_names(tmp_path):
         expected = extract_features(load_run(workdir), images[[2, 0, 1]], layer="fc6")
         np.testing.assert_allclose(saved["features"], expected, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "photos", "run"]
+    again = extract(*argv)
+    assert again.stdout == f"{output} (replaced): fc6 of 3 images, 32 values each\n"
 
 
 def test_a_split_of_other_classes_is_refused(tmp_path):
@@ -74,7 +76,8 @@ def test_all_layers_of_many_images_go_to_hdf5(tmp_path):
         Image.fromarray(image).save(photos / f"{number:02d}.png")
     (photos / "07.png").write_bytes(b"no image")
     done = extract("--layer=all", "--workdir", workdir, "--output", output, photos)
-    assert done.returncode == 1 and "1 of 70 images could not be read" in done.stderr
+    assert done.returncode == 1
+    assert f"1 of 70 images could not be read; {output} holds the other 69\n" in done.stderr
     run = load_run(workdir)
     kept = np.delete(images, 7, 0)
     expected = run.features(kept, ["all"])
