@@ -1,15 +1,20 @@
 """Files of named arrays: `.safetensors`, with texts in the header, and PyTorch's `.pt`."""
 
+import contextlib
 import json
+import pickle
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet_jax.files import whole_file
-from alexnet_jax.wording import first_line
+from alexnet_jax.files import naming, whole_file
+
+# Types of a .safetensors header whose numbers are no values by themselves.
+_NO_VALUES = re.compile(r"BOOL|[UIC]\d+|F[468](_.*)?")
 
 
 class Tensors(NamedTuple):
@@ -26,13 +31,26 @@ def read_tensors(path: Path) -> Tensors:
       ValueError: it is damaged, or the package safetensors is not installed.
     """
     load = safetensors().load_file
+    with _reading(path, " is no whole .safetensors file"):
+        header = _header(path)
+        for name, entry in header.items():
+            if name != "__metadata__" and _NO_VALUES.fullmatch(str(entry["dtype"])):
+                raise _no_values(path, name, entry["dtype"])
+        return Tensors(load(path), dict(header.get("__metadata__", {})))
+
+
+@contextlib.contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """`naming` for packages, whose own kinds of errors may be OSErrors."""
     try:
-        return Tensors(load(path), dict(_header(path).get("__metadata__", {})))
+        with naming(path, what):
+            yield
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # its own kinds, and those of JSON
-        reason = first_line(error)
-        raise ValueError(f"{path} is no whole .safetensors file ({reason})") from error
+
+
+def _no_values(path: Path, name: object, kind: object) -> ValueError:
+    return ValueError(f"{path}: {name!r:.80} is of type {kind!s:.40}; save it as float32")
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -109,11 +127,22 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"reading {path.name} wants PyTorch: pip install torch, or save it as .safetensors"
         ) from error
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): tensor.numpy() for name, tensor in found.items()}
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # pickle's, zip's and PyTorch's own kinds
-        reason = first_line(error)
-        raise ValueError(f"{path} is no state dict of tensors ({reason})") from error
+    with _reading(path, " is no state dict of tensors"):
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # whose words are advice for other programs
+            raise ValueError(
+                f"{path} is damaged, or holds more than tensors; save model.state_dict() alone"
+            ) from error
+        for key in ("state_dict", "model_state_dict", "model"):  # as in checkpoints
+            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+                found = found[key]
+        if not isinstance(found, Mapping) or not all(map(torch.is_tensor, found.values())):
+            held = (
+                ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+            )
+            raise ValueError(f"{path} holds {held:.80} and no state dict; save model.state_dict()")
+        for name, tensor in found.items():
+            if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+                raise _no_values(path, name, tensor.dtype)
+        return {str(x): tensor.detach().to(torch.float32).numpy() for x, tensor in found.items()}

@@ -1,7 +1,10 @@
 """torchvision's weights, compared with its definition written out in NumPy, and back again."""
 
 import dataclasses
+import pickle
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -212,6 +215,76 @@ def test_pytorch_itself_agrees(tmp_path):
     net_here = checked(imported)
     found = net_here.apply({"params": imported.params}, images.astype(np.float32) - imported.mean)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+class Tensor(np.ndarray):
+    """As one of PyTorch's that asks for gradients, or is of a type that NumPy has not."""
+
+    def detach(self):
+        return self.astype(np.float32).view(np.ndarray).view(Detached)
+
+
+class Detached(np.ndarray):
+    def to(self, kind):
+        return self
+
+    def numpy(self):
+        return self.view(np.ndarray)
+
+
+def read_with_torch(monkeypatch, path, load):
+    """What is read of a `.pt` file where `load` is PyTorch's."""
+    kinds = {name: np.dtype(name) for name in ("float64", "float32", "float16")}
+    fake = types.SimpleNamespace(
+        load=load, is_tensor=lambda x: isinstance(x, Tensor), bfloat16=None, **kinds
+    )
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    return read_torchvision(path)
+
+
+@pytest.mark.parametrize("around", ["", "state_dict", "model_state_dict", "model"])
+def test_a_state_dict_is_found_in_a_checkpoint(tmp_path, monkeypatch, around):
+    tensors = {name: array.view(Tensor) for name, array in state_dict().items()}
+    content = {"epoch": 9, around: tensors, "optimizer": {}} if around else tensors
+    found = read_with_torch(monkeypatch, tmp_path / "a.pt", lambda *_, **__: content)
+    np.testing.assert_array_equal(found.params["fc8"]["bias"], tensors["classifier.6.bias"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"epoch": 9, "net": {}},
+            "a.pt holds epoch, net and no state dict; save model.state_dict()",
+        ),
+        ([1], "a.pt holds list and no state dict; save model.state_dict()"),
+        (
+            {"a.weight": np.ones(3, np.int8).view(Tensor)},
+            "a.pt: 'a.weight' is of type int8; save it",
+        ),
+    ],
+)
+def test_what_is_no_state_dict_is_told(tmp_path, monkeypatch, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_with_torch(monkeypatch, tmp_path / "a.pt", lambda *_, **__: content)
+
+
+def test_a_pickled_module_is_told_in_our_words(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise pickle.UnpicklingError("Weights only load failed. \33[1mdo those steps\33[0m")
+
+    with pytest.raises(
+        ValueError, match=r"a\.pt is damaged, or holds more than tensors; save model"
+    ):
+        read_with_torch(monkeypatch, tmp_path / "a.pt", load)
+
+
+def test_numbers_that_are_no_values_are_told(tmp_path):
+    tensors = state_dict() | {"classifier.6.weight": np.ones((5, 7), np.int8)}
+    with pytest.raises(
+        ValueError, match=r"'classifier\.6\.weight' is of type I8; save it as float32"
+    ):
+        read_torchvision(write(tmp_path / "a.safetensors", tensors))
 
 
 @pytest.mark.slow
