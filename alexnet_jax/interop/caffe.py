@@ -6,6 +6,7 @@ Source: Caffe's `caffe.proto`, `bvlc_alexnet` and `bvlc_reference_caffenet`.
 """
 
 import io
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -60,11 +61,18 @@ def read_caffe(
 
 def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray) -> Imported:
     """The blobs in our layout; `rows` is the order of fc6's inputs."""
+    head, odd = "fc8", [layer for layer in blobs if layer not in LAYERS]
+    if head not in blobs and len(odd) == 1:  # fine-tuned, under a name of its own
+        (head,) = odd
+        blobs = {"fc8" if layer == head else layer: arrays for layer, arrays in blobs.items()}
     for layer in LAYERS:
         given = len(blobs.get(layer, []))
         if given != 2:
             what = f"{given} arrays" if given else "no weights"
-            raise ValueError(f"{path} has {what} of {layer} where a kernel and a bias are wanted")
+            raise ValueError(
+                f"{path} has {what} of {layer} where a kernel and a bias are wanted; its "
+                f"layers are {', '.join(map(repr, blobs)):.200}"
+            )
     for layer in blobs:
         if layer not in LAYERS:
             raise ValueError(f"{path} has a layer {layer!r}, which AlexNet has not")
@@ -72,15 +80,19 @@ def _imported(path: Path, blobs: Blobs, rows: str, preset: str, mean: np.ndarray
     for layer in LAYERS:
         kernel, bias = (np.asarray(blob, np.float32) for blob in blobs[layer])
         axes = 4 if layer.startswith("conv") else 2
-        if rows == "CHW":  # Caffe's own order; older files pad the shapes with ones
-            kernel = kernel.reshape(kernel.shape[-axes:])
-            kernel = kernel.transpose((2, 3, 1, 0) if axes == 4 else (1, 0))
-            done[layer] = "transposed"
-        else:
-            done[layer] = "as it was"
-        if kernel.ndim != axes:
+        shape = kernel.shape
+        if rows == "CHW":  # Caffe's own order
+            while len(shape) > axes and shape[0] == 1:  # as older files pad them
+                shape = shape[1:]
+            if len(shape) == 4 > axes:  # a full connection that was made a convolution
+                shape = (shape[0], math.prod(shape[1:]))
+        if len(shape) != axes:
             raise ValueError(f"{path}: the kernel of {layer} has the shape {kernel.shape}")
+        if rows == "CHW":
+            kernel = kernel.reshape(shape).transpose((2, 3, 1, 0) if axes == 4 else (1, 0))
+        done[layer] = "transposed" if rows == "CHW" else "as it was"
         params[layer] = {"kernel": kernel, "bias": bias.reshape(-1)}
+    done["fc8"] += f", in the file {head!r}" * (head != "fc8")
     params["conv1"]["kernel"] = params["conv1"]["kernel"][:, :, ::-1]
     done["conv1"] += ", BGR made RGB"
     channels = params["conv5"]["bias"].size
@@ -226,9 +238,16 @@ def _read_dictionary(path: Path) -> dict[str, list[np.ndarray]]:
         content = load_arrays(file)
         found = content.item() if isinstance(content, np.ndarray) else content
         return {
-            str(layer): [np.asarray(array, np.float32) for array in arrays]
+            str(layer): [np.asarray(array, np.float32) for array in _pair(arrays)]
             for layer, arrays in found.items()
         }
     except Exception as error:  # a damaged pickle raises as many kinds as there are
         reason = first_line(error)
         raise ValueError(f"{path} is no dictionary of layers ({reason})") from error
+
+
+def _pair(arrays: Any) -> Any:
+    """Kernel and bias, which some files have under names: the kernel has more axes."""
+    if not isinstance(arrays, Mapping):
+        return arrays
+    return sorted(arrays.values(), key=np.ndim, reverse=True)

@@ -175,6 +175,28 @@ def write_dictionary(path, blobs):
     return path
 
 
+def test_a_head_of_another_name_is_the_head(tmp_path):
+    blobs = random_blobs()
+    expected = read_caffe(write(tmp_path / "a.caffemodel", blobs, name="AlexNet"))
+    blobs["fc8_flickr"] = blobs.pop("fc8")
+    found = read_caffe(write(tmp_path / "a.caffemodel", blobs, name="AlexNet"))
+    assert "fc8_flickr" in found.table()
+    for name in ("kernel", "bias"):
+        np.testing.assert_array_equal(found.params["fc8"][name], expected.params["fc8"][name])
+
+
+def test_full_connections_that_were_made_convolutions_are_read(tmp_path):
+    blobs = random_blobs()
+    expected = read_caffe(write(tmp_path / "a.caffemodel", blobs, name="AlexNet"))
+    for layer, shape in {"fc6": (10, 8, 2, 2), "fc7": (6, 10, 1, 1), "fc8": (5, 6, 1, 1)}.items():
+        blobs[layer][0] = blobs[layer][0].reshape(shape)
+    found = read_caffe(write(tmp_path / "a.caffemodel", blobs, name="AlexNet"))
+    for layer in ("fc6", "fc7", "fc8"):
+        np.testing.assert_array_equal(
+            found.params[layer]["kernel"], expected.params[layer]["kernel"]
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "preset"),
     [("bvlc_alexnet", "caffe"), ("BVLC_Reference_CaffeNet", "caffenet"), ("net", None)],
@@ -196,6 +218,11 @@ def test_the_dictionary_gives_what_the_model_gives(tmp_path):
     expected = read_caffe(write(tmp_path / "a.caffemodel", blobs, name="AlexNet"))
     found = read_caffe(write_dictionary(tmp_path / "bvlc_alexnet.npy", blobs))
     assert found.preset == "caffe"
+    content = np.load(tmp_path / "bvlc_alexnet.npy", allow_pickle=True).item()
+    named = {layer: {"biases": b, "weights": k} for layer, (k, b) in content.items()}
+    np.save(tmp_path / "named_alexnet.npy", named)
+    again = read_caffe(tmp_path / "named_alexnet.npy")
+    np.testing.assert_array_equal(again.params["fc6"]["kernel"], found.params["fc6"]["kernel"])
     for layer in caffe.LAYERS:
         for name in ("kernel", "bias"):
             np.testing.assert_array_equal(found.params[layer][name], expected.params[layer][name])
@@ -253,9 +280,14 @@ def odd(layer, size):
         (random_blobs() | {"conv9": [np.ones(2), np.ones(2)]}, "a layer 'conv9'"),
         (other_shape(), r"kernel of conv4 has the shape \(3, 3, 5, 12\)"),
         (not_finite(), "bias of fc7 has values that are not finite"),
-        (reshaped("conv1", (3, 3)), "is no AlexNet"),
+        (
+            without("fc8") | odd("fc8_a", 5) | odd("fc8_b", 5),
+            "no weights of fc8 .*; its layers are",
+        ),
+        (reshaped("conv1", (3, 3)), r"the kernel of conv1 has the shape \(3, 3\)"),
+        (reshaped("conv2", (2, 6, 4, 5, 5)), r"conv2 has the shape \(2, 6, 4, 5, 5\)"),
         (reshaped("fc6", (10, 0)), "is no AlexNet"),
-        (reshaped("fc6", (10,)), "is no AlexNet"),
+        (reshaped("fc6", (10,)), r"the kernel of fc6 has the shape \(10,\)"),
         (random_blobs() | odd("conv2", 11), "is no AlexNet"),
     ],
 )
