@@ -138,9 +138,12 @@ def _read(path: "Path") -> "Imported | Run":
         raise app.UsageError("--mean is for Caffe's and the authors' weights alone")
     if path.suffix in (".safetensors", ".pt", ".pth"):
         return interop.read_state_dict(path, preset=_PRESET.value)
+    if not path.exists():
+        raise ValueError(f"{path} is not there; change --weights")
     raise ValueError(
         f"{path}: weights that are read are .safetensors, .pt, .pth, .caffemodel, .npy, or the "
-        "authors' checkpoints (a folder ConvNet__…)"
+        "authors' checkpoints (a folder ConvNet__…, or a file of it by its name EPOCH.BATCH); "
+        "rename it, or change --weights"
     )
 
 
