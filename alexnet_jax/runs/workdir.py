@@ -30,6 +30,7 @@ from alexnet_jax.data.images import square
 from alexnet_jax.data.records import Batch
 from alexnet_jax.eval_step import make_predict_step
 from alexnet_jax.files import local_path, naming
+from alexnet_jax.kinds import is_kind
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
 from alexnet_jax.runs.configuration import load_config, members, name_a_member
@@ -232,13 +233,20 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
       mesh: where to place the state, whatever mesh it was trained on.
 
     Raises:
-      ValueError: the folder holds no run, or an ensemble, or `which` is another word.
+      ValueError: the folder holds no run, an ensemble, or is a file, or `which` is another word.
       CheckpointError: there is no checkpoint, or it is damaged.
     """
-    if which not in ("best", "last") and not isinstance(which, int):
+    if is_kind(which, 0):
+        which = int(which)
+    elif which not in ("best", "last"):
         raise ValueError(f"which={which!r}; use 'best', 'last' or the number of a step")
     parallel.check_kind(mesh)
     workdir = local_path(workdir)
+    if workdir.is_file():
+        raise ValueError(
+            f"{workdir} is a file, and a run is a folder; of weights "
+            f"`python -m alexnet_jax.convert --weights {workdir} --workdir RUN` makes one"
+        )
     config = load_config(workdir)
     folder = workdir / "checkpoints"
     if not folder.is_dir():

@@ -163,6 +163,23 @@ def test_a_checkpoint_that_a_training_removes_meanwhile_gives_way_to_a_newer_one
     assert load_run(tmp_path / "run").step == newest
 
 
+def test_a_file_in_place_of_a_run_is_told_what_makes_one_of_it(tmp_path):
+    path = tmp_path / "net.safetensors"
+    path.touch()
+    with pytest.raises(
+        ValueError, match=f"{path} is a file, and a run .*--weights {path} --workdir"
+    ):
+        load_run(path)
+
+
+def test_a_step_is_any_whole_number_and_no_truth(tmp_path):
+    write_run(tmp_path / "run", kept=(21,))
+    assert load_run(tmp_path / "run", which=np.int64(21)).step == 21
+    for which in (True, np.bool_(True), 21.0, None):
+        with pytest.raises(ValueError, match="use 'best', 'last' or the number of a step"):
+            load_run(tmp_path / "run", which=which)
+
+
 @pytest.mark.parametrize("damage", ["removed", "changed", "garbage"])
 def test_what_is_best_is_what_was_saved_as_best(run, tmp_path, damage):
     two_checkpoints(tmp_path, run)
