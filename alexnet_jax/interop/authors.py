@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import IMAGENET_MEAN
 from alexnet_jax.configs import imagenet2012_original
-from alexnet_jax.files import local_path, naming
+from alexnet_jax.files import local_path, naming, text_of
 from alexnet_jax.interop.authors_fields import fields_of, rates_of
 from alexnet_jax.interop.authors_graph import Graph
 from alexnet_jax.interop.imported import Imported, read_mean
@@ -158,9 +158,9 @@ def _read_cfg(path: Path) -> dict[str, dict[str, str]]:
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"))
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
+        parser.read_string(text_of(path.read_bytes(), path), source=str(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     except configparser.Error as error:
         raise ValueError(" ".join(str(error).split())) from error
     return {name: dict(parser[name]) for name in parser.sections()}

@@ -4,6 +4,7 @@ The reference knows nothing of AlexNet: it walks over named layers as theirs did
 planes [channels, height, width], one matrix of weights for each input.
 """
 
+import codecs
 import os
 import pickle
 import zipfile
@@ -559,6 +560,15 @@ def write_cfg(folder, layers, params):
     (folder / "layers.cfg").write_text(layers)
     (folder / "params.cfg").write_text(params)
     return folder / "layers.cfg", folder / "params.cfg"
+
+
+def test_a_recipe_with_a_byte_order_mark_is_the_same(tmp_path):
+    files = write_cfg(tmp_path, layers_cfg(), params_cfg())
+    expected = read_recipe(*files)
+    for file in files:
+        text = file.read_text().replace("\n", "\r\n")
+        file.write_bytes(codecs.BOM_UTF8 + text.encode())
+    assert read_recipe(*files) == expected
 
 
 def test_layers_145_is_the_authors_net_with_the_sizes_they_compute(tmp_path):
