@@ -183,7 +183,10 @@ def _write_out(path: "Path", workdir: str) -> None:
     data_dir = _DATA_DIR.value or run.config.data_dir
     if _MEASURE.value:
         split = _SPLIT.value or run.config.test_split or run.config.validation_split
-        facts["errors"] = interop.measure(run.predict, facts, split, data_dir)
+        try:
+            facts["errors"] = interop.measure(run.predict, facts, split, data_dir)
+        except ValueError as error:  # mostly there is no such data set here
+            raise ValueError(f"{error}; --nomeasure writes without measuring") from error
     replaced = " (replaced)" * path.exists()
     interop.keep(path, write, facts, data_dir=data_dir)
     print(f"{path}{replaced}: {in_words(facts['errors'])}")

@@ -54,9 +54,9 @@ def main(argv: Sequence[str]) -> None:
     from alexnet_jax.runs.workdir import load_run  # noqa: PLC0415
 
     output = output_file(_OUTPUT.value)  # told before the work, not after
-    if output.suffix in features.HDF5:
+    if output.suffix.lower() in features.HDF5:
         features.hdf5()
-    elif output.suffix != ".npz":
+    elif output.suffix.lower() != ".npz":
         raise ValueError(f"{output}: features are written as .npz, .h5 or .hdf5; change --output")
     files = image_files(argv[1:]) if argv[1:] else []
     run = load_run(_WORKDIR.value)

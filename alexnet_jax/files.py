@@ -145,6 +145,16 @@ def naming(path: object, what: str = " is damaged") -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def reading(path: object, what: str) -> Iterator[None]:
+    """`naming`, of a file that the user names: that it cannot be read is a ValueError, too."""
+    try:
+        with naming(path, what):
+            yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that appears at `path` at once whole, or not at all.
 

@@ -99,7 +99,7 @@ def a_run(workdir):
 
 def test_names_that_are_no_utf8_are_kept_in_hdf5_byte_by_byte(tmp_path):
     names = [os.fsdecode(b"b\xe9d.png"), "网.png"]
-    run, output = a_run(tmp_path / names[0]), tmp_path / "out.h5"
+    run, output = a_run(tmp_path / names[0]), tmp_path / "out.H5"
     rows = iter([{"fc7": np.ones((2, 3), np.float32)}])
     write_features(output, run, rows, lambda: {"files": np.array(names)})
     with h5py.File(output) as saved:

@@ -98,7 +98,7 @@ def write_features(
     Raises:
       ValueError: HDF5 is wanted and h5py is not installed.
     """
-    write = _write_hdf5 if path.suffix in HDF5 else _write_npz
+    write = _write_hdf5 if path.suffix.lower() in HDF5 else _write_npz
     return write(path, run, parts, names)
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.configs import imagenet2012_caffe, imagenet2012_original
-from alexnet_jax.files import local_path, naming, output_folder, part_folder
+from alexnet_jax.files import local_path, naming, output_folder, part_folder, reading
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
@@ -138,14 +138,11 @@ def read_mean(
     if path is None:
         return usual
     path = local_path(path)
-    try:
+    with reading(path, " is no array of means"):
         mean = np.load(path, allow_pickle=False) if path.suffix == ".npy" else parse(path)
         if np.asarray(mean).dtype.kind not in "fiu":
             raise ValueError(f"it is of type {np.asarray(mean).dtype}")
         mean = np.squeeze(np.asarray(mean, np.float32))
-    except Exception as error:  # what a damaged file raises depends on where
-        reason = str(error).removeprefix(f"{path} ")
-        raise ValueError(f"{path} is no array of means ({reason})") from error
     side = round((mean.size / 3) ** 0.5)
     if not side or mean.size != 3 * side**2 or mean.shape not in ((mean.size,), (3, side, side)):
         raise ValueError(f"{path} has the shape {mean.shape}; a mean has [3] or [3, S, S]")

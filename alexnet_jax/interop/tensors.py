@@ -1,17 +1,16 @@
 """Files of named arrays: `.safetensors`, with texts in the header, and PyTorch's `.pt`."""
 
-import contextlib
 import json
 import pickle
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet_jax.files import naming, whole_file
+from alexnet_jax.files import reading, whole_file
 
 # Types of a .safetensors header whose numbers are no values by themselves.
 _NO_VALUES = re.compile(r"BOOL|[UIC]\d+|F[468](_.*)?")
@@ -31,22 +30,12 @@ def read_tensors(path: Path) -> Tensors:
       ValueError: it is damaged, or the package safetensors is not installed.
     """
     load = safetensors().load_file
-    with _reading(path, " is no whole .safetensors file"):
+    with reading(path, " is no whole .safetensors file"):
         header = _header(path)
         for name, entry in header.items():
             if name != "__metadata__" and _NO_VALUES.fullmatch(str(entry["dtype"])):
                 raise _no_values(path, name, entry["dtype"])
         return Tensors(load(path), dict(header.get("__metadata__", {})))
-
-
-@contextlib.contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """`naming` for packages, whose own kinds of errors may be OSErrors."""
-    try:
-        with naming(path, what):
-            yield
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def _no_values(path: Path, name: object, kind: object) -> ValueError:
@@ -127,7 +116,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"reading {path.name} wants PyTorch: pip install torch, or save it as .safetensors"
         ) from error
-    with _reading(path, " is no state dict of tensors"):
+    with reading(path, " is no state dict of tensors"):
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # whose words are advice for other programs

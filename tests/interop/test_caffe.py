@@ -242,6 +242,11 @@ def test_means_become_rgb(tmp_path):
         np.save(tmp_path / "mean.npy", np.ones(shape))
         with pytest.raises(ValueError, match=r"a mean has \[3\] or \[3, S, S\]"):
             read_caffe(blobs, mean=tmp_path / "mean.npy")
+    for name in ("none.npy", "none.binaryproto"):
+        with pytest.raises(
+            ValueError, match=r"none\.\w+ cannot be read \(No such file or [a-z]+\)$"
+        ):
+            read_caffe(blobs, mean=tmp_path / name)
 
 
 # --- what does not fit ----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What leaves: to the bit and back, in PyTorch's layout, as a program, proven before it stays."""
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -542,6 +543,15 @@ def test_wrong_flags_are_told_in_a_line(tmp_path, monkeypatch, argv, message):
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_without_its_data_set_a_run_is_told_how_it_is_written(tmp_path):
+    config = a_run().config.copy_and_resolve_references()
+    config.dataset = "nowhere"
+    save_run(dataclasses.replace(a_run(), config=config), tmp_path / "run")
+    done = convert(f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'net.safetensors'}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("; --nomeasure writes without measuring\n")
 
 
 NONSENSE = (None, -1, 2**64, 1e300, np.nan, np.inf, "", "x", True, [], [1], ["a"], {}, {"a": 1})
