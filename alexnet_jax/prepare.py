@@ -20,6 +20,7 @@ from alexnet_jax.data.sets import open_dataset
 from alexnet_jax.data.workers import beam_options
 from alexnet_jax.data.writing import ENCODINGS
 from alexnet_jax.files import local_path
+from alexnet_jax.wording import by_commas
 
 OTHER_FOLDER = "or choose another --data_dir"
 ADVICE = {
@@ -51,7 +52,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_integer("num_workers", None, workers, 0, flag_values=values)
     string("beam_runner", None, "run on Apache Beam: DirectRunner, DataflowRunner, ...")
     options = "Beam pipeline options, as in project=mine,region=europe"
-    flags.DEFINE_list("beam_options", [], options, flag_values=values)
+    flags.DEFINE_multi_string("beam_options", [], options, flag_values=values)
     flags.mark_flags_as_required(["dataset", "data_dir"], values)
 
 
@@ -103,7 +104,7 @@ def prepare(options: flags.FlagValues) -> None:
         return
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     if options.beam_runner:
-        beam = beam_options(options.beam_options)
+        beam = beam_options(by_commas(options.beam_options))
         config = config.replace(beam_runner=options.beam_runner, beam_options=beam)
     print(describe(builder.plan(manual_dir), builder), flush=True)
     builder.download_and_prepare(download_config=config)

@@ -182,7 +182,7 @@ class NoBeam:
     [
         (["--beam_options=a=b"], "--beam_options need a runner, as in --beam_runner=DirectRunner"),
         (
-            ["--beam_runner=DirectRunner", "--beam_options=a=b,streaming"],
+            ["--beam_runner=DirectRunner", "--beam_options=streaming,c=d", "--beam_options=a=b"],
             "--beam_options has streaming; write name=value",
         ),
         (["--beam_runner=DirectRunner"], "pip install 'alexnet-jax[prepare]' in an environment"),
