@@ -188,6 +188,13 @@ def test_figures_of_the_step_are_those_of_the_result():
     assert seconds in _row("from the start of a process")
 
 
+def test_features_are_as_measured():
+    result = _result("features_cpu")
+    of_one, alone = result["ratio to one output and the writing"], result["ratio"]
+    (most,) = set(result["peak memory in MB, by images"].values())
+    assert f"| {of_one:.2f}x / {alone:.2f}x; {most / 1000:.2f} GB |" in _row("every layer of 1,000")
+
+
 def test_figures_of_the_digits_are_those_of_the_reference():
     runs = json.loads((RESULTS / "reference_digits.json").read_text())["result"]["runs"]
     errors = [run["log"]["test top1_error"] for run in runs]
