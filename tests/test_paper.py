@@ -138,6 +138,23 @@ def test_figure_1_says_what_is_missing(code, flags, told, tmp_path):
         assert recorded is None
 
 
+def test_figure_1_keeps_the_runs_of_an_earlier_result_and_trains_the_others_alone(tmp_path):
+    few = ("--rate=0.001", "--seed=0", "--seed=1")
+    (name, first), _, errors = run("figure1", "", tmp_path, *few)
+    flags = {"images": 50_000, "num_epochs": 60, "precision": "tensorfloat32"}
+    content = {"environment": {"flags": flags, "device": "cpu"}, "result": first}
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    known = "MISSING = lambda setting: setting['learning_rate'] == 0.001 and setting['seed'] < 2"
+    more = ("--rate=0.001", "--rate=0.002", "--seed=0", "--seed=1", "--seed=2")
+    (_, second), _, errors = run("figure1", known, tmp_path, *more)
+    assert second["runs"][:4] == first["runs"], errors
+    assert [(one["rate"], one["seed"]) for one in second["runs"][4:6]] == [(0.002, 0)] * 2
+    content["environment"]["flags"]["num_epochs"] = 100  # of another length: trained again
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    recorded, _, errors = run("figure1", known, tmp_path, *more)
+    assert recorded is None and "runs are not finished" in errors
+
+
 @pytest.mark.parametrize("module", ["sift_fisher", "sparse_coding"])
 def test_a_baseline_without_its_extra_says_what_to_install(module, tmp_path):
     code = f"""

@@ -5,8 +5,9 @@
 The net is the authors' three convolutions and a full connection (`cifar10_quick`), without decay,
 crops or flips; "the learning rates for each network were chosen independently". First every rate
 with one seed, then the best of each activation with the other seeds. The error is that of the whole
-training set after each epoch. Writes results/figure1.json and .png; several processes may share a
---workdir, and --report writes what is there: what is not is listed under "incomplete".
+training set after each epoch. Writes results/figure1.json and .png, whose runs of the same images,
+length and precision stay and are not trained again; several processes may share a --workdir, and
+--report writes what is there: what is not is listed under "incomplete".
 """
 
 import itertools
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 from alexnet_jax.configs import cifar10_quick
 from alexnet_jax.files import local_path
 from experiments import harness
-from experiments.sweep import Sweep
+from experiments.sweep import Sweep, origin
 
 FLAGS = flags.FLAGS
 ACTIVATIONS = ("relu", "tanh")
@@ -50,15 +51,26 @@ def main(_) -> None:
     """Trains and writes the results."""
     first, *others = FLAGS.seed
     sweep = Sweep(configuration(), local_path(FLAGS.workdir), target=TARGET)
-    settings = settings_of(itertools.product(FLAGS.activation, FLAGS.rate, [first]))
-    runs = train(sweep, settings)
-    if absent := [name for name in FLAGS.activation if not runs_of(runs, name)]:
+    before = harness.recorded("figure1")
+    runs = earlier(before)
+    settings = missing(runs, itertools.product(FLAGS.activation, FLAGS.rate, [first]))
+    origins = (
+        [
+            *before.get("runs_made_with", []),
+            origin(before | {"device": before["environment"]["device"]}),
+        ]
+        if runs
+        else []
+    )
+    runs += train(sweep, settings)
+    tried = [one for one in runs if one["seed"] == first]
+    if absent := [name for name in FLAGS.activation if not runs_of(tried, name)]:
         raise ValueError(
             f"{sweep.runs} holds no finished run of {' or '.join(absent)} with seed {first}; "
             "train them, without --report"
         )
-    best = {name: min(runs_of(runs, name), key=_order)["rate"] for name in FLAGS.activation}
-    more = settings_of((*choice, seed) for choice in best.items() for seed in others)
+    best = {name: min(runs_of(tried, name), key=_order)["rate"] for name in FLAGS.activation}
+    more = missing(runs, ((*choice, seed) for choice in best.items() for seed in others))
     runs += train(sweep, more)
     settings += more
     if absent := [name for name in ACTIVATIONS if name not in FLAGS.activation]:
@@ -66,13 +78,22 @@ def main(_) -> None:
         return
     result = summary(runs, best) | incomplete(runs, settings)
     print({key: value for key, value in result.items() if key != "runs"})
-    harness.record("figure1", result, draw(runs, best), origins=sweep.origins(settings))
+    harness.record("figure1", result, draw(runs, best), origins=origins + sweep.origins(settings))
 
 
-def settings_of(choices: Iterable[tuple[str, float, int]]) -> list[dict]:
-    """The settings of choices of activation, rate and seed."""
+def earlier(before: dict) -> list[dict]:
+    """The runs of an earlier result, where it is of the same images, length and precision."""
+    flags_then = before.get("environment", {}).get("flags", {})
+    names = ("images", "num_epochs", "precision")
+    same = all(flags_then.get(name) == FLAGS[name].value for name in names)
+    return before["result"]["runs"] if same else []
+
+
+def missing(runs: list[dict], choices: Iterable[tuple[str, float, int]]) -> list[dict]:
+    """The settings of those choices of activation, rate and seed that are not among the runs."""
+    there = {(one["activation"], one["rate"], one["seed"]) for one in runs}
     names = ("model.activation", "learning_rate", "seed")
-    return [dict(zip(names, choice, strict=True)) for choice in choices]
+    return [dict(zip(names, choice, strict=True)) for choice in choices if choice not in there]
 
 
 def train(sweep: Sweep, settings: list[dict]) -> list[dict]:
@@ -86,9 +107,8 @@ def train(sweep: Sweep, settings: list[dict]) -> list[dict]:
 
 def incomplete(runs: list[dict], settings: list[dict]) -> dict:
     """What the result file says of runs that were asked for and are not there."""
-    there = {(one["activation"], one["rate"], one["seed"]) for one in runs}
-    missing = [setting for setting in settings if tuple(setting.values()) not in there]
-    return {"incomplete": missing} if missing else {}
+    absent = missing(runs, (tuple(setting.values()) for setting in settings))
+    return {"incomplete": absent} if absent else {}
 
 
 def described(setting: dict, result: dict) -> dict:
