@@ -238,6 +238,11 @@ def origin(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def earlier_origins(before: Mapping[str, Any], device: str) -> list[dict[str, Any]]:
+    """Those of the runs in an earlier result, of which a new one keeps some."""
+    return [*before.get("runs_made_with", []), origin(before | {"device": device})]
+
+
 def search(
     sweep: Sweep, space: Callable[[Any], Setting], trials: int, journal: Path
 ) -> list[Setting]:

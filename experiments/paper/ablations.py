@@ -20,7 +20,7 @@ from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import filter_picture
 from alexnet_jax.models.presets import network
 from experiments import harness
-from experiments.sweep import Sweep, origin
+from experiments.sweep import Sweep, earlier_origins
 from experiments.tables import shown, spread
 
 FLAGS = flags.FLAGS
@@ -119,7 +119,7 @@ def main(_) -> None:
     if others := others_of(before.get("result", {}), result):
         result |= {key: sorted(result[key] + others[key], key=_order) for key in others}
         device = ", ".join(before["result"]["devices"])
-        origins += [*before.get("runs_made_with", []), origin(before | {"device": device})]
+        origins += earlier_origins(before, device)
     rows = result["variants"]
     print(f"{'':28} runs  centre        ten views     training    gap  loss < 2 at epoch")
     for row in rows:

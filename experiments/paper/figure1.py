@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from alexnet_jax.configs import cifar10_quick
 from alexnet_jax.files import local_path
 from experiments import harness
-from experiments.sweep import Sweep, origin
+from experiments.sweep import Sweep, earlier_origins
 
 FLAGS = flags.FLAGS
 ACTIVATIONS = ("relu", "tanh")
@@ -54,14 +54,7 @@ def main(_) -> None:
     before = harness.recorded("figure1")
     runs = earlier(before)
     settings = missing(runs, itertools.product(FLAGS.activation, FLAGS.rate, [first]))
-    origins = (
-        [
-            *before.get("runs_made_with", []),
-            origin(before | {"device": before["environment"]["device"]}),
-        ]
-        if runs
-        else []
-    )
+    origins = earlier_origins(before, before["environment"]["device"]) if runs else []
     runs += train(sweep, settings)
     tried = [one for one in runs if one["seed"] == first]
     if absent := [name for name in FLAGS.activation if not runs_of(tried, name)]:
