@@ -2,7 +2,15 @@
 
 from experiments import harness
 from experiments.found import Find, Found, command, listed, result
-from experiments.verdicts import Errors, judge, percent, rule_of_sooner, seeds_in_words, sooner
+from experiments.verdicts import (
+    Errors,
+    Judged,
+    judge,
+    percent,
+    rule_of_sooner,
+    seeds_in_words,
+    sooner,
+)
 
 ABLATIONS = ("ablations_128", "ablations_64_width_0.5")
 # What a claim says grows without a part of the net -> in words, and what is summed, by its sign.
@@ -21,38 +29,49 @@ MEASURES: dict[str, tuple[str, dict[str, int]]] = {
 def ablation(variant: str, grows: str = "error") -> Find:
     """What becomes larger without a part of the net, by `experiments.paper.ablations`.
 
+    The table with most seeds is judged; what the others say stands beside it.
+
     Args:
       variant: the net without it.
       grows: what the claim says grows, of `MEASURES`.
     """
 
     def find() -> Found | None:
-        if not (chosen := _table_with(variant)):
+        if not (tables := _tables_with(variant)):
             return None
-        name, table = chosen
-        words, parts = MEASURES[grows]
-        images = table["runs"][0]["images"]
-        pairs = _pairs(_row(table, variant))
-        found = judge(
-            *(
-                Errors(
-                    *(_by_seed(_row(table, net), part) for net in ("paper", variant)),
-                    images["train" if part == "train" else "test"],
-                    sign,
-                    pairs.get(part),
-                )
-                for part, sign in parts.items()
-            )
+        name = next(iter(tables))
+        found, *others = (_judged(table, variant, grows) for table in tables.values())
+        elsewhere = "".join(
+            f"; with {_size(tables[other])}, {seeds_in_words(one.seeds)}: {one.text}"
+            for other, one in zip([*tables][1:], others, strict=True)
+            if one.seeds
         )
         return Found(
-            f"{words}: {found.text}{_unlearned(variant)}",
-            f"{_scale(table)}, {seeds_in_words(found.seeds)}",
+            f"{MEASURES[grows][0]}: {found.text}{elsewhere}{_unlearned(variant)}",
+            f"{_scale(tables[name])}, {seeds_in_words(found.seeds)}",
             found.verdict,
-            _command_of_ablations(table),
+            _command_of_ablations(tables[name]),
             f"{name}.png",
         )
 
     return find
+
+
+def _judged(table: dict, variant: str, grows: str) -> Judged:
+    """Of one table: what grows without a part of the net, seed by seed and image by image."""
+    images = table["runs"][0]["images"]
+    pairs = _pairs(_row(table, variant))
+    return judge(
+        *(
+            Errors(
+                *(_by_seed(_row(table, net), part) for net in ("paper", variant)),
+                images["train" if part == "train" else "test"],
+                sign,
+                pairs.get(part),
+            )
+            for part, sign in MEASURES[grows][1].items()
+        )
+    )
 
 
 def _unlearned(variant: str) -> str:
@@ -74,8 +93,8 @@ def _learned(row: dict) -> list[int]:
     return [seed for seed, epoch in zip(row["seeds"], left, strict=True) if epoch is not None]
 
 
-def _table_with(variant: str) -> tuple[str, dict] | None:
-    """Of the tables with this net and the paper's that with most seeds of both, and its name.
+def _tables_with(variant: str) -> dict[str, dict]:
+    """The tables with this net and the paper's by name, that with most seeds of both first.
 
     Seeds with which one of them never left the plateau are not counted.
     """
@@ -85,15 +104,12 @@ def _table_with(variant: str) -> tuple[str, dict] | None:
         if (table := result(name))
         and {"paper", variant} <= {row["variant"] for row in table["variants"]}
     }
-    if not tables:
-        return None
 
     def shared(name: str) -> int:
         rows = (_row(tables[name], net) for net in ("paper", variant))
         return len(set.intersection(*(set(_learned(row)) for row in rows)))
 
-    name = max(tables, key=shared)
-    return name, tables[name]
+    return {name: tables[name] for name in sorted(tables, key=shared, reverse=True)}
 
 
 def _row(table: dict, variant: str) -> dict:
@@ -117,13 +133,17 @@ def _pairs(row: dict) -> dict[str, dict[int, list[int]]]:
 
 
 def _scale(table: dict) -> str:
-    width = table.get("width", 1)
-    narrower = "" if width == 1 else f", {width:g} of the width"
     images = table["runs"][0]["images"]
     return (
-        f"Imagenette, {table['image_size']} pixels{narrower}, {table['epochs']} epochs, "
-        f"{images['train']:,} training and {images['test']:,} test images"
+        f"Imagenette, {_size(table)}, {images['train']:,} training and {images['test']:,} test "
+        "images"
     )
+
+
+def _size(table: dict) -> str:
+    width = table.get("width", 1)
+    narrower = "" if width == 1 else f"{width:g} of the width, "
+    return f"{table['image_size']} pixels, {narrower}{table['epochs']} epochs"
 
 
 def _command_of_ablations(table: dict) -> str:
@@ -144,9 +164,9 @@ ENOUGH_OF_DROPOUT, TARGET = 1.5, 0.25
 
 def dropout_slows() -> Found | None:
     """Epochs until the validation error is down to 25%, as figure 1 counts them."""
-    if not (chosen := _table_with("no dropout")):
+    if not (tables := _tables_with("no dropout")):
         return None
-    name, table = chosen
+    name, table = next(iter(tables.items()))
     without, with_it = (
         {
             run["seed"]: harness.epochs_to(

@@ -194,7 +194,9 @@ def test_of_two_tables_that_with_most_seeds_of_both_nets_is_judged(results):
     name, table = _ablations(LOW, HIGH[:1])
     results(name, table)
     results("ablations_64_width_0.5", _ablations(LOW[:2], LOW[:2])[1] | {"image_size": 64})
-    assert findings_of_ablations.ablation("no LRN")().scale.endswith("test images, 2 seeds")
+    found = findings_of_ablations.ablation("no LRN")()
+    assert found.scale.endswith("test images, 2 seeds")
+    assert "; with 128 pixels, 60 epochs, 1 seed: +" in found.ours
 
 
 def test_a_net_that_never_learned_is_told_and_not_judged(results):
