@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.tiers import slow_rows
+
 RUNS = """
 import json, sys
 from absl import flags
@@ -71,6 +73,7 @@ def test_nets_are_compared_image_by_image(tmp_path):
     assert (paper, other) == ({}, {"4": {"test_center": [3, 1], "test_ten": [3, 1]}}), errors
 
 
+@pytest.mark.slow
 def test_variants_of_an_earlier_run_of_the_same_scale_stay(tmp_path):
     (name, paper), _, _ = run("ablations", "", tmp_path, "--variant=paper", "--seed=4")
     content = {"environment": {}, "result": paper}
@@ -91,6 +94,7 @@ for size, width in ((64, 1), (128, 1), (128, 0.5), (64, 0.5)):
 """
 
 
+@pytest.mark.slow
 def test_a_net_that_diverged_has_no_colours_and_each_width_its_file(tmp_path):
     code = NAMES + "DIVERGED = [experiment.ablations.setting('paper', 1)]"
     (found, written), said, errors = run("specialisation", code, tmp_path)
@@ -120,9 +124,11 @@ LACKS = "MISSING = lambda setting: setting['learning_rate'] == 0.002 or setting[
     [
         ("", [], ""),
         (LACKS, ["--report"], "runs are not finished"),
-        ("MISSING = lambda setting: True", ["--report"], "no finished run of relu or tanh"),
-        (LACKS, [], "2 of 8 runs are not finished"),
-        ("", ["--activation=relu"], "figure 1 wants tanh, too"),
+        *slow_rows(
+            ("MISSING = lambda setting: True", ["--report"], "no finished run of relu or tanh"),
+            (LACKS, [], "2 of 8 runs are not finished"),
+            ("", ["--activation=relu"], "figure 1 wants tanh, too"),
+        ),
     ],
     ids=["all", "some, reported", "none", "some", "one net"],
 )
@@ -138,6 +144,7 @@ def test_figure_1_says_what_is_missing(code, flags, told, tmp_path):
         assert recorded is None
 
 
+@pytest.mark.slow
 def test_figure_1_keeps_the_runs_of_an_earlier_result_and_trains_the_others_alone(tmp_path):
     few = ("--rate=0.001", "--seed=0", "--seed=1")
     (name, first), _, errors = run("figure1", "", tmp_path, *few)
