@@ -41,11 +41,16 @@ def start(workdir, *flags, devices=1):
     return Command("alexnet_jax.main", *flags, devices=devices)
 
 
-def start_two(workdir, *flags, devices=1):
-    """The command on two hosts."""
+def free_address():
+    """Of this machine, where process 0 may listen."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start_two(workdir, *flags, devices=1):
+    """The command on two hosts."""
+    address = free_address()
     together = [f"--coordinator_address={address}", "--num_processes=2", *flags]
     return [
         start(workdir, *together, f"--process_id={number}", devices=devices) for number in (0, 1)
@@ -121,9 +126,7 @@ def test_a_process_without_a_cluster_is_told_what_to_give(tmp_path, monkeypatch)
 
 
 def test_hosts_that_were_started_otherwise_do_not_train_together(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     together = [f"--coordinator_address={address}", "--num_processes=2"]
     processes = [
         start(tmp_path, *together, f"--process_id={n}", f"--config.seed={7 + n}") for n in (0, 1)
@@ -156,9 +159,7 @@ hosts.initialize(sys.argv[1], 2, 0, join_seconds=1)
 
 
 def test_a_host_whose_partners_never_come_says_so():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     done = subprocess.run([sys.executable, "-c", ALONE, address], capture_output=True, text=True)
     lines = done.stderr.splitlines()
     assert (done.returncode, lines[0]) == (1, f"Waiting for all 2 processes to come to {address}")
@@ -183,9 +184,7 @@ command.run(main, sys.argv)
 
 
 def test_a_process_with_an_error_of_its_own_leaves_at_once_and_so_does_the_other():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     first, second = (
         subprocess.Popen([sys.executable, "-c", ONE_FAILS, address, number], **pipes)

@@ -600,18 +600,23 @@ def test_parameters_that_are_no_numbers_are_not_saved(tmp_path, dictated):
     assert not any((tmp_path / "checkpoints").iterdir())
 
 
-def test_many_updates_in_one_call_take_the_images_of_single_ones(tmp_path, dictated, monkeypatch):
-    taken = []
+def stand_in_for_updates(monkeypatch, told):
+    """Calls of many updates that compute nothing and tell the images that they were given."""
 
     def make(*_, **__):
         def train_steps(state, data, indices, hparams):
-            taken.extend(indices)
+            told(indices)
             metrics = dict.fromkeys(METRICS, np.zeros(len(indices), np.float32))
             return state.replace(step=state.step + len(indices)), metrics
 
         return train_steps
 
     monkeypatch.setattr(training_module, "make_train_steps", make)
+
+
+def test_many_updates_in_one_call_take_the_images_of_single_ones(tmp_path, dictated, monkeypatch):
+    taken = []
+    stand_in_for_updates(monkeypatch, taken.extend)
     split = {"train_split": "train[:24]", "cache": "device"}
     dictated(tmp_path, seed=7, steps_per_call=2, log_every_steps=3, **split)
     order = batch_indices(24, batch_size=8, seed=7)
@@ -620,16 +625,7 @@ def test_many_updates_in_one_call_take_the_images_of_single_ones(tmp_path, dicta
 
 def test_calls_that_something_cuts_short_take_few_programs(tmp_path, dictated, monkeypatch):
     calls = []
-
-    def make(*_, **__):
-        def train_steps(state, data, indices, hparams):
-            calls.append(len(indices))
-            metrics = dict.fromkeys(METRICS, np.zeros(len(indices), np.float32))
-            return state.replace(step=state.step + len(indices)), metrics
-
-        return train_steps
-
-    monkeypatch.setattr(training_module, "make_train_steps", make)
+    stand_in_for_updates(monkeypatch, lambda indices: calls.append(len(indices)))
     split = {"train_split": "train[:24]", "cache": "device"}  # 24 updates an epoch
     dictated(tmp_path, batch_size=1, steps_per_call=10, log_every_steps=17, **split)
     assert sum(calls) == 6 * 24
@@ -639,16 +635,11 @@ def test_calls_that_something_cuts_short_take_few_programs(tmp_path, dictated, m
 def test_the_time_that_compiling_takes_is_not_logged_as_training(tmp_path, dictated, monkeypatch):
     lengths = set()
 
-    def make(*_, **__):
-        def train_steps(state, data, indices, hparams):
-            time.sleep(0.05 if len(indices) in lengths else 1)
-            lengths.add(len(indices))
-            metrics = dict.fromkeys(METRICS, np.zeros(len(indices), np.float32))
-            return state.replace(step=state.step + len(indices)), metrics
+    def takes_its_time(indices):
+        time.sleep(0.05 if len(indices) in lengths else 1)
+        lengths.add(len(indices))
 
-        return train_steps
-
-    monkeypatch.setattr(training_module, "make_train_steps", make)
+    stand_in_for_updates(monkeypatch, takes_its_time)
     split = {"train_split": "train[:24]", "cache": "device"}
     dictated(tmp_path, batch_size=1, steps_per_call=5, log_every_steps=12, **split)  # 5, 5, 2 …
     rates = [row["images_per_second"] for row in log_of(tmp_path) if row["split"] == "train"]
