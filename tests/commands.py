@@ -21,7 +21,10 @@ _LIBRARIES = (
     "tensorflow_datasets",
     "grain",
     "ml_collections.config_flags",
+    "matplotlib.figure",
+    "scipy.stats",
     "alexnet_jax.command",
+    "alexnet_jax.runs.launch",
 )
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(list(_LIBRARIES))
@@ -35,7 +38,10 @@ def on_devices(count):
 
 
 class Command:
-    """`python -m module arguments…` that has begun, with the methods of `subprocess.Popen`."""
+    """`python -m module arguments…` that has begun, with the methods of `subprocess.Popen`.
+
+    With "-c" for the module, the first argument is the program.
+    """
 
     def __init__(self, module, *arguments, devices=1):
         arguments = [str(argument) for argument in arguments]
@@ -82,7 +88,10 @@ def _run(module, arguments, environment, folder, output, errors):
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8") for number in (1, 2))
     sys.argv = [module, *arguments]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module == "-c":
+            exec(sys.argv.pop(1), {"__name__": "__main__"})
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()

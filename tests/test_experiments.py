@@ -2,8 +2,6 @@
 
 import errno
 import json
-import subprocess
-import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -205,7 +203,7 @@ alike = np.log(np.full((10, 10), 0.1)).astype(np.float16).astype(np.float32)
 found = ensemble.errors(alike, np.arange(10))
 print(found["images"], round(found["top1_error"], 4), round(found["top5_error"], 4))
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ended = run_command("-c", code)
     assert ended.stdout == "10 0.9 0.5\n", ended.stderr
 
 

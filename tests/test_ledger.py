@@ -1,8 +1,6 @@
 """The ledger: its pages are those of the results, and its verdicts those of the intervals."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -23,6 +21,7 @@ from experiments.verdicts import (
     sooner,
     verdict,
 )
+from tests.commands import run_command
 
 
 @pytest.mark.parametrize("template", ledger.PAGES)
@@ -80,7 +79,7 @@ for never in ([], [1]):
         runs[2 + seed]["epochs_to_target"] = None
     print(json.dumps(figure1.summary(runs, {"relu": 1, "tanh": 1})["tanh_over_relu"]))
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ended = run_command("-c", code)
     assert [json.loads(line) for line in ended.stdout.splitlines()] == [
         {"by_seed": [4.0, 4.0], "mean": 4.0},
         {"by_seed": [4.0], "mean": 4.0, "seeds_left_out": [1]},

@@ -4,11 +4,10 @@ Each in a process of its own, as their flags have the same names, with runs that
 """
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from tests.commands import run_command
 from tests.tiers import slow_rows
 
 RUNS = """
@@ -51,8 +50,7 @@ flags.FLAGS(sys.argv)
 def run(module, code, folder, *words):
     """The last of what was recorded, name and result; all that was said; the error."""
     program = f"{RUNS.format(module=module)}\n{code}\nexperiment.main(None)"
-    command = [sys.executable, "-c", program, f"--workdir={folder}", *words]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = run_command("-c", program, f"--workdir={folder}", *words)
     recorded = [line for line in ended.stdout.splitlines() if line.startswith("[")]
     return json.loads(recorded[-1]) if recorded else None, ended.stdout, ended.stderr
 
@@ -171,7 +169,7 @@ from experiments import harness
 from experiments.baselines import {module}
 harness.run({module}.main)
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ended = run_command("-c", code)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
     assert "is not installed; pip install '.[baselines]'" in ended.stderr

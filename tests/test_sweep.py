@@ -196,8 +196,7 @@ worker = ray_tune.trainable(digits.get_config(), pathlib.Path(sys.argv[1]), True
 worker.setup({"setting": {}})
 print(worker.sweep.runs, worker.sweep.base.num_epochs)
 """
-    words = [sys.executable, "-c", code, tmp_path]
-    ended = subprocess.run(words, capture_output=True, text=True)
+    ended = run_command("-c", code, tmp_path)
     assert ended.stdout == f"{tmp_path / 'quick'} 1.0\n", ended.stderr
 
 

@@ -45,6 +45,13 @@ flags.DEFINE_multi_integer("batch_size", [32, 128, 512], "images a step; evaluat
 flags.DEFINE_integer("turns", 5, "counted turns of each contender")
 flags.DEFINE_integer("updates", 2, "updates a turn; evaluations are as many")
 flags.DEFINE_bool("torch", True, "PyTorch too")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+flags.DEFINE_multi_enum(
+    "torch_precision",
+    PRECISIONS,
+    PRECISIONS,
+    "PyTorch's; a CPU without instructions for bfloat16 takes hours with it",
+)
 flags.DEFINE_bool("forms", False, "other forms of the operations too")
 flags.DEFINE_string("label", "", "ends the files' names: a second machine's beside the first's")
 flags.DEFINE_float("near", 0.95, "share of PyTorch's best rate that keeps a mode in the race")
@@ -72,6 +79,8 @@ def contenders(measure: str, size: int, out: set[str]) -> dict[str, dict[str, An
             name = f"ours {precision}" + (f", {form}" if form != "as shipped" else "")
             found[name] = {**ours, "form": form}
     for name, how in torch_modes().items() if FLAGS.torch else ():
+        if how["precision"] not in FLAGS.torch_precision:
+            continue
         theirs = {"measure": measure, "size": size, "how": how}
         for keep in (
             (False, True) if how["compile"] and jax.default_backend() == "cpu" else (False,)
