@@ -29,7 +29,7 @@ INTERVAL = (
     "images each net alone got wrong, the nets are compared image by image; where it does not, as "
     "if each had images of its own (binomial), which makes the interval wider than needed. With "
     "one seed, how runs differ is not known and only the images are counted: such an interval is "
-    "too narrow."
+    "too narrow. A ratio of epochs has the interval of its seeds alone."
 )
 MEANINGS = {
     REPRODUCED: "several seeds, and the interval lies on the paper's side of nought.",
@@ -142,10 +142,11 @@ def sooner(
     if not pairs:
         return Judged("an unknown number of epochs", NOTHING, 0)
     ratios = [b / a for a, b in pairs.values() if math.isfinite(a) and math.isfinite(b)]
-    mean = float(np.mean(ratios)) if ratios else math.nan
+    mean, half = interval(np.array(ratios), variance=0) if ratios else (math.nan, 0)
     always = all(a < b for a, b in pairs.values())
     word = REPRODUCED if always and mean >= enough else PARTLY if always else NOT
-    text = f"{mean:.1f} times as many epochs" if ratios else "an unknown number of epochs"
+    times = f"{mean:.1f} ± {half:.1f}" if len(ratios) > 1 else f"{mean:.1f}"
+    text = f"{times} times as many epochs" if ratios else "an unknown number of epochs"
     return Judged(text, capped(word, len(pairs)), len(pairs))
 
 

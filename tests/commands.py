@@ -1,7 +1,8 @@
 """Commands as a user starts them, without every one importing JAX again.
 
-A process in which the libraries are imported, and no device is open, is forked for each command:
-seconds less than a start from nothing. What depends on the start itself is for `subprocess`.
+A process in which the libraries and ours are imported, and no device is open, is forked for each
+command: seconds less than a start from nothing. What depends on the start itself is for
+`subprocess`.
 """
 
 import atexit

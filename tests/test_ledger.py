@@ -141,6 +141,12 @@ def test_sooner_is_with_every_seed(fast, slow, word):
     assert sooner(dict(enumerate(fast)), dict(enumerate(slow)), 5).verdict == word
 
 
+def test_a_ratio_of_several_seeds_has_their_interval():
+    fast, slow = {0: 1.0, 1: 1.0, 2: 1.0}, {0: 3.0, 1: 4.0, 2: 5.0}
+    assert sooner(fast, slow, 5).text == "4.0 ± 2.5 times as many epochs"  # 4.303 / 3 ** 0.5
+    assert sooner({0: 1.0}, slow, 5).text == "3.0 times as many epochs"
+
+
 def test_overfitting_is_judged_by_the_gap_and_the_row_says_so():
     rows = {row["claim"]: row["ours"] for row in ledger.lines()}
     claims = [claim for claim in rows if "overfit" in claim]

@@ -27,6 +27,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
+from alexnet_jax.models.network import PRECISIONS
 from experiments import harness, provenance
 from experiments.speed.ceilings import ceilings
 from experiments.speed.contenders import (
@@ -45,11 +46,10 @@ flags.DEFINE_multi_integer("batch_size", [32, 128, 512], "images a step; evaluat
 flags.DEFINE_integer("turns", 5, "counted turns of each contender")
 flags.DEFINE_integer("updates", 2, "updates a turn; evaluations are as many")
 flags.DEFINE_bool("torch", True, "PyTorch too")
-PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 flags.DEFINE_multi_enum(
     "torch_precision",
-    PRECISIONS,
-    PRECISIONS,
+    list(PRECISIONS),
+    list(PRECISIONS),
     "PyTorch's; a CPU without instructions for bfloat16 takes hours with it",
 )
 flags.DEFINE_bool("forms", False, "other forms of the operations too")
