@@ -67,6 +67,10 @@ class Ours:
         self.seconds_to_compile = time.perf_counter() - started
         memory = self._step.memory_analysis()
         self.temporary_bytes = getattr(memory, "temp_size_in_bytes", None)
+        # Of the program; what is donated is counted as an argument alone.
+        parts = ("temp_size", "argument_size", "output_size")
+        sizes = [getattr(memory, f"{part}_in_bytes", 0) for part in parts]
+        self.device_bytes = sum(sizes) - getattr(memory, "alias_size_in_bytes", 0)
 
     def begin(self, batch: dict[str, jax.Array]) -> None:
         self.state, self.batch = create_train_state(self.model, jax.random.key(0)), batch
@@ -97,20 +101,26 @@ class Theirs:
     def __init__(self, measure: str, size: int, how: dict[str, Any]):
         from experiments.speed.torch_alexnet import Step
 
-        device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-        self._step = Step(size, measure, device=device, **how)
+        self._step = Step(size, measure, **how)
 
     def __call__(self, times: int) -> None:
         for _ in range(times):
             self._step()
         self._step.wait()
 
+    @property
+    def device_bytes(self) -> int | None:
+        """The most memory its arrays took on a GPU."""
+        return self._step.device_bytes()
+
 
 def torch_modes() -> dict[str, dict[str, Any]]:
     """Name -> how, of every way to run PyTorch."""
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     return {
         f"PyTorch {'compile' if compiled else 'eager'} "
         f"{'channels_last' if channels_last else 'NCHW'} {precision}": {
+            "device": device,
             "precision": precision,
             "channels_last": channels_last,
             "compile": compiled,
@@ -185,8 +195,10 @@ def main(argv: list[str]) -> None:
     print(json.dumps(facts), flush=True)
     for updates in sys.stdin:
         print(json.dumps({"seconds": timed(turn, int(updates))}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak_bytes": peak}), flush=True)
+    facts = {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if "form" not in contender:
+        facts["device_bytes"] = turn.device_bytes
+    print(json.dumps(facts), flush=True)
 
 
 if __name__ == "__main__":

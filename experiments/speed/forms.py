@@ -21,12 +21,10 @@ def _shifted_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) 
     before, after = size // 2, size - 1 - size // 2
     if transpose:
         before, after = after, before
-    parts = []
-    for part in jnp.split(x, towers, -1):
-        padded = jnp.pad(part, [(0, 0)] * (x.ndim - 1) + [(before, after)])
-        width = part.shape[-1]
-        parts.append(sum(padded[..., k : k + width] for k in range(size)))
-    return jnp.concatenate(parts, -1)
+    by_tower = x.reshape(*x.shape[:-1], towers, -1)
+    padded = jnp.pad(by_tower, [(0, 0)] * x.ndim + [(before, after)])
+    width = by_tower.shape[-1]
+    return sum(padded[..., k : k + width] for k in range(size)).reshape(x.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -59,6 +57,47 @@ def _pool_by_window(
     assert not ceil
     shape = (1, window, window, 1)
     return lax.reduce_window(x, -jnp.inf, lax.max, shape, (1, stride, stride, 1), "VALID")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _pool_at_once(x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False) -> jax.Array:
+    """Columns and rows in one comparison, and in one sum on the way back."""
+    return _pool_at_once_forward(x, window, stride, ceil)[0]
+
+
+def _pool_at_once_forward(x, window, stride, ceil):
+    assert not ceil
+    rows, columns = ((size - window) // stride + 1 for size in x.shape[1:3])
+    pooled, which = None, None
+    for k in range(window**2):
+        at = divmod(k, window)
+        ends = [
+            start + (count - 1) * stride + 1
+            for start, count in zip(at, (rows, columns), strict=True)
+        ]
+        tap = x[:, at[0] : ends[0] : stride, at[1] : ends[1] : stride]
+        if pooled is None:
+            pooled, which = tap, jnp.zeros(tap.shape, jnp.uint8)
+        else:
+            which = jnp.where(tap > pooled, jnp.uint8(k), which)
+            pooled = jnp.maximum(pooled, tap)
+    return pooled, (which, x.shape)
+
+
+def _pool_at_once_backward(window, stride, ceil, residuals, g):
+    which, shape = residuals
+    total = 0
+    for k in range(window**2):
+        at = divmod(k, window)
+        config = [(0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0)]
+        for axis, start in zip((1, 2), at, strict=True):
+            span = (g.shape[axis] - 1) * stride + 1
+            config[axis] = (start, shape[axis] - start - span, stride - 1)
+        total = total + lax.pad(jnp.where(which == k, g, 0), jnp.zeros((), g.dtype), config)
+    return (total,)
+
+
+_pool_at_once.defvjp(_pool_at_once_forward, _pool_at_once_backward)
 
 
 def _plain_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
@@ -112,6 +151,8 @@ FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "conv1: 4 channels": {"convolution": partial(_more_channels, channels=4)},
     "conv1: 8 channels": {"convolution": partial(_more_channels, channels=8)},
     "conv1: space to depth": {"convolution": _space_to_depth},
+    "pool: both axes at once": {"max_pool": _pool_at_once},
+    "LRN shifted, plain bias": {"norms._window_sum": _shifted_sum, "add_bias": _plain_bias},
     "LRN recomputed, plain bias": {
         "local_response_norm": _lrn_recomputed,
         "add_bias": _plain_bias,
@@ -120,6 +161,12 @@ FORMS: dict[str, dict[str, Callable[..., Any]]] = {
         "local_response_norm": _lrn_recomputed,
         "add_bias": _plain_bias,
         "convolution": _space_to_depth,
+    },
+    "LRN recomputed, plain bias, space to depth, pool at once": {
+        "local_response_norm": _lrn_recomputed,
+        "add_bias": _plain_bias,
+        "convolution": _space_to_depth,
+        "max_pool": _pool_at_once,
     },
 }
 

@@ -4,19 +4,22 @@
     python -m experiments.speed.step --batch_size=128 --batch_size=512 --forms   # on a GPU
 
 The contenders take turns; a turn is a few updates on a batch that lies on the device, augmentation
-included, after one that is not counted. On CPU each is a process of its own, so that no other's
-threads and memory are in its way; on a GPU all share one. PyTorch runs in every mode at the first
-batch size, later in those that were near its best, and compiled once more with the memory setting
-that our commands make (`alexnet_jax.machine.keep_freed_memory`). With --forms, each form replaces
-one operation of `alexnet_jax.ops` by another way to write it (`experiments.speed.forms`). Writes
+included, after one that is not counted. Each is a process of its own, so that no other's threads
+and memory are in its way; on a GPU, where those do not decide, ours share one and compile at once.
+PyTorch runs in every mode at the first batch size, later in those that were near its best; on CPU
+compiled once more with the memory setting that our commands make
+(`alexnet_jax.machine.keep_freed_memory`). With --forms, each form replaces one operation of
+`alexnet_jax.ops` by another way to write it (`experiments.speed.forms`) at the first batch size,
+on a GPU in the reduced precisions. Writes
 results/step_PLATFORM.json, .txt and .png, with --label results/step_PLATFORM_LABEL, and prints what
 could not be run.
 """
 
 import os
 import statistics
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -33,7 +36,6 @@ from experiments.speed.ceilings import ceilings
 from experiments.speed.contenders import (
     Ours,
     Process,
-    Theirs,
     batch_of,
     precisions,
     timed,
@@ -41,6 +43,7 @@ from experiments.speed.contenders import (
 )
 from experiments.speed.forms import FORMS
 
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is PyTorch's, too
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_integer("batch_size", [32, 128, 512], "images a step; evaluation has the first")
 flags.DEFINE_integer("turns", 5, "counted turns of each contender")
@@ -74,8 +77,12 @@ def contenders(measure: str, size: int, out: set[str]) -> dict[str, dict[str, An
     found = {}
     for precision in precisions():
         ours = {"measure": measure, "size": size, "precision": precision, "keep": True}
-        plain = FLAGS.forms and (precision == "bfloat16" or size == FLAGS.batch_size[0])
-        for form in FORMS if plain and measure == "train" else ["as shipped"]:
+        # Who trains on a GPU in full float32 does not ask for speed.
+        tried = jax.default_backend() == "cpu" or precision != "float32"
+        tried = FLAGS.forms and tried and (measure, size) == ("train", FLAGS.batch_size[0])
+        for form in FORMS if tried else ["as shipped"]:
+            if form == "convolution: direct" and jax.default_backend() != "cpu":
+                continue  # as shipped there
             name = f"ours {precision}" + (f", {form}" if form != "as shipped" else "")
             found[name] = {**ours, "form": form}
     for name, how in torch_modes().items() if FLAGS.torch else ():
@@ -89,56 +96,80 @@ def contenders(measure: str, size: int, out: set[str]) -> dict[str, dict[str, An
     return {name: what for name, what in found.items() if name not in out}
 
 
-def in_one_process(
-    found: dict[str, dict[str, Any]], failed: list[str]
-) -> dict[str, Callable[[], float]]:
-    """Their turns; ours compile at once."""
+def on_gpu(
+    found: dict[str, dict[str, Any]], facts: dict[str, dict[str, Any]], failed: list[str]
+) -> Iterator[dict[str, Callable[[], float]]]:
+    """The turns of all, while they last; ours compile here while PyTorch's processes start.
+
+    What ships compiles first: the other forms then find what XLA has chosen for most of their
+    operations.
+    """
+    started = time.perf_counter()
     ours = {
         name: Ours(**{key: value for key, value in what.items() if key != "keep"})
         for name, what in found.items()
         if "form" in what
     }
     turns: dict[str, Callable[[], float]] = {}
-    with ThreadPoolExecutor(8) as pool:
-        compiling = {name: pool.submit(one.compile) for name, one in ours.items()}
-    batch = None
-    for name, what in found.items():
+    processes: dict[str, Process] = {}
+    with ThreadPoolExecutor(len(found)) as pool:
+        ready = {
+            name: pool.submit(Process, what) for name, what in found.items() if name not in ours
+        }
+        shipped = [name for name in ours if found[name]["form"] == "as shipped"]
+        for names in (shipped, [name for name in ours if name not in shipped]):
+            ready |= {name: pool.submit(ours[name].compile) for name in names}
+            wait([ready[name] for name in names])
+    print(f"compiled in {time.perf_counter() - started:.0f} s", flush=True)
+    batch = batch_of(next(iter(found.values()))["size"])
+    for name, job in ready.items():
         try:
+            one = job.result()
             if name in ours:
-                compiling[name].result()
-                batch = batch_of(what["size"]) if batch is None else batch
-                ours[name].begin(batch)
-                one: Any = ours[name]
+                one = ours[name]
+                one.begin(batch)
+                facts[name] |= {"device_bytes": one.device_bytes}
+                turns[name] = partial(timed, one, FLAGS.updates)
             else:
-                one = Theirs(what["measure"], what["size"], what["how"])
-            one(2)
-            turns[name] = partial(timed, one, FLAGS.updates)
+                processes[name] = one
+                facts[name] |= one.facts
+                turns[name] = partial(one, FLAGS.updates)
+            turns[name]()
         except Exception as error:
-            failed.append(f"{what['measure']} {what['size']} {name}: {error!r:.300}")
-    return turns
+            turns.pop(name, None)
+            failed.append(f"{found[name]['measure']} {batch['label'].size} {name}: {error!r:.300}")
+    yield turns
+    for name, process in processes.items():
+        if name in turns:
+            facts[name] |= process.end()
+
+
+def on_cpu(
+    found: dict[str, dict[str, Any]], facts: dict[str, dict[str, Any]], failed: list[str]
+) -> Iterator[dict[str, Callable[[], float]]]:
+    """The turns of those that memory holds at once, while they last; then of the next."""
+    for together in in_batches(found):
+        processes: dict[str, Process] = {}
+        for name, what in together.items():
+            try:
+                processes[name] = Process(what)
+                facts[name] |= processes[name].facts
+            except RuntimeError as error:
+                failed.append(f"{what['measure']} {what['size']} {name}: {error}")
+        yield {name: partial(one, FLAGS.updates) for name, one in processes.items()}
+        for name, process in processes.items():
+            facts[name] |= process.end()
 
 
 def race(measure: str, size: int, out: set[str], failed: list[str]) -> list[dict[str, Any]]:
     """The rows of one measure at one batch size, the fastest first."""
     found = contenders(measure, size, out)
     facts: dict[str, dict[str, Any]] = {name: {} for name in found}
-    if jax.default_backend() != "cpu":
-        seconds = harness.interleaved(in_one_process(found, failed), turns=FLAGS.turns)
-    else:
-        seconds = {name: [] for name in found}
-        for together in in_batches(found, size):
-            processes: dict[str, Process] = {}
-            for name, what in together.items():
-                try:
-                    processes[name] = Process(what)
-                    facts[name] |= processes[name].facts
-                except RuntimeError as error:
-                    failed.append(f"{measure} {size} {name}: {error}")
-            turns = {name: partial(one, FLAGS.updates) for name, one in processes.items()}
-            for name, times in harness.interleaved(turns, turns=FLAGS.turns).items():
-                seconds[name] += times
-            for name, process in processes.items():
-                facts[name] |= process.end()
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    begin = on_cpu if jax.default_backend() == "cpu" else on_gpu
+    for turns in begin(found, facts, failed):
+        for name, times in harness.interleaved(turns, turns=FLAGS.turns).items():
+            seconds[name] += times
     rows = []
     for name, times in seconds.items():
         if not times:  # it could not be run
@@ -157,11 +188,12 @@ def race(measure: str, size: int, out: set[str], failed: list[str]) -> list[dict
     return sorted(rows, key=lambda row: -row["images_per_second"])
 
 
-def in_batches(found: dict[str, dict[str, Any]], size: int) -> list[dict[str, dict[str, Any]]]:
+def in_batches(found: dict[str, dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:
     """The contenders that memory holds at once, ours in each: 17 MB an image and 1 GB."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     ours = {name: what for name, what in found.items() if "form" in what}
     theirs = [name for name in found if name not in ours]
+    size = next(iter(found.values()))["size"]
     room = max(1, int(0.8 * free / (1e9 + 17e6 * size)) - len(ours))
     return [
         ours | {name: found[name] for name in theirs[start : start + room]}

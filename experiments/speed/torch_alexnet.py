@@ -112,3 +112,7 @@ class Step:
         """Until the device is done."""
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+    def device_bytes(self) -> int | None:
+        """The most memory that tensors took on a GPU; None on CPU."""
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
