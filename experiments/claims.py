@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from experiments.findings import (
     baseline,
+    biases,
     ensembles,
     figure1,
     lrn_cifar,
@@ -154,6 +155,13 @@ CLAIMS = (
         "no number",
         _ABLATIONS,
         ablation("no weight decay", "training error"),
+    ),
+    Claim(
+        "5",
+        "Biases of 1 in conv2, conv4, conv5 and the hidden layers speed up the start",
+        "no number",
+        "python -m experiments.paper.plateau",
+        biases,
     ),
     Claim(
         "6.1, figure 3",

@@ -75,6 +75,38 @@ def figure1() -> Found | None:
     )
 
 
+def biases() -> Found | None:
+    """Hidden biases of 1 against 0: updates until the training loss leaves that of guessing."""
+    table = result("plateau")
+    if not table:
+        return None
+
+    def updates(bias: float, weights: str, pixels: str = "0 to 255") -> dict:
+        asked = {"pixels": pixels, "weights": weights, "bias": bias}
+        return next(row["updates"] for row in table["starts"] if asked.items() <= row.items())
+
+    ones, noughts = (updates(bias, "original") for bias in (1, 0))
+    found = sooner(ones, noughts, 1)
+    texts = [
+        f"biases of 0 take {found.text} (updates to a training loss of "
+        f"{table['left_at_a_loss_of']:g}: 1 {listed(ones)}; 0 {listed(noughts)})",
+        f"with 0.01 everywhere 1 {listed(updates(1, 'paper'))}; 0 {listed(updates(0, 'paper'))}",
+    ]
+    return Found(
+        "; ".join(texts),
+        f"{table['data']}, at most {table['epochs_at_most']} epochs of "
+        f"{table['updates_an_epoch']} updates, {seeds_in_words(found.seeds)}",
+        found.verdict,
+        command(
+            "paper.plateau",
+            num_epochs=table["epochs_at_most"],
+            seed=[int(seed) for seed in ones],
+        ),
+        "plateau.png",
+        f"{REPRODUCED}: later with every seed; else {NOT}",
+    )
+
+
 def _command_of_figure1(table: dict) -> str:
     """One command; where the nets were not tried alike, one for each net and one that reports."""
     runs = table["runs"]

@@ -164,13 +164,19 @@ def turn_of(step: Any, state: Any, batch: Any) -> Callable[[], float]:
     return turn
 
 
-def epochs_to(errors: list[float | None], target: float) -> float | None:
-    """Epochs until the error is down to the target, between two epochs by a straight line."""
-    before = 0.9
-    for epoch, error in enumerate(errors):
-        if error is not None and error <= target:
-            return round(epoch + (before - target) / (before - error), 2)
-        before = 0.9 if error is None else error
+def epochs_to(values: list[float | None], target: float, start: float = 0.9) -> float | None:
+    """Epochs until a value is down to the target, between two epochs by a straight line.
+
+    Args:
+      values: after each epoch; of top-1 errors of ten classes they begin at `start`.
+      target: to reach.
+      start: the value before the first epoch.
+    """
+    before = start
+    for epoch, value in enumerate(values):
+        if value is not None and value <= target:
+            return round(epoch + (before - target) / (before - value), 2)
+        before = start if value is None else value
     return None
 
 
