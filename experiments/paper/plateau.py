@@ -114,7 +114,7 @@ def draw(runs: list[dict]) -> Figure:
     """Training loss by epoch; a panel for each scale of the pixels and each deviation."""
     figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     panels = [*itertools.product(PIXELS, WEIGHTS)]
-    every = figure.subplots(2, 2, sharex=True, sharey=True).flat
+    every = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
     for axes, (pixels, weights) in zip(every, panels, strict=True):
         for bias, color in zip(BIASES, ("#225588", "#cc6644", "#777777"), strict=True):
             for run in runs:
@@ -125,7 +125,7 @@ def draw(runs: list[dict]) -> Figure:
         axes.axhline(TARGET, color="#bbbbbb", lw=0.8)
         axes.set_title(f"pixels: {pixels}; {WEIGHTS[weights]}", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    every[0].legend(frameon=False, fontsize=8)
     figure.supxlabel("epochs", fontsize=10)
     figure.supylabel("training loss", fontsize=10)
     return figure
