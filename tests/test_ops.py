@@ -1,5 +1,7 @@
 """The operations against the NumPy reference: values, gradients, edges (§3.1-3.4, 4.2)."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from tests.reference.cases import quick_jit
 
 FEW = settings(max_examples=8, deadline=None, derandomize=True)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+both_backends = pytest.mark.parametrize("backend", ["cpu", "gpu"])
 both_precisions = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
@@ -118,7 +121,7 @@ def test_few_rows_are_a_convolution_on_cpu_but_not_many_or_many_nets_at_once():
         assert close(nets(*map(jnp.float32, given)), expected, "float32")
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@both_backends
 def test_bfloat16_is_multiplied_by_rounded_weights_and_gives_them_float32_gradients(
     backend, monkeypatch
 ):
@@ -146,8 +149,11 @@ def test_bfloat16_is_multiplied_by_rounded_weights_and_gives_them_float32_gradie
         )
 
 
+@both_backends
 @both_precisions
-def test_bias_gradient_is_the_sum_over_images_and_positions(dtype):
+def test_bias_gradient_is_the_sum_over_images_and_positions(dtype, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
     def expected(x, bias):
         return x + bias, lambda g: (g, g.sum((0, 1, 2)))
 
@@ -198,10 +204,12 @@ def lrn_equals_reference(channels, towers, size, k, alpha, beta, dtype="float64"
     check(norm, expected, (normal(2, 3, 3, channels * towers, scale=100),), dtype)
 
 
+@both_backends
 @both_precisions
 @pytest.mark.parametrize("towers", [1, 2])
 @pytest.mark.parametrize("beta", [0.75, 0.5])
-def test_local_response_norm_equals_windows_one_by_one(towers, beta, dtype):
+def test_local_response_norm_equals_windows_one_by_one(towers, beta, dtype, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     lrn_equals_reference(48, towers, 5, 2.0, 1e-4, beta, dtype)
 
 
@@ -211,10 +219,12 @@ def test_local_response_norm_equals_windows_one_by_one(towers, beta, dtype):
     towers=st.integers(1, 3),
     size=st.integers(1, 12),
     k=st.sampled_from([1.0, 2.0]),
+    backend=st.sampled_from(["cpu", "gpu"]),
 )
-def test_local_response_norm_clips_any_window(channels, towers, size, k):
+def test_local_response_norm_clips_any_window(channels, towers, size, k, backend):
     """Odd, even, and larger than the tower."""
-    lrn_equals_reference(channels, towers, size, k, 1e-4, 0.75)
+    with mock.patch.object(jax, "default_backend", lambda: backend):
+        lrn_equals_reference(channels, towers, size, k, 1e-4, 0.75)
 
 
 def test_local_response_norm_may_multiply():

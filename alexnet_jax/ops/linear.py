@@ -11,6 +11,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from alexnet_jax.ops import winograd
+from alexnet_jax.ops.backend import on_cpu
 from alexnet_jax.ops.checks import check_counts, check_floats, check_groups
 from alexnet_jax.ops.dtypes import at_least_float32
 
@@ -105,7 +106,7 @@ def _winograd_tile(
     taps, width, channels, features = kernel
     side = -(-taps // stride)
     exact = dtype not in (jnp.float32, jnp.bfloat16)
-    if not _on_cpu() or exact or taps != width or not 1 < side < winograd.MOST_INPUTS:
+    if not on_cpu() or exact or taps != width or not 1 < side < winograd.MOST_INPUTS:
         return 0
     rows, columns = (
         (size + sum(pad) - taps) // stride + 1 for size, pad in zip(x[1:3], padding, strict=True)
@@ -189,10 +190,6 @@ def _local_convolution(
     return y.reshape(rows, columns, -1, features).transpose(2, 0, 1, 3)
 
 
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
-
-
 def dense(
     x: jax.Array, kernel: jax.Array, *, groups: int = 1, precision: lax.PrecisionLike = None
 ) -> jax.Array:
@@ -203,7 +200,7 @@ def dense(
     """
     check_floats(x, dims=2)
     check_groups(x, kernel, groups)
-    multiply = _cpu_product if _on_cpu() else _plain_product
+    multiply = _cpu_product if on_cpu() else _plain_product
     return _by_group(partial(multiply, precision=precision), x, kernel, groups)
 
 
@@ -287,10 +284,7 @@ def _by_group(
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds `bias` [C] to `x` [..., C].
-
-    The gradient of the bias is a product with ones: as a plain sum, XLA:CPU fuses the whole
-    backward pass into one slow reduction.
+    """Adds `bias` [C] to `x` [..., C]; the gradient of the bias is summed in float32 or better.
 
     Raises:
       ValueError: `x` holds no floats, or the bias is not one value for each channel.
@@ -311,16 +305,24 @@ def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def _add_bias_backward(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    rows = g.reshape(-1, g.shape[-1])
-    ones = jnp.ones(rows.shape[:1], g.dtype)
-    # The sum runs over up to a million rows, so it is kept in float32 or better.
-    total = jnp.matmul(
+    add_up = _product_with_ones if on_cpu() else _plain_sum
+    return g, add_up(g.reshape(-1, g.shape[-1])).astype(bias.dtype)
+
+
+def _plain_sum(rows: jax.Array) -> jax.Array:
+    """The sum of up to a million rows [N, C], in float32 or better."""
+    return jnp.sum(rows, 0, dtype=at_least_float32(rows.dtype))
+
+
+def _product_with_ones(rows: jax.Array) -> jax.Array:
+    """`_plain_sum`, which XLA:CPU would join to the whole backward pass as one slow reduction."""
+    ones = jnp.ones(rows.shape[:1], rows.dtype)
+    return jnp.matmul(
         ones,
         rows,
         precision=lax.Precision.HIGHEST,
-        preferred_element_type=at_least_float32(g.dtype),
+        preferred_element_type=at_least_float32(rows.dtype),
     )
-    return g, total.astype(bias.dtype)
 
 
 _add_bias.defvjp(_add_bias_forward, _add_bias_backward)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.ops.backend import on_cpu
 from alexnet_jax.ops.checks import check_counts, check_floats
 from alexnet_jax.ops.dtypes import at_least_float32
 from alexnet_jax.ops.windows import sum_taps
@@ -95,7 +96,22 @@ _local_response_norm.defvjp(_lrn_forward, _lrn_backward)
 
 
 def _window_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -> jax.Array:
-    """Sums over the channel window of each channel, as a product with a 0/1 band matrix."""
+    """Sums over the channel window of each channel; `transpose`: over the windows it lies in."""
+    add_up = _band_product if on_cpu() else _shifted_sum
+    return add_up(x, size, towers, transpose)
+
+
+def _shifted_sum(x: jax.Array, size: int, towers: int, transpose: bool) -> jax.Array:
+    """As `size` shifted maps, added up: XLA:GPU joins them to what comes before and after."""
+    margin = size // 2, size - 1 - size // 2
+    by_tower = x.reshape(*x.shape[:-1], towers, -1)
+    ends = [(0, 0)] * x.ndim + [margin[::-1] if transpose else margin]
+    padded, width = jnp.pad(by_tower, ends), by_tower.shape[-1]
+    return reduce(jnp.add, [padded[..., k : k + width] for k in range(size)]).reshape(x.shape)
+
+
+def _band_product(x: jax.Array, size: int, towers: int, transpose: bool) -> jax.Array:
+    """As a product with a 0/1 band matrix: on CPU faster than additions."""
     channels = x.shape[-1] // towers
     j, i = np.arange(channels)[:, None], np.arange(channels)[None, :]
     within = (i - size // 2 <= j) & (j < i - size // 2 + size)  # [j, i]: j is in the window of i

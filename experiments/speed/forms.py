@@ -13,18 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from alexnet_jax import ops
-from alexnet_jax.ops import norms, winograd
-
-
-def _shifted_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -> jax.Array:
-    """`norms._window_sum` as `size` shifted additions."""
-    before, after = size // 2, size - 1 - size // 2
-    if transpose:
-        before, after = after, before
-    by_tower = x.reshape(*x.shape[:-1], towers, -1)
-    padded = jnp.pad(by_tower, [(0, 0)] * x.ndim + [(before, after)])
-    width = by_tower.shape[-1]
-    return sum(padded[..., k : k + width] for k in range(size)).reshape(x.shape)
+from alexnet_jax.ops import linear, norms, winograd
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -35,15 +24,15 @@ def _lrn_recomputed(x, size=5, k=2.0, alpha=1e-4, beta=0.75, towers=1):
 
 def _lrn_recomputed_forward(x, size, k, alpha, beta, towers):
     a = x.astype(ops.at_least_float32(x.dtype))
-    s = norms._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
+    s = norms._inverse_root(k + alpha * norms._shifted_sum(a * a, size, towers, transpose=False))
     return norms._times_power(a, s, 4 * beta).astype(x.dtype), x
 
 
 def _lrn_recomputed_backward(size, k, alpha, beta, towers, x, g):
     a = x.astype(ops.at_least_float32(x.dtype))
-    s = norms._inverse_root(k + alpha * _shifted_sum(a * a, size, towers))
+    s = norms._inverse_root(k + alpha * norms._shifted_sum(a * a, size, towers, transpose=False))
     scaled = norms._times_power(g.astype(s.dtype), s, 4 * beta)
-    spread = _shifted_sum(norms._times_power(scaled * a, s, 4), size, towers, transpose=True)
+    spread = norms._shifted_sum(norms._times_power(scaled * a, s, 4), size, towers, transpose=True)
     return ((scaled - (2 * alpha * beta) * a * spread).astype(x.dtype),)
 
 
@@ -100,10 +89,6 @@ def _pool_at_once_backward(window, stride, ceil, residuals, g):
 _pool_at_once.defvjp(_pool_at_once_forward, _pool_at_once_backward)
 
 
-def _plain_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    return x + bias.astype(x.dtype)
-
-
 def _feature_groups(x, kernel, *, stride=1, padding=((0, 0), (0, 0)), groups=1, precision=None):
     return lax.conv_general_dilated(
         x,
@@ -140,31 +125,47 @@ def _direct(dtype, x, kernel, stride, padding):
     return 0
 
 
+# What ships elsewhere than on CPU, and there is another form; and the other way round.
+_BAND = {"norms._shifted_sum": norms._band_product}
+_SHIFTED = {"norms._band_product": norms._shifted_sum}
+_PLAIN_BIAS = {"linear._product_with_ones": linear._plain_sum}
+AS_SHIPPED = {
+    True: ("LRN: band product", "bias: product with ones"),  # on CPU
+    False: (
+        "convolution: direct",
+        "LRN: shifted sums",
+        "bias: plain sum",
+        "LRN shifted, plain bias",
+        "LRN recomputed, plain bias",  # as without the bias
+    ),
+}
 FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "as shipped": {},
     "convolution: direct": {"linear._winograd_tile": _direct},
-    "LRN: shifted sums": {"norms._window_sum": _shifted_sum},
+    "LRN: band product": _BAND,
+    "LRN: shifted sums": _SHIFTED,
     "LRN: shifted, recomputed": {"local_response_norm": _lrn_recomputed},
     "pool: reduce_window": {"max_pool": _pool_by_window},
-    "bias: plain sum": {"add_bias": _plain_bias},
+    "bias: product with ones": {"linear._plain_sum": linear._product_with_ones},
+    "bias: plain sum": _PLAIN_BIAS,
     "groups: feature_group_count": {"convolution": _feature_groups},
     "conv1: 4 channels": {"convolution": partial(_more_channels, channels=4)},
     "conv1: 8 channels": {"convolution": partial(_more_channels, channels=8)},
     "conv1: space to depth": {"convolution": _space_to_depth},
     "pool: both axes at once": {"max_pool": _pool_at_once},
-    "LRN shifted, plain bias": {"norms._window_sum": _shifted_sum, "add_bias": _plain_bias},
+    "LRN shifted, plain bias": {**_SHIFTED, **_PLAIN_BIAS},
     "LRN recomputed, plain bias": {
+        **_PLAIN_BIAS,
         "local_response_norm": _lrn_recomputed,
-        "add_bias": _plain_bias,
     },
     "LRN recomputed, plain bias, space to depth": {
+        **_PLAIN_BIAS,
         "local_response_norm": _lrn_recomputed,
-        "add_bias": _plain_bias,
         "convolution": _space_to_depth,
     },
     "LRN recomputed, plain bias, space to depth, pool at once": {
+        **_PLAIN_BIAS,
         "local_response_norm": _lrn_recomputed,
-        "add_bias": _plain_bias,
         "convolution": _space_to_depth,
         "max_pool": _pool_at_once,
     },

@@ -41,7 +41,7 @@ from experiments.speed.contenders import (
     timed,
     torch_modes,
 )
-from experiments.speed.forms import FORMS
+from experiments.speed.forms import AS_SHIPPED, FORMS
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is PyTorch's, too
 FLAGS = flags.FLAGS
@@ -81,8 +81,8 @@ def contenders(measure: str, size: int, out: set[str]) -> dict[str, dict[str, An
         tried = jax.default_backend() == "cpu" or precision != "float32"
         tried = FLAGS.forms and tried and (measure, size) == ("train", FLAGS.batch_size[0])
         for form in FORMS if tried else ["as shipped"]:
-            if form == "convolution: direct" and jax.default_backend() != "cpu":
-                continue  # as shipped there
+            if form in AS_SHIPPED[jax.default_backend() == "cpu"]:
+                continue
             name = f"ours {precision}" + (f", {form}" if form != "as shipped" else "")
             found[name] = {**ours, "form": form}
     for name, how in torch_modes().items() if FLAGS.torch else ():
