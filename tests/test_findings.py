@@ -109,6 +109,21 @@ def _specialised(theirs, ours):
     return "specialisation_64", table
 
 
+def _biases(theirs, ours):
+    """Updates at which nets of biases 0, and of 1, leave the plateau."""
+    starts = [
+        {"pixels": pixels, "weights": weights, "bias": bias,
+         "updates": {str(seed): one for seed, one in enumerate(of)}}
+        for pixels in ("0 to 255", "unit deviation")
+        for weights in ("original", "paper")
+        for bias, of in ((1.0, ours), (0.0, theirs))
+    ]  # fmt: skip
+    return "plateau", {
+        "data": "digits", "epochs_at_most": 40, "updates_an_epoch": 21, "left_at_a_loss_of": 2.0,
+        "starts": starts,
+    }  # fmt: skip
+
+
 LOW, HIGH, ONE = [0.10, 0.11, 0.12], [0.20, 0.21, 0.22], ([0.2], [0.1])
 LARGER = [(LOW, HIGH, "reproduced"), (HIGH, LOW, "not"), (LOW, LOW, "inside the spread"),
           (LOW, [*HIGH[:2], None], "nothing to compare"), (LOW, [], "nothing to compare"),
@@ -136,6 +151,7 @@ FINDERS = {
     ),
     "dropout": (findings_of_ablations.dropout_slows, _dropout, TIMES),
     "figure 1": (findings.figure1, _figure1, TIMES),
+    "biases": (findings.biases, _biases, [TIMES[0], *TIMES[2:]]),
     "LRN": (findings.lrn_cifar(), _lrn, SMALLER),
     "pre-training": (findings.pre_training, _fine_tune, [*SMALLER[:4], SMALLER[5]]),
     "ensemble": (findings.ensembles, _ensemble, MEAN_OF_NETS),
