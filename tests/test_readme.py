@@ -213,6 +213,28 @@ def test_figures_of_the_step_are_those_of_the_result():
     assert seconds in _row("from the start of a process")
 
 
+def test_every_operation_far_under_its_bound_has_its_reason_written():
+    text = " ".join((ROOT / "docs" / "performance.md").read_text().split())
+    result = _result("operations_cpu")
+    shares = {row["name"]: row["bound both"] / row["ours both"] for row in result["milliseconds"]}
+    low = {name: share for name, share in shares.items() if share < 0.25}
+    assert [*low] == ["bias, ReLU, LRN, pool 1", "bias, ReLU, LRN, pool 2"]
+    first, second = (f"{100 * share:.0f}" for share in low.values())
+    assert f"after conv1 and after conv2, at {first} and {second}% with their gradients" in text
+    row = next(row for row in result["milliseconds"] if row["name"] in low)
+    map_ms = result["batch_size"] * 55 * 55 * 96 * 4 / result["copy GB/s"] / 1e6
+    forward, backward = row["ours forward"], row["ours both"] - row["ours forward"]
+    assert (
+        f"the map {forward / map_ms:.0f} times, the backward pass {backward / map_ms:.0f}" in text
+    )
+    times = [
+        row["PyTorch both"] / row["ours both"]
+        for row in result["milliseconds"]
+        if row["name"] in low
+    ]
+    assert min(times) > 1.8 and max(times) < 3.2, times  # "two to three times as long"
+
+
 def test_features_are_as_measured():
     result = _result("features_cpu")
     of_one, alone = result["ratio to one output and the writing"], result["ratio"]
