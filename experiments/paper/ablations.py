@@ -11,6 +11,7 @@ of the same size, width, length and precision, and are not asked for now, stay.
 
 import numpy as np
 from absl import flags
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from PIL import Image
@@ -237,6 +238,7 @@ def draw(rows: list[dict]) -> Figure:
     axes.axvline(
         harness.percent(rows[0]["test_ten"]["mean"]), color="#225588", linewidth=0.6, alpha=0.6
     )
+    _fit_to_those_that_learned(axes, rows, places)
     axes.set_yticks(places, [row["variant"] for row in rows])
     axes.set_xlabel("top-1 error (%)")
     axes.set_title(
@@ -247,6 +249,26 @@ def draw(rows: list[dict]) -> Figure:
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _fit_to_those_that_learned(axes: Axes, rows: list[dict], places: np.ndarray) -> None:
+    """A net that stayed at chance would squeeze the others into a corner: it is told in words."""
+    stayed = [not any(row.get("left_the_plateau", [1])) for row in rows]
+    if all(stayed) or not any(stayed):
+        return
+    errors = [
+        harness.percent(row[key]["mean"])
+        for row, one in zip(rows, stayed, strict=True)
+        for key in ("train", "test_center", "test_ten")
+        if not one
+    ]
+    low, high = np.nanmin(errors), np.nanmax(errors)
+    axes.set_xlim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+    for row, place, one in zip(rows, places, stayed, strict=True):
+        if one:
+            told = f"never left the plateau: {harness.percent(row['test_ten']['mean']):.1f}% →"
+            at = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+            axes.text(0.99, place, told, fontsize=8, color="#225588", **at)
 
 
 def _seeds(rows: list[dict]) -> str:
