@@ -89,8 +89,9 @@ def biases() -> Found | None:
     found = sooner(ones, noughts, 1)
     texts = [
         f"biases of 0 take {found.text} (updates to a training loss of "
-        f"{table['left_at_a_loss_of']:g}: 1 {listed(ones)}; 0 {listed(noughts)})",
-        f"with 0.01 everywhere 1 {listed(updates(1, 'paper'))}; 0 {listed(updates(0, 'paper'))}",
+        f"{table['left_at_a_loss_of']:g}: biases of 1 {listed(ones)}; of 0 {listed(noughts)})",
+        f"with weights of 0.01 everywhere: biases of 1 {listed(updates(1, 'paper'))}; of 0 "
+        f"{listed(updates(0, 'paper'))}",
     ]
     return Found(
         "; ".join(texts),

@@ -123,7 +123,8 @@ TRAPS = (
         'As printed; `initialization="original"` for runs that are to leave the plateau soon',
         "alexnet_jax/models/alexnet.py:INITIAL_STDDEV",
         "tests/models/test_alexnet.py::test_initial_weights_are_normal_with_the_rules_deviations",
-        "digits at half the width stay at 90% error for 60 epochs with 0.01 (one seed)",
+        "digits at half the width stay at 90% error for 60 epochs with 0.01 (one seed), and for 40 "
+        "whatever the biases (three seeds: results/plateau.png)",
     ),
     Trap(
         "Initial biases: 1 in conv2, conv4, conv5, fc6 and fc7, else 0; Caffe has 0.1 where the "
@@ -131,6 +132,8 @@ TRAPS = (
         "As printed; `hidden_bias`",
         "alexnet_jax/models/alexnet.py:AlexNet",
         "tests/models/test_alexnet.py::test_initial_weights_are_normal_with_the_rules_deviations",
+        "digits leave the plateau later with 0.1, and latest with 0 (three seeds: "
+        "results/plateau.png)",
     ),
     Trap(
         "Pixels: the initial weights and LRN's constants are for 0 to 255 less the mean; dividing "
@@ -138,6 +141,8 @@ TRAPS = (
         "0 to 255; pixels that no augmentation prepared are refused",
         "alexnet_jax/augment.py:Augmentation",
         "tests/test_augment.py::test_mean_colour_is_subtracted_everywhere",
+        "digits on pixels of unit deviation stay on the plateau for 40 epochs, whatever the "
+        "initial weights and biases (three seeds: results/plateau.png)",
     ),
     Trap(
         "The mean image: subtracted at the crop's own place, or its centre from every crop and "

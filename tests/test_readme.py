@@ -1,5 +1,6 @@
 """The README and the table of figures: what they say is what the code does and the data hold."""
 
+import itertools
 import json
 import re
 from functools import partial
@@ -302,6 +303,23 @@ def test_figures_of_the_learning_rates_are_those_of_the_result():
     )
     row = _row("five rates, three seeds")
     assert all(text in row for text in texts)
+
+
+def test_figures_of_the_plateau_are_those_of_the_result():
+    result = _result("plateau")
+    usual, *others = (
+        [
+            [*row["updates"].values()]
+            for row in result["starts"]
+            if (row["pixels"], row["weights"]) == start
+        ]
+        for start in itertools.product(("0 to 255", "unit deviation"), ("original", "paper"))
+    )
+    figures = " / ".join(f"{min(updates)} to {max(updates)}" for updates in usual)
+    most = result["epochs_at_most"] * result["updates_an_epoch"]
+    row = _row("digits at half the width, three seeds: updates")
+    assert f"| {figures}; not within {most} with deviations of 0.01 everywhere, nor" in row
+    assert others == [[[None] * 3] * 3] * 3
 
 
 def test_figures_of_fine_tuning_are_those_of_the_result_seed_by_seed():
