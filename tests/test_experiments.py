@@ -1,21 +1,17 @@
-"""The experiments: what they compute from their runs, and the forms that they time."""
+"""The experiments: what they compute from their runs."""
 
 import errno
 import json
 from functools import partial
 from types import SimpleNamespace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import ops
 from alexnet_jax.configs import digits
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.scores import METRICS
 from experiments import fitting, harness, provenance
-from experiments.speed import forms
 from experiments.sweep import Sweep
 from tests.commands import run_command
 
@@ -24,6 +20,8 @@ def test_epochs_to_the_target_lie_between_two_epochs():
     assert harness.epochs_to([0.5, 0.3, 0.2], 0.25) == pytest.approx(2.5)
     assert harness.epochs_to([0.25], 0.25) == 1
     assert harness.epochs_to([0.5, None, 0.3], 0.25) is None
+    assert harness.epochs_to([2.2, 1.8], 2.0, start=2.3) == pytest.approx(1.5)
+    assert harness.epochs_to([1.8], 2.0, start=2.4) == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_contenders_take_turns_and_first_turns_are_dropped():
@@ -51,43 +49,6 @@ def test_a_record_names_no_folder_of_the_machine(monkeypatch):
     monkeypatch.setattr("sys.argv", ["x", "--workdir=/home/me/runs", "/data/y", "--a=b/c", "--n=1"])
     command = provenance.environment()["command"]
     assert command.endswith("--workdir=runs y --a=b/c --n=1")
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        forms._space_to_depth,
-        partial(forms._more_channels, channels=4),
-        forms._feature_groups,
-    ],
-    ids=["space to depth", "4 channels", "feature groups"],
-)
-def test_other_forms_of_conv1_are_the_same_convolution(form):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 64, 64, 3)).astype(np.float32)
-    kernel = rng.normal(size=(11, 11, 3, 4)).astype(np.float32)
-    rest = {"stride": 4, "padding": ((0, 3), (0, 3))}
-    np.testing.assert_allclose(
-        form(x, kernel, **rest), ops.convolution(x, kernel, **rest), atol=1e-3
-    )
-
-
-def test_the_plain_bias_keeps_the_type_of_the_maps():
-    assert forms._plain_bias(jnp.ones(3, jnp.bfloat16), jnp.ones(3)).dtype == jnp.bfloat16
-
-
-@pytest.mark.parametrize("size", [4, 5])
-def test_the_recomputed_lrn_is_the_same_norm(size):
-    rng = np.random.default_rng(0)
-    x, g = rng.normal(size=(2, 3, 16)).astype(np.float32) * 30, rng.normal(size=(2, 3, 16))
-    given = (size, 2.0, 0.01, 0.75, 2)
-
-    def outcome(norm):
-        return jax.value_and_grad(lambda x: (norm(x, *given) * g).sum())(x)
-
-    expected, found = outcome(ops.local_response_norm), outcome(forms._lrn_recomputed)
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
-    np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-5)
 
 
 def tiny(**fields):

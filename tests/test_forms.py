@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import ops
+from experiments.speed import forms
 from experiments.speed.forms import FORMS, replaced
 
 
@@ -54,3 +55,17 @@ def test_a_form_computes_what_ships(form, shipped):
         found = results()
     for ours, theirs in zip(shipped, found, strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_the_recomputed_lrn_is_the_same_norm(size):
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=(2, 3, 16)).astype(np.float32) * 30, rng.normal(size=(2, 3, 16))
+    given = (size, 2.0, 0.01, 0.75, 2)
+
+    def outcome(norm):
+        return jax.value_and_grad(lambda x: (norm(x, *given) * g).sum())(x)
+
+    expected, found = outcome(ops.local_response_norm), outcome(forms._lrn_recomputed)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-5)
