@@ -24,7 +24,7 @@ train: $(READY) ## Train on the embedded handwritten digits; logs and checkpoint
 	$(BIN)/python -m alexnet_jax.main --workdir runs/
 
 test: lint ## Lint, type check and run the tests (under 10 minutes on 2 cores)
-	$(QUICK) $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(QUICK) $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: $(READY) ## All tests, compiled as for users: full widths, long runs, hours
 	$(BIN)/python -m pytest -m "slow or not slow"
@@ -52,7 +52,7 @@ docs: ## This documentation as pages in site/, every link checked, in an environ
 
 coverage: $(READY) ## The lines of the package that no fast test reaches
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
-	$(QUICK) $(BIN)/python -m pytest -n 2 --dist loadscope --cov=alexnet_jax --cov-report=term-missing:skip-covered
+	$(QUICK) $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov=alexnet_jax --cov-report=term-missing:skip-covered
 
 bench: $(READY) ## Step, operations and start beside PyTorch's, on this machine: half an hour and more
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'

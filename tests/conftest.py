@@ -20,6 +20,15 @@ os.environ["XDG_CACHE_HOME"] = cache  # statistics of data sets are kept there, 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
+# Files that take longest come first, or one worker would sit over the last of them alone.
+LONG = ("test_multihost", "test_resume", "test_parallel", "test_wiring", "test_main", "test_vitals")
+LONG += ("test_exported", "test_prepare", "test_cifar", "test_alexnet", "test_step")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
     """For tests of many programs that run once or twice: slow machine code is made sooner.
