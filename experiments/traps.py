@@ -141,8 +141,8 @@ TRAPS = (
         "0 to 255; pixels that no augmentation prepared are refused",
         "alexnet_jax/augment.py:Augmentation",
         "tests/test_augment.py::test_mean_colour_is_subtracted_everywhere",
-        "digits on pixels of unit deviation stay on the plateau for 40 epochs, whatever the "
-        "initial weights and biases (three seeds: results/plateau.png)",
+        "digits on pixels divided by 57, the deviation of photographs, stay on the plateau for 40 "
+        "epochs, whatever the initial weights and biases (three seeds: results/plateau.png)",
     ),
     Trap(
         "The mean image: subtracted at the crop's own place, or its centre from every crop and "

@@ -114,7 +114,7 @@ def _biases(theirs, ours):
     starts = [
         {"pixels": pixels, "weights": weights, "bias": bias,
          "updates": {str(seed): one for seed, one in enumerate(of)}}
-        for pixels in ("0 to 255", "unit deviation")
+        for pixels in ("0 to 255", "divided by 57")
         for weights in ("original", "paper")
         for bias, of in ((1.0, ours), (0.0, theirs))
     ]  # fmt: skip

@@ -160,6 +160,14 @@ def test_bias_gradient_is_the_sum_over_images_and_positions(dtype, backend, monk
     check(ops.add_bias, expected, (normal(3, 5, 5, 7), normal(7, seed=1)), dtype)
 
 
+@both_backends
+def test_bias_gradient_of_bfloat16_is_summed_in_float32(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    maps, bias = jnp.ones((1, 17, 241, 3), jnp.bfloat16), jnp.zeros(3)
+    _, back = jax.vjp(ops.add_bias, maps, bias)
+    np.testing.assert_array_equal(back(maps)[1], 17 * 241)  # which bfloat16 does not have
+
+
 @pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
 @both_precisions
 def test_activations_and_their_slopes(name, dtype):

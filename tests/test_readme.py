@@ -313,7 +313,7 @@ def test_figures_of_the_plateau_are_those_of_the_result():
             for row in result["starts"]
             if (row["pixels"], row["weights"]) == start
         ]
-        for start in itertools.product(("0 to 255", "unit deviation"), ("original", "paper"))
+        for start in itertools.product(("0 to 255", "divided by 57"), ("original", "paper"))
     )
     figures = " / ".join(f"{min(updates)} to {max(updates)}" for updates in usual)
     most = result["epochs_at_most"] * result["updates_an_epoch"]

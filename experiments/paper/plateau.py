@@ -1,13 +1,14 @@
-"""Section 5: "Setting some biases to 1 accelerates the early stages of learning". Which start does?
+"""Section 5: hidden biases of 1 accelerate the early stages of learning. What else decides there?
 
     python -m experiments.paper.plateau
 
 Every net begins near the loss of guessing, and some stay there for long. The digits recipe at a
 constant rate with each of: the weights of conv3 to conv5 from the deviation printed in the paper,
 0.01, or from that of the authors' files, 0.03; the hidden biases 1, Caffe's 0.1, or 0; pixels of 0
-to 255, as here, or of about unit deviation, as in most of today's code. Counted is the update at
-which the training loss is down to 2.0 (guessing gives 2.30), by the means of epochs and between
-two by a straight line. Writes results/plateau.json and .png.
+to 255, as here, or those divided by 57, the deviation of photographs, as in most of today's code
+(the digits' is 96). Counted is the update at which the training loss is down to 2.0 (guessing gives
+2.30), by the means of epochs and between two by a straight line. Writes results/plateau.json and
+.png.
 """
 
 import itertools
@@ -31,7 +32,7 @@ flags.DEFINE_integer("num_epochs", 40, "passes over the training images at most"
 TARGET, GUESSING = 2.0, math.log(10)  # losses
 WEIGHTS = {"original": "conv3 to conv5: 0.03", "paper": "0.01 everywhere"}
 BIASES = (1.0, 0.1, 0.0)
-PIXELS = {"0 to 255": 1.0, "unit deviation": 1 / 57}
+PIXELS = {"0 to 255": 1.0, "divided by 57": 1 / 57}
 
 
 def configuration() -> ConfigDict:

@@ -14,6 +14,7 @@ from jax import lax
 
 from alexnet_jax import ops
 from alexnet_jax.ops import linear, norms, winograd
+from alexnet_jax.ops.backend import on_cpu
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -125,20 +126,10 @@ def _direct(dtype, x, kernel, stride, padding):
     return 0
 
 
-# What ships elsewhere than on CPU, and there is another form; and the other way round.
+# What ships on CPU or elsewhere, in the place of the other.
 _BAND = {"norms._shifted_sum": norms._band_product}
 _SHIFTED = {"norms._band_product": norms._shifted_sum}
 _PLAIN_BIAS = {"linear._product_with_ones": linear._plain_sum}
-AS_SHIPPED = {
-    True: ("LRN: band product", "bias: product with ones"),  # on CPU
-    False: (
-        "convolution: direct",
-        "LRN: shifted sums",
-        "bias: plain sum",
-        "LRN shifted, plain bias",
-        "LRN recomputed, plain bias",  # as without the bias
-    ),
-}
 FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "as shipped": {},
     "convolution: direct": {"linear._winograd_tile": _direct},
@@ -170,6 +161,22 @@ FORMS: dict[str, dict[str, Callable[..., Any]]] = {
         "max_pool": _pool_at_once,
     },
 }
+
+
+def forms_here() -> list[str]:
+    """The names of `FORMS` but for those that ship on this kind of device, under another name."""
+    others = (
+        ("LRN: band product", "bias: product with ones")
+        if on_cpu()
+        else (
+            "convolution: direct",
+            "LRN: shifted sums",
+            "bias: plain sum",
+            "LRN shifted, plain bias",
+            "LRN recomputed, plain bias",  # as without the bias
+        )
+    )
+    return [name for name in FORMS if name not in others]
 
 
 @contextlib.contextmanager

@@ -10,9 +10,8 @@ PyTorch runs in every mode at the first batch size, later in those that were nea
 compiled once more with the memory setting that our commands make
 (`alexnet_jax.machine.keep_freed_memory`). With --forms, each form replaces one operation of
 `alexnet_jax.ops` by another way to write it (`experiments.speed.forms`) at the first batch size,
-on a GPU in the reduced precisions. Writes
-results/step_PLATFORM.json, .txt and .png, with --label results/step_PLATFORM_LABEL, and prints what
-could not be run.
+on a GPU in the reduced precisions. Writes results/step_PLATFORM.json, .txt and .png, with --label
+results/step_PLATFORM_LABEL, and prints what could not be run.
 """
 
 import os
@@ -41,7 +40,7 @@ from experiments.speed.contenders import (
     timed,
     torch_modes,
 )
-from experiments.speed.forms import AS_SHIPPED, FORMS
+from experiments.speed.forms import forms_here
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is PyTorch's, too
 FLAGS = flags.FLAGS
@@ -80,9 +79,7 @@ def contenders(measure: str, size: int, out: set[str]) -> dict[str, dict[str, An
         # Who trains on a GPU in full float32 does not ask for speed.
         tried = jax.default_backend() == "cpu" or precision != "float32"
         tried = FLAGS.forms and tried and (measure, size) == ("train", FLAGS.batch_size[0])
-        for form in FORMS if tried else ["as shipped"]:
-            if form in AS_SHIPPED[jax.default_backend() == "cpu"]:
-                continue
+        for form in forms_here() if tried else ["as shipped"]:
             name = f"ours {precision}" + (f", {form}" if form != "as shipped" else "")
             found[name] = {**ours, "form": form}
     for name, how in torch_modes().items() if FLAGS.torch else ():
