@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import os
+from functools import cache
+from pathlib import Path
 
 try:
     import fcntl
@@ -15,6 +17,17 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux; macOS and Windows only know how many there are
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@cache
+def processor(told_by: str = "/proc/cpuinfo") -> dict[str, str]:
+    """What Linux tells of the first processor, "flags" and "model name" among it; else nothing."""
+    try:
+        lines = Path(told_by).read_text().splitlines()
+    except OSError:
+        return {}
+    fields = (line.partition(":") for line in reversed(lines))  # so that the first stays
+    return {name.strip(): value.strip() for name, colon, value in fields if colon}
 
 
 def allow_open_files() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from alexnet_jax.machine import cores
+from alexnet_jax.machine import cores, processor
 
 _STARTED = time.perf_counter()
 # Features of the processor that decide how fast products are.
@@ -45,14 +45,11 @@ def machine() -> str:
     return ", ".join([*words, *facts["cpu"].get("flags", ())])
 
 
-@cache
 def _cpu() -> dict[str, Any]:
     """Name and flags of the processor, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    facts = processor()
+    if not facts:
         return {"name": platform.processor()}
-    facts = dict(map(str.strip, line.split(":", 1)) for line in reversed(lines) if ":" in line)
     flags = facts.get("flags", "").split()
     return {"name": facts.get("model name"), "flags": [flag for flag in _FLAGS if flag in flags]}
 

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from alexnet_jax.machine import processor
+from alexnet_jax.ops import backend
+
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -35,3 +38,28 @@ def test_freed_memory_is_kept_and_not_mapped_again():
     assert second < first / 100
     first, second = first_and_second("give back")
     assert second > first / 2  # else the test shows nothing
+
+
+def test_what_the_first_processor_is_and_can_do(tmp_path):
+    told = tmp_path / "cpuinfo"
+    told.write_text(
+        "processor\t: 0\nmodel name\t: A CPU: fast\nflags\t\t: fma avx2\npower management:\n\n"
+        "processor\t: 1\nmodel name\t: Another\nflags\t\t: sse\n"
+    )
+    facts = processor(str(told))
+    assert (facts["model name"], facts["flags"]) == ("A CPU: fast", "fma avx2")
+    assert processor(str(tmp_path / "none")) == {}
+
+
+@pytest.mark.parametrize(
+    ("facts", "does"),
+    [
+        ({"flags": "fma avx512_bf16 x"}, True),
+        ({"flags": "amx_bf16"}, True),
+        ({"flags": "avx512_bf16_not avx512f"}, False),
+        ({}, False),
+    ],
+)
+def test_a_cpu_multiplies_bfloat16_where_it_is_told_to_have_instructions(facts, does, monkeypatch):
+    monkeypatch.setattr(backend, "processor", lambda: facts)
+    assert backend.cpu_multiplies_bfloat16() == does

@@ -122,7 +122,7 @@ def test_few_rows_are_a_convolution_on_cpu_but_not_many_or_many_nets_at_once():
 
 
 @both_backends
-def test_bfloat16_is_multiplied_by_rounded_weights_and_gives_them_float32_gradients(
+def test_a_product_of_bfloat16_is_near_the_exact_one_and_gives_its_weights_float32_gradients(
     backend, monkeypatch
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
@@ -147,6 +147,29 @@ def test_bfloat16_is_multiplied_by_rounded_weights_and_gives_them_float32_gradie
         np.testing.assert_allclose(
             np.asarray(found, np.float64), expected, atol=2**-6 * np.abs(expected).max()
         )
+
+
+@pytest.mark.parametrize(
+    ("backend", "has_instructions", "rows", "rounds"),
+    [
+        ("cpu", True, linear._FEW_ROWS, False),
+        ("cpu", True, linear._FEW_ROWS + 1, True),
+        ("cpu", False, linear._FEW_ROWS + 1, False),
+        ("gpu", False, 1, True),
+    ],
+)
+def test_weights_are_rounded_to_bfloat16_where_that_makes_the_product_faster(
+    backend, has_instructions, rows, rounds, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(linear, "cpu_multiplies_bfloat16", lambda: has_instructions)
+
+    def value_and_gradients(x, kernel):
+        y, back = jax.vjp(ops.dense, x, kernel)
+        return y, back(y)
+
+    arrays = jnp.zeros((rows, 8), jnp.bfloat16), jnp.zeros((8, 6))
+    assert ("tensor<8x6xbf16>" in jax.jit(value_and_gradients).lower(*arrays).as_text()) == rounds
 
 
 @both_backends

@@ -11,7 +11,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from alexnet_jax.ops import winograd
-from alexnet_jax.ops.backend import on_cpu
+from alexnet_jax.ops.backend import cpu_multiplies_bfloat16, on_cpu
 from alexnet_jax.ops.checks import check_counts, check_floats, check_groups
 from alexnet_jax.ops.dtypes import at_least_float32
 
@@ -195,13 +195,32 @@ def dense(
 ) -> jax.Array:
     """Multiplies `x` [B, I] by `kernel` [I / groups, O], group by group, to [B, O] of its dtype.
 
+    On CPU bfloat16 is multiplied in float32, by the kernel as it is, where that is faster.
+
     Raises:
       ValueError: `x` holds no floats, or the kernel is not for it.
     """
     check_floats(x, dims=2)
     check_groups(x, kernel, groups)
     multiply = _cpu_product if on_cpu() else _plain_product
-    return _by_group(partial(multiply, precision=precision), x, kernel, groups)
+    y = x.astype(_product_dtype(x))
+    return _by_group(partial(multiply, precision=precision), y, kernel, groups).astype(x.dtype)
+
+
+def _product_dtype(x: jax.Array) -> Any:
+    """What `x` is multiplied in: on CPU float32 for bfloat16 that would be slower.
+
+    It is without instructions for it. With few rows, too: a product of those takes as long as
+    reading the kernel, and to round the kernel it would be read, written and read again.
+    """
+    if on_cpu() and (_few_rows(x) or not cpu_multiplies_bfloat16()):
+        return at_least_float32(x.dtype)
+    return x.dtype
+
+
+def _few_rows(x: jax.Array) -> bool:
+    rows = x.shape[0]  # no number where a program for any batch is exported
+    return isinstance(rows, int) and rows <= _FEW_ROWS
 
 
 def _plain_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
@@ -211,8 +230,7 @@ def _plain_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _cpu_product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
     kernel = kernel.astype(x.dtype)
-    rows = x.shape[0]  # no number where a program for any batch is exported
-    few = x.dtype == jnp.float32 and isinstance(rows, int) and rows <= _FEW_ROWS
+    few = x.dtype == jnp.float32 and _few_rows(x)
     multiply = _product_of_few_rows if few else partial(_dot, axes=(1, 0))
     return multiply(x, kernel, precision=precision).astype(x.dtype)
 
