@@ -328,6 +328,15 @@ def test_max_pool_with_ties_sends_the_gradient_to_the_first(window, stride, dtyp
     pool_equals_reference(np.zeros((1, 7, 7, 1)), window, stride, dtype)
 
 
+def test_max_pool_of_bfloat16_gives_its_maxima_and_rounds_a_gradient_once_on_cpu():
+    x = jnp.zeros((1, 7, 7, 1), jnp.bfloat16).at[:, 3, 3].set(3)  # the maximum of nine windows
+    y, back = jax.vjp(lambda x: ops.max_pool(x, 3, 1), x)
+    (gradient,) = back(jnp.full_like(y, 1 + 2**-7))
+    assert (y.dtype, gradient.dtype) == (jnp.bfloat16, jnp.bfloat16)
+    np.testing.assert_array_equal(y, reference.max_pool(np.asarray(x, np.float64), 3, 1)[0])
+    assert gradient[0, 3, 3, 0] == jnp.bfloat16(9 * (1 + 2**-7))  # 9.125 if sums were rounded
+
+
 def test_a_window_larger_than_the_map_is_named():
     x = jnp.ones((1, 4, 2, 1))
     with pytest.raises(ValueError, match="window=3 is larger than the map of 2 pixels"):

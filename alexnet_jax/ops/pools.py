@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.ops.backend import on_cpu
 from alexnet_jax.ops.checks import check_counts, check_floats
 from alexnet_jax.ops.dtypes import at_least_float32
 from alexnet_jax.ops.windows import sum_taps, taps, untap
@@ -43,12 +44,15 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2, ceil: bool = False)
         raise ValueError(
             f"window={window} is larger than the map of {smallest} pixels; use ceil=True"
         )
+    dtype = x.dtype
+    if on_cpu():  # where bfloat16 is compared in float32, and each maximum would be rounded back
+        x = x.astype(at_least_float32(dtype))
     # Columns first, so that the first row wins and, within it, the first column.
     for axis in (2, 1):
         if ceil:
             x = _reach(x, window, stride, axis, -jnp.inf)
         x = _max_pool_axis(x, window, stride, axis)
-    return x
+    return x.astype(dtype)
 
 
 def average_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
