@@ -168,7 +168,7 @@ def test_figures_of_the_step_on_other_machines_are_those_of_their_results(name, 
 def test_figures_of_bfloat16_without_instructions_for_it_are_those_of_the_result():
     rates = {
         (row["measure"], row["batch_size"], row["name"]): row["images_per_second"]
-        for row in _result("step_cpu_amd_avx2")["rows"]
+        for row in _result("step_cpu_amd_avx2_bfloat16")["rows"]
     }
     *train, center, ten = (
         f"{rates[measure, size, 'ours bfloat16'] / rates[measure, size, 'ours float32']:.2f}"
