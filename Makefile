@@ -6,8 +6,10 @@ PYTHON ?= python3
 VENV := .venv$(patsubst %,-%,$(filter-out python3,$(notdir $(PYTHON))))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Most of a test's time is compiling: XLA's older code generator and few passes take half of it.
-QUICK := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false JAX_DISABLE_MOST_OPTIMIZATIONS=1
+# Most of a test's time is compiling: XLA's older code generator and few passes take half of it, and
+# one module a program is made sooner than many.
+QUICK := XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1" \
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1
 
 # Without bytecode on the disk each process compiles two thousand modules anew, for three seconds.
 unexport PYTHONDONTWRITEBYTECODE

@@ -6,6 +6,7 @@ command: seconds less than a start from nothing. What depends on the start itsel
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -29,6 +30,12 @@ _LIBRARIES = (
 )
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(list(_LIBRARIES))
+
+
+def seldom_collect():
+    """Spares Python going through the libraries' million objects: a twelfth of a test's time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def on_devices(count):
@@ -81,6 +88,7 @@ def run_command(module, *arguments, timeout=300):
 
 
 def _run(module, arguments, environment, folder, output, errors):
+    seldom_collect()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -9,6 +9,8 @@ import tempfile
 
 import pytest
 
+from tests.commands import seldom_collect
+
 DEVICES = "--xla_force_host_platform_device_count"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=8"
@@ -27,6 +29,10 @@ LONG += ("test_exported", "test_prepare", "test_cifar", "test_alexnet", "test_st
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_collection_finish():
+    seldom_collect()
 
 
 @pytest.fixture(scope="module")
