@@ -115,6 +115,14 @@ def test_figures_of_the_ablations_are_those_of_the_result():
         for name in ("paper", "no LRN")
     ]
     assert ", ".join(shares) in _row("the same nets: share of colour")
+    small = {
+        row["variant"]: row["test_ten"] for row in _result("ablations_64_width_0.5")["variants"]
+    }
+    named = ("paper", "no LRN", "towers apart", "exchange everywhere")
+    errors = [
+        f"{_percent(small[name]['mean'])} ± {_percent(small[name]['deviation'])}" for name in named
+    ]
+    assert f"{' / '.join(errors)}%" in _row("Imagenette, 64 pixels, half the width")
 
 
 def test_figures_of_the_meshes_and_calls_are_those_of_the_results():
