@@ -123,6 +123,11 @@ def test_figures_of_the_ablations_are_those_of_the_result():
         f"{_percent(small[name]['mean'])} ± {_percent(small[name]['deviation'])}" for name in named
     ]
     assert f"{' / '.join(errors)}%" in _row("Imagenette, 64 pixels, half the width")
+    paper, _, apart, everywhere = (small[name]["mean"] for name in named)
+    assert (round(100 * (apart - paper)), round(100 * (paper - everywhere))) == (
+        10,
+        6,
+    )  # parallel.md
 
 
 def test_figures_of_the_meshes_and_calls_are_those_of_the_results():
