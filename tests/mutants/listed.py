@@ -501,6 +501,30 @@ _AUGMENTATION = (
         "tests/test_ops.py::test_dense_reads_its_own_towers[1-3-float32]",
     ),
     Mutant(
+        "few rows of bfloat16 round the kernel on CPU",
+        "ops/linear.py",
+        "if on_cpu() and (_few_rows(x) or not cpu_multiplies_bfloat16()):",
+        "if on_cpu() and not cpu_multiplies_bfloat16():",
+        "tests/test_ops.py::"
+        "test_weights_are_rounded_to_bfloat16_where_that_makes_the_product_faster[cpu-True-96-False]",
+    ),
+    Mutant(
+        "a CPU without instructions for bfloat16 rounds the kernel",
+        "ops/linear.py",
+        "if on_cpu() and (_few_rows(x) or not cpu_multiplies_bfloat16()):",
+        "if on_cpu() and _few_rows(x):",
+        "tests/test_ops.py::"
+        "test_weights_are_rounded_to_bfloat16_where_that_makes_the_product_faster[cpu-False-97-False]",
+    ),
+    Mutant(
+        "maxima of bfloat16 are rounded one by one on CPU",
+        "ops/pools.py",
+        "if on_cpu():",
+        "if False:",
+        "tests/test_ops.py::"
+        "test_max_pool_of_bfloat16_gives_its_maxima_and_rounds_a_gradient_once_on_cpu",
+    ),
+    Mutant(
         "a change by hand is not seen until the rate changes, too",
         "runs/recipe.py",
         "return self._hyperparameters(self.schedule.learning_rate(step, state), changed)",
