@@ -123,11 +123,10 @@ def test_figures_of_the_ablations_are_those_of_the_result():
         f"{_percent(small[name]['mean'])} ± {_percent(small[name]['deviation'])}" for name in named
     ]
     assert f"{' / '.join(errors)}%" in _row("Imagenette, 64 pixels, half the width")
-    paper, _, apart, everywhere = (small[name]["mean"] for name in named)
-    assert (round(100 * (apart - paper)), round(100 * (paper - everywhere))) == (
-        10,
-        6,
-    )  # parallel.md
+    paper, _, apart, everywhere = (100 * small[name]["mean"] for name in named)
+    assert (round(apart - paper), round(paper - everywhere)) == (10, 6)
+    text = " ".join((ROOT / "docs" / "parallel.md").read_text().split())
+    assert "wrong ten points more often" in text and "always exchange six points less" in text
 
 
 def test_figures_of_the_meshes_and_calls_are_those_of_the_results():

@@ -81,17 +81,14 @@ def load_statistics(dataset: Dataset) -> Statistics:
     """The statistics of `dataset` at its stored size, kept in the user's cache folder.
 
     Kept with a fingerprint of the set they belong to; those of another, and damaged ones, are
-    computed anew by one pass. Those that an earlier version kept beside the data are read too.
-    Where nothing can be kept they are computed each time.
+    computed anew by one pass. Where nothing can be kept they are computed each time.
     """
     fingerprint = fingerprint_of(dataset)
-    file = _file_name(dataset)
     cache = cache_folder()
-    kept = None if cache is None else cache / dataset.name / file
-    for path in (kept, dataset.path / file):
-        sums = None if path is None else _read(path, fingerprint, dataset)
-        if sums is not None:
-            return derive(sums)
+    kept = None if cache is None else cache / dataset.name / _file_name(dataset)
+    sums = None if kept is None else _read(kept, fingerprint, dataset)
+    if sums is not None:
+        return derive(sums)
     sums = compute_moments(dataset)
     try:
         if kept is None:

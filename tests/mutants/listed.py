@@ -420,6 +420,37 @@ _NETWORK = (
         "jnp.where(tap >= pooled,",
         "tests/test_ops.py::test_max_pool_with_ties_sends_the_gradient_to_the_first",
     ),
+    Mutant(
+        "a few images pass the full connections by another product of theirs",
+        "ops/linear.py",
+        "image, taps = x[None, :, None], kernel[None, None]",
+        "image, taps = x[None, ::-1, None], kernel[None, None]",
+        "tests/test_ops.py::test_dense_reads_its_own_towers[1-3-float32]",
+    ),
+    Mutant(
+        "few rows of bfloat16 round the kernel on CPU",
+        "ops/linear.py",
+        "if on_cpu() and (_few_rows(x) or not cpu_multiplies_bfloat16()):",
+        "if on_cpu() and not cpu_multiplies_bfloat16():",
+        "tests/test_ops.py::"
+        "test_weights_are_rounded_to_bfloat16_where_that_makes_the_product_faster[cpu-True-96-False]",
+    ),
+    Mutant(
+        "a CPU without instructions for bfloat16 rounds the kernel",
+        "ops/linear.py",
+        "if on_cpu() and (_few_rows(x) or not cpu_multiplies_bfloat16()):",
+        "if on_cpu() and _few_rows(x):",
+        "tests/test_ops.py::"
+        "test_weights_are_rounded_to_bfloat16_where_that_makes_the_product_faster[cpu-False-97-False]",
+    ),
+    Mutant(
+        "maxima of bfloat16 are rounded one by one on CPU",
+        "ops/pools.py",
+        "if on_cpu():",
+        "if False:",
+        "tests/test_ops.py::"
+        "test_max_pool_of_bfloat16_gives_its_maxima_and_rounds_a_gradient_once_on_cpu",
+    ),
 )
 
 # --- augmentation ---------------------------------------------------------------------------------
@@ -492,37 +523,6 @@ _AUGMENTATION = (
         "cut(mean)[:, None] if in_place else _centre(mean, image_size)",
         "cut(mean)[:, None]",
         "tests/test_augment.py::test_mirrored_views_have_the_centre_mean_subtracted_as_it_stands",
-    ),
-    Mutant(
-        "a few images pass the full connections by another product of theirs",
-        "ops/linear.py",
-        "image, taps = x[None, :, None], kernel[None, None]",
-        "image, taps = x[None, ::-1, None], kernel[None, None]",
-        "tests/test_ops.py::test_dense_reads_its_own_towers[1-3-float32]",
-    ),
-    Mutant(
-        "few rows of bfloat16 round the kernel on CPU",
-        "ops/linear.py",
-        "if on_cpu() and (_few_rows(x) or not cpu_multiplies_bfloat16()):",
-        "if on_cpu() and not cpu_multiplies_bfloat16():",
-        "tests/test_ops.py::"
-        "test_weights_are_rounded_to_bfloat16_where_that_makes_the_product_faster[cpu-True-96-False]",
-    ),
-    Mutant(
-        "a CPU without instructions for bfloat16 rounds the kernel",
-        "ops/linear.py",
-        "if on_cpu() and (_few_rows(x) or not cpu_multiplies_bfloat16()):",
-        "if on_cpu() and _few_rows(x):",
-        "tests/test_ops.py::"
-        "test_weights_are_rounded_to_bfloat16_where_that_makes_the_product_faster[cpu-False-97-False]",
-    ),
-    Mutant(
-        "maxima of bfloat16 are rounded one by one on CPU",
-        "ops/pools.py",
-        "if on_cpu():",
-        "if False:",
-        "tests/test_ops.py::"
-        "test_max_pool_of_bfloat16_gives_its_maxima_and_rounds_a_gradient_once_on_cpu",
     ),
     Mutant(
         "a change by hand is not seen until the rate changes, too",
