@@ -1,6 +1,16 @@
 """What results hold about claims, but for those of the ablations; None where it was not run."""
 
-from experiments.found import IMAGENET, Find, Found, command, listed, log_of_one_net, result
+from experiments.found import (
+    IMAGENET,
+    Find,
+    Found,
+    command,
+    counted,
+    listed,
+    log_of_one_net,
+    result,
+    size,
+)
 from experiments.verdicts import (
     NOT,
     NOTHING,
@@ -142,8 +152,8 @@ def lrn_cifar(net: str = "conv-local", name: str = "lrn_cifar") -> Find:
         views = {"ten": "ten views", "center": "centre crop"}[runs[0]["views"]]
         return Found(
             f"test error, {views}: {found.text}",
-            f"cifar10, {images['train']:,} training and {images['test']:,} test images, "
-            f"{table['num_epochs']} epochs, {seeds_in_words(found.seeds)}",
+            f"cifar10, {counted(images)}, {table['num_epochs']} epochs, "
+            f"{seeds_in_words(found.seeds)}",
             found.verdict,
             command(
                 "paper.lrn_cifar",
@@ -177,10 +187,10 @@ def specialisation() -> Found | None:
         ours = f"{_shares(row)}; by seed, {splits} of random halves of the kernels are split as far"
         if other := table["nets"].get("no LRN"):
             ours += f"; without LRN {_shares(other)}"
+        ours += _shares_at_128()
     return Found(
         ours,
-        f"Imagenette, {table['image_size']} pixels, {table['width']:g} of the width, "
-        f"{table['epochs']} epochs, {seeds_in_words(seeds)}",
+        f"Imagenette, {size(table)}, {seeds_in_words(seeds)}",
         capped(word, seeds),
         command(
             "paper.specialisation",
@@ -193,6 +203,23 @@ def specialisation() -> Found | None:
         f"{REPRODUCED}: with every seed under {percent(CHANCE, 0)}% of random halves are split as "
         f"far; {PARTLY}: with some seeds; {NOT}: with none",
     )
+
+
+def _shares_at_128() -> str:
+    """What the ablations of the whole net saw of the same, in words."""
+    table = result("ablations_128") or {"variants": []}
+    shares = {
+        row["variant"]: [
+            " and ".join(f"{one:.2f}" for one in sorted(run))
+            for run in row.get("color_shares", [])
+            if None not in run
+        ]
+        for row in table["variants"]
+    }
+    if not (paper := shares.get("paper")):
+        return ""
+    without = "".join(f"; without LRN {one}" for one in shares.get("no LRN", [])[:1])
+    return f"; with {size(table)}, {seeds_in_words(len(paper))}: {', '.join(paper)}{without}"
 
 
 def _shares(row: dict) -> str:
@@ -251,7 +278,7 @@ def pre_training() -> Found | None:
         f"test error, centre crop: {found.text}; by seed {each}",
         f"{classes} classes of Imagenette after the other {classes}, {table['images']:,} training "
         f"and {table['test_images']:,} test images, {table['network']}, {table['epochs']} epochs, "
-        f"{seeds_in_words(found.seeds)}",
+        f"{seeds_in_words(found.seeds)} of one pre-trained net",
         found.verdict,
         command(
             "paper.fine_tune",

@@ -1,8 +1,11 @@
 """What `experiments.paper.ablations` found: the paper's net against one that differs once."""
 
+import numpy as np
+
 from experiments import harness
-from experiments.found import Find, Found, command, listed, result
+from experiments.found import Find, Found, command, counted, listed, result, size
 from experiments.verdicts import (
+    CUT_SHORT,
     Errors,
     Judged,
     judge,
@@ -12,7 +15,7 @@ from experiments.verdicts import (
     sooner,
 )
 
-ABLATIONS = ("ablations_128", "ablations_64_width_0.5")
+ABLATIONS = ("ablations_128", "ablations_64_width_0.5", "ablations_64_width_0.5_20_epochs")
 # What a claim says grows without a part of the net -> in words, and what is summed, by its sign.
 # The gap is that of centre crops, training and test alike: nets trained without crops or flips saw
 # no others, and ten views would lower their test error alone.
@@ -42,14 +45,15 @@ def ablation(variant: str, grows: str = "error") -> Find:
         name = next(iter(tables))
         found, *others = (_judged(table, variant, grows) for table in tables.values())
         elsewhere = "".join(
-            f"; with {_size(tables[other])}, {seeds_in_words(one.seeds)}: {one.text}"
+            f"; with {size(tables[other])}, {seeds_in_words(one.seeds)}: {one.text}"
             for other, one in zip([*tables][1:], others, strict=True)
             if one.seeds
         )
+        learning = _still_learning(tables[name], variant)
         return Found(
-            f"{MEASURES[grows][0]}: {found.text}{elsewhere}{_unlearned(variant)}",
+            f"{MEASURES[grows][0]}: {found.text}{learning}{elsewhere}{_unlearned(variant)}",
             f"{_scale(tables[name])}, {seeds_in_words(found.seeds)}",
-            found.verdict,
+            CUT_SHORT.get(found.verdict, found.verdict) if learning else found.verdict,
             _command_of_ablations(tables[name]),
             f"{name}.png",
         )
@@ -71,6 +75,19 @@ def _judged(table: dict, variant: str, grows: str) -> Judged:
             )
             for part, sign in MEASURES[grows][1].items()
         )
+    )
+
+
+def _still_learning(table: dict, variant: str) -> str:
+    """In words, where one of the nets compared had not finished; empty where both had."""
+    rows = [_row(table, net) for net in ("paper", variant)]
+    train, test = ([row[part]["mean"] for row in rows] for part in ("train", "test_center"))
+    if None in train or None in test or all(a <= b / 2 for a, b in zip(train, test, strict=True)):
+        return ""
+    left = [np.mean([epoch for epoch in row["left_the_plateau"] if epoch]) for row in rows]
+    return (
+        f", still learning when they ended (training error {percent(train[0], 1)} and "
+        f"{percent(train[1], 1)}%, off the plateau in epoch {left[0]:.1f} and {left[1]:.1f})"
     )
 
 
@@ -134,16 +151,7 @@ def _pairs(row: dict) -> dict[str, dict[int, list[int]]]:
 
 def _scale(table: dict) -> str:
     images = table["runs"][0]["images"]
-    return (
-        f"Imagenette, {_size(table)}, {images['train']:,} training and {images['test']:,} test "
-        "images"
-    )
-
-
-def _size(table: dict) -> str:
-    width = table.get("width", 1)
-    narrower = "" if width == 1 else f"{width:g} of the width, "
-    return f"{table['image_size']} pixels, {narrower}{table['epochs']} epochs"
+    return f"Imagenette, {size(table)}, {counted(images)}"
 
 
 def _command_of_ablations(table: dict) -> str:
@@ -160,27 +168,35 @@ def _command_of_ablations(table: dict) -> str:
 
 
 ENOUGH_OF_DROPOUT, TARGET = 1.5, 0.25
+FIRST_DROP = 0.6  # of the epochs, in `experiments.paper.ablations`
 
 
 def dropout_slows() -> Found | None:
-    """Epochs until the validation error is down to 25%, as figure 1 counts them."""
+    """Epochs until the validation error is down to 25%, as figure 1 counts them.
+
+    Beside them those of the training error, which is that of the images as they were trained on:
+    cropped at random and, with dropout, by half of the units.
+    """
     if not (tables := _tables_with("no dropout")):
         return None
     name, table = next(iter(tables.items()))
-    without, with_it = (
+    without, with_it, trained_without, trained_with = (
         {
             run["seed"]: harness.epochs_to(
-                [line["validation"]["top1_error"] for line in run["epochs"]], TARGET
+                [line[split]["top1_error"] for line in run["epochs"]], TARGET
             )
             for run in table["runs"]
             if run["variant"] == variant
         }
+        for split in ("validation", "train")
         for variant in ("no dropout", "paper")
     )
     found = sooner(without, with_it, ENOUGH_OF_DROPOUT)
     return Found(
         f"dropout takes {found.text} (to {percent(TARGET, 0)}% validation error: with dropout "
-        f"{listed(with_it)}; without {listed(without)})",
+        f"{listed(with_it)}; without {listed(without)}; to as much training error: "
+        f"{listed(trained_with)}; {listed(trained_without)}; the rate falls after epoch "
+        f"{FIRST_DROP * table['epochs']:g})",
         f"{_scale(table)}, {seeds_in_words(found.seeds)}",
         found.verdict,
         _command_of_ablations(table),

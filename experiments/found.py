@@ -65,6 +65,18 @@ def listed(epochs: dict[Any, float | None]) -> str:
     return ", ".join("never" if one is None else f"{one:g}" for one in epochs.values())
 
 
+def counted(images: dict[str, int]) -> str:
+    """Training and test images in words."""
+    return f"{images['train']:,} training and {images['test']:,} test images"
+
+
+def size(table: dict) -> str:
+    """Pixels, width and length of nets for Imagenette in words."""
+    width = table.get("width", 1)
+    narrower = "" if width == 1 else f"{width:g} of the width, "
+    return f"{table['image_size']} pixels, {narrower}{table['epochs']} epochs"
+
+
 def untested() -> Found:
     """A claim about ImageNet."""
     return Found("", "", f"{UNTESTED}: {IMAGENET}")

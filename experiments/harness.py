@@ -112,13 +112,14 @@ def record(
       result: JSON.
       figure: what is drawn.
       folder: another than results/.
-      origins: what made runs that are in it, where that is not this environment
+      origins: what made runs that are in it, where that is not this environment; written once
         (`experiments.sweep.Sweep.origins`).
     """
     folder = folder or results_folder()
     folder.mkdir(parents=True, exist_ok=True)
     content = {"environment": provenance.environment()}
-    content |= {"runs_made_with": list(origins)} if origins else {}
+    once = [one for n, one in enumerate(origins) if one not in origins[:n]]
+    content |= {"runs_made_with": once} if once else {}
     content["result"] = result
     with whole_file(folder / f"{name}.json") as file:
         file.write(json.dumps(content, indent=1) + "\n")

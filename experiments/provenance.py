@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -36,10 +37,14 @@ def environment() -> dict[str, Any]:
     }
 
 
-def machine() -> str:
-    """The device in one line: name, cores and what decides how fast it multiplies."""
-    facts = environment()
-    if jax.default_backend() != "cpu":
+def machine(facts: Mapping[str, Any] | None = None) -> str:
+    """The device in one line: name, cores and what decides how fast it multiplies.
+
+    Args:
+      facts: what `environment` gave, then; None: now.
+    """
+    facts = facts or environment()
+    if facts["device"] != "cpu":
         return str(facts["device"])
     words = [facts["cpu"]["name"] or "a CPU", f"{facts['cores']} cores"]
     return ", ".join([*words, *facts["cpu"].get("flags", ())])

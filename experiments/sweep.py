@@ -140,14 +140,13 @@ class Sweep:
         return found
 
     def origins(self, settings: Sequence[Setting]) -> list[dict[str, Any]]:
-        """What finished runs were made with, each once, where it is not what this process has.
+        """What finished runs were made with, where it is not what this process has.
 
         Of runs of earlier versions the commit is not known: None.
         """
         mine = origin({"environment": provenance.environment(), "device": provenance.machine()})
         runs = [self._read(configure(self.base, setting)) for setting in settings]
-        found = [origin(run) for run in runs if run]
-        return [one for n, one in enumerate(found) if one != mine and one not in found[:n]]
+        return [one for run in runs if run and (one := origin(run)) != mine]
 
     def _read(self, config: ConfigDict) -> dict | None:
         path = self._path(config)
@@ -238,8 +237,9 @@ def origin(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def earlier_origins(before: Mapping[str, Any], device: str) -> list[dict[str, Any]]:
+def earlier_origins(before: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those of the runs in an earlier result, of which a new one keeps some."""
+    device = provenance.machine(before["environment"])
     return [*before.get("runs_made_with", []), origin(before | {"device": device})]
 
 

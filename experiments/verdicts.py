@@ -22,6 +22,7 @@ OF_ONE_RUN = {
     PARTLY: "one run: partly for it",
     NOT: "one run: against it",
 }
+CUT_SHORT = {REPRODUCED: "cut short: for it", NOT: "cut short: against it"}
 INTERVAL = (
     "A difference is given in points of top-1 error with its 95% interval. Two things make it "
     "wide, and both are counted: runs differ from seed to seed (paired by seed, Student's t; two "
@@ -38,6 +39,10 @@ MEANINGS = {
     "one run: for it, partly for it, against it": (
         f"{REPRODUCED}, {PARTLY} and {NOT}, but from one seed (or one mean of several nets): "
         "another could turn it."
+    ),
+    "cut short: for it, against it": (
+        f"{REPRODUCED} and {NOT}, but by nets that were still learning when they ended: of one at "
+        "least the training error was over half the test error. So it says which learns sooner."
     ),
     PARTLY: "only where a row names a rule of its own, which says when.",
     NOTHING: "a run diverged or never got there, or no seed was run with both nets.",

@@ -92,7 +92,8 @@ def _dropout(theirs, ours):
     """Curves that are at 25% after so many epochs."""
     runs = [
         {"variant": name, "seed": seed, "epochs": [
-            {"validation": {"top1_error": 0.25 if epoch == epochs else 0.9}}
+            {split: {"top1_error": 0.25 if epoch == epochs else 0.9}
+             for split in ("train", "validation")}
             for epoch in range(1, 60)
         ]}
         for name, of in (("paper", theirs), ("no dropout", ours))
@@ -228,6 +229,38 @@ def test_a_net_that_never_learned_is_told_and_not_judged(results):
     results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
     found = findings_of_ablations.ablation("no LRN")()
     assert found.scale.endswith("2 seeds") and "plateau" not in found.ours
+
+
+def test_nets_that_were_still_learning_say_which_learns_sooner(results):
+    name, table = _ablations(LOW, HIGH)
+    for row, train, left in zip(
+        table["variants"], (0.09, 0.02), ([3, 4, 3], [7, None, 8]), strict=True
+    ):
+        row["train"]["mean"], row["test_center"]["mean"] = train, 0.18
+        row["left_the_plateau"] = left
+    results(name, table)
+    found = findings_of_ablations.ablation("no LRN")()
+    assert found.verdict == "reproduced" and "learning" not in found.ours
+    table["variants"][0]["train"]["mean"] = 0.091
+    results(name, table)
+    found = findings_of_ablations.ablation("no LRN")()
+    assert found.verdict == "cut short: for it"
+    told = "(training error 9.1 and 2.0%, off the plateau in epoch 3.3 and 7.5)"
+    assert found.ours.endswith(f", still learning when they ended {told}")
+
+
+def test_the_colours_of_the_whole_net_stand_beside_those_of_the_narrow_one(results):
+    results(*_specialised([], [0.3]))
+    assert "pixels" not in findings.specialisation().ours
+    name, table = _ablations([0.2], [0.3])
+    for row, shares in zip(table["variants"], ([0.56, 0.23], [0.4, 0.3]), strict=True):
+        row["color_shares"] = [shares]
+    results(name, table)
+    told = "; with 128 pixels, 60 epochs, 1 seed: 0.23 and 0.56; without LRN 0.30 and 0.40"
+    assert findings.specialisation().ours.endswith(told)
+    table["variants"][0]["color_shares"] = [[None, None]]
+    results(name, table)
+    assert "pixels" not in findings.specialisation().ours
 
 
 def test_a_damaged_result_is_named(results, tmp_path):

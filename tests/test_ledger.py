@@ -7,6 +7,7 @@ import pytest
 from experiments import harness, ledger
 from experiments.found import IMAGENET, untested
 from experiments.verdicts import (
+    CUT_SHORT,
     MEANINGS,
     NOT,
     NOT_RUN,
@@ -50,10 +51,12 @@ def test_a_verdict_follows_from_the_interval_and_the_seeds(mean, half, seeds, wo
 def test_the_legend_defines_every_verdict():
     words = {REPRODUCED, PARTLY, NOT, SPREAD, NOTHING, NOT_RUN, UNTESTED}
     assert words <= MEANINGS.keys()
-    one_run = next(words for words in MEANINGS if words.startswith("one run: "))
-    assert all(word.removeprefix("one run: ") in one_run for word in OF_ONE_RUN.values())
+    qualified = [*OF_ONE_RUN.values(), *CUT_SHORT.values()]
+    for word in qualified:
+        why, of = word.split(": ")
+        assert any(key.startswith(f"{why}: ") and of in key for key in MEANINGS)
     of_rows = {row["verdict"].removesuffix(f": {IMAGENET}") for row in ledger.lines()}
-    assert of_rows <= words | set(OF_ONE_RUN.values())
+    assert of_rows <= words | {*qualified}
 
 
 def test_what_was_not_run_is_told(tmp_path, monkeypatch):

@@ -74,11 +74,15 @@ def test_nets_are_compared_image_by_image(tmp_path):
 @pytest.mark.slow
 def test_variants_of_an_earlier_run_of_the_same_scale_stay(tmp_path):
     (name, paper), _, _ = run("ablations", "", tmp_path, "--variant=paper", "--seed=4")
-    content = {"environment": {}, "result": paper}
+    paper["runs"][0]["device"] = "another"
+    environment = {"device": "cpu", "cores": 4, "cpu": {"name": "a chip"}}
+    content = {"environment": environment, "result": paper}
     (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (_, written), _, errors = run("ablations", "", tmp_path, "--variant=no LRN", "--seed=4")
     assert [row["variant"] for row in written["variants"]] == ["paper", "no LRN"], errors
     assert written["runs"][0] == paper["runs"][0] and len(written["runs"]) == 2
+    assert sorted({run["device"] for run in written["runs"]}) == written["devices"]
+    assert "another" in written["devices"] and len(written["devices"]) == 2
     content["result"]["epochs"] += 1
     (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (_, written), _, _ = run("ablations", "", tmp_path, "--variant=no LRN", "--seed=4")
@@ -86,9 +90,9 @@ def test_variants_of_an_earlier_run_of_the_same_scale_stay(tmp_path):
 
 
 NAMES = """
-for size, width in ((64, 1), (128, 1), (128, 0.5), (64, 0.5)):
-    flags.FLAGS.image_size, flags.FLAGS.width = size, width
-    print(size, width, *map(experiment.ablations.result_name, ("specialisation", "ablations")))
+for scale in ((64, 1, 12), (128, 1, 60), (128, 0.5, 60), (64, 0.5, 12)):
+    flags.FLAGS.image_size, flags.FLAGS.width, flags.FLAGS.num_epochs = scale
+    print(*scale, *map(experiment.ablations.result_name, ("specialisation", "ablations")))
 """
 
 
@@ -102,10 +106,10 @@ def test_a_net_that_diverged_has_no_colours_and_each_width_its_file(tmp_path):
     assert written["diverged"] == ["paper, seed 1"]
     assert "left out, as they diverged: paper, seed 1" in said
     assert said.splitlines()[:4] == [
-        "64 1 specialisation_64_width_1 ablations_64",
-        "128 1 specialisation_128 ablations_128",
-        "128 0.5 specialisation_128_width_0.5 ablations_128_width_0.5",
-        "64 0.5 specialisation_64 ablations_64_width_0.5",
+        "64 1 12 specialisation_64_width_1 ablations_64_12_epochs",
+        "128 1 60 specialisation_128 ablations_128",
+        "128 0.5 60 specialisation_128_width_0.5 ablations_128_width_0.5",
+        "64 0.5 12 specialisation_64 ablations_64_width_0.5_12_epochs",
     ]
 
 

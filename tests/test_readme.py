@@ -116,7 +116,8 @@ def test_figures_of_the_ablations_are_those_of_the_result():
     ]
     assert ", ".join(shares) in _row("the same nets: share of colour")
     small = {
-        row["variant"]: row["test_ten"] for row in _result("ablations_64_width_0.5")["variants"]
+        row["variant"]: row["test_ten"]
+        for row in _result("ablations_64_width_0.5_20_epochs")["variants"]
     }
     named = ("paper", "no LRN", "towers apart", "exchange everywhere")
     errors = [

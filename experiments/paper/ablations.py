@@ -119,8 +119,8 @@ def main(_) -> None:
     before = harness.recorded(name)
     if others := others_of(before.get("result", {}), result):
         result |= {key: sorted(result[key] + others[key], key=_order) for key in others}
-        device = ", ".join(before["result"]["devices"])
-        origins += earlier_origins(before, device)
+        result["devices"] = _devices(result["runs"])
+        origins += earlier_origins(before)
     rows = result["variants"]
     print(f"{'':28} runs  centre        ten views     training    gap  loss < 2 at epoch")
     for row in rows:
@@ -155,11 +155,16 @@ def summary(sweep: Sweep, found: dict[str, list[dict]]) -> dict:
         "image_size": FLAGS.image_size,
         "width": FLAGS.width,
         "epochs": FLAGS.num_epochs,
-        "devices": sorted({run["device"] for runs in found.values() for run in runs}),
+        "devices": _devices([run for runs in found.values() for run in runs]),
         "precision": FLAGS.precision,
         "variants": [_row(name, runs) | {"pairs": pairs[name]} for name, runs in found.items()],
         "runs": [{"variant": name, **run} for name, runs in found.items() for run in runs],
     }
+
+
+def _devices(runs: list[dict]) -> list[str]:
+    """Which trained them."""
+    return sorted({run["device"] for run in runs})
 
 
 def _pairs(sweep: Sweep, name: str, seed: int) -> dict[str, list[int]]:
@@ -185,11 +190,13 @@ def _order(one: dict) -> int:
 
 
 def result_name(experiment: str) -> str:
-    """The result's name, by size and width: as these flags say for all who share them."""
-    # The first specialisation on 64 pixels was of half the width, and lies there without it.
-    usual = 0.5 if (experiment, FLAGS.image_size) == ("specialisation", 64) else 1
-    width = f"_width_{FLAGS.width:g}" if FLAGS.width != usual else ""
-    return f"{experiment}_{FLAGS.image_size}{width}"
+    """The result's name, by size, width and length: as these flags say for all who share them."""
+    # The first specialisation on 64 pixels was narrower and shorter, and lies there without them.
+    first = (experiment, FLAGS.image_size) == ("specialisation", 64)
+    width, epochs = (0.5, 12) if first else (1, 60)
+    name = f"{experiment}_{FLAGS.image_size}"
+    name += f"_width_{FLAGS.width:g}" if FLAGS.width != width else ""
+    return name + (f"_{FLAGS.num_epochs}_epochs" if FLAGS.num_epochs != epochs else "")
 
 
 def _row(name: str, runs: list[dict]) -> dict:

@@ -54,7 +54,7 @@ def main(_) -> None:
     before = harness.recorded("figure1")
     runs = earlier(before)
     settings = missing(runs, itertools.product(FLAGS.activation, FLAGS.rate, [first]))
-    origins = earlier_origins(before, before["environment"]["device"]) if runs else []
+    origins = earlier_origins(before) if runs else []
     runs += train(sweep, settings)
     tried = [one for one in runs if one["seed"] == first]
     if absent := [name for name in FLAGS.activation if not runs_of(tried, name)]:

@@ -5,7 +5,8 @@
 
 Pre-trains on five Imagenette classes and fine-tunes on a hundred images of each of the other five,
 against starting from scratch. By default half the network's width and 64 pixels, minutes of CPU;
---full takes the paper's size and longer runs. As the authors did, fine-tuning runs at a tenth of
+--full takes the paper's size and longer runs. One net is pre-trained, for all seeds; so how much
+another would help is not in their spread. As the authors did, fine-tuning runs at a tenth of
 the rate, its new last layer at ten times that. Writes results/fine_tune.json and .png.
 """
 

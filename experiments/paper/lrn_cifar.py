@@ -67,7 +67,7 @@ def main(_) -> None:
                 for at in range(0, len(settings), 2)
                 if all(finished[at : at + 2])
             }
-            origins += [one for one in sweep.origins(settings) if one not in origins]
+            origins += sweep.origins(settings)
         if runs:
             name = "lrn_cifar_18pct" if FLAGS.net == ["18%"] else "lrn_cifar"
             harness.record(name, summary(runs, pairs), draw(runs), origins=origins)

@@ -210,6 +210,10 @@ def contenders(cores: int) -> dict[str, Contender]:
             "raw set, in memory": (None, in_memory),
         }
     processes = {"threads": 1, "workers": cores}
+    read["PyTorch DataLoader, the same raw set, no workers"] = (
+        "torch",
+        partial(torch_prepared, workers=0),
+    )
     return read | {
         f"{encoding} set, {cores} worker processes": (
             None,
@@ -381,9 +385,10 @@ def verdicts(parts: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
                 name = f"{title}: {ours} / {theirs}"
                 claim(name, rates[ours], rates[theirs], f">= {least}", lambda x, y=least: x >= y)
         theirs = "PyTorch DataLoader, the same raw set"
-        if theirs in rates:
+        if ways := [values for name, values in rates.items() if name.startswith(theirs)]:
+            fastest = max(ways, key=statistics.median)  # its workers cost more than they read
             name = f"{title}: raw set / {theirs}"
-            claim(name, rates["raw set"], rates[theirs], "> 1", lambda x: x > 1)
+            claim(name, rates["raw set"], fastest, "> 1", lambda x: x > 1)
         for theirs in [name for name in rates if name.startswith("ArrayRecord")]:
             name, least = f"{title}: raw set / {theirs}", ARRAY_RECORD_TARGET
             claim(name, rates["raw set"], rates[theirs], f">= {least}", lambda x, y=least: x >= y)

@@ -1,8 +1,8 @@
 """The same two-tower net in PyTorch: what the step is timed against.
 
 Grouped convolutions, LRN over all channels (PyTorch's own, which knows no towers), overlapping
-pooling, dropout; SGD with momentum and decay. Pixels are augmented on the device as ours are: one
-crop and flip for the whole batch, which is less work than ours.
+pooling, dropout; fused SGD with momentum and decay. Pixels are augmented on the device as ours are:
+one crop and flip for the whole batch, which is less work than ours.
 """
 
 import torch
@@ -65,9 +65,7 @@ class Step:
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.net = AlexNet().to(device, memory_format=self.layout)
         self.net.train(measure == "train")
-        self.rule = torch.optim.SGD(
-            self.net.parameters(), 0.01, 0.9, weight_decay=5e-4, fused=device == "cuda"
-        )
+        self.rule = torch.optim.SGD(self.net.parameters(), 0.01, 0.9, weight_decay=5e-4, fused=True)
         self.images = torch.randint(0, 256, (batch_size, 3, 256, 256), dtype=torch.uint8)
         self.images = self.images.to(device, memory_format=self.layout)
         self.labels = torch.randint(0, 1000, (batch_size,)).to(device)
