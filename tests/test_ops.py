@@ -269,6 +269,8 @@ def test_local_response_norm_may_multiply():
         ({"towers": 2}, "5 channels do not divide by towers=2"),
         ({"k": 0}, "k=0, alpha=0.0001; give k above 0"),
         ({"alpha": -1.0}, "k=2.0, alpha=-1.0; give k above 0 and alpha of at least 0"),
+        ({"beta": float("nan")}, "beta=nan; give a number"),
+        ({"beta": "a"}, "beta='a'; give a number"),
     ],
 )
 def test_what_makes_no_norm_is_named(fields, message):
@@ -385,6 +387,7 @@ draw_mask = quick_jit(ops.dropout_mask, static_argnums=(2, 3))
         (1.0, "inverted", r"rate=1.0; it is a share of units, in \[0, 1\)"),
         (-0.1, "paper", "rate=-0.1"),
         (float("nan"), "paper", "rate=nan"),
+        ("half", "paper", "rate='half'; it is a share"),
     ],
 )
 def test_what_is_no_dropout_is_named(rate, style, message):
@@ -392,6 +395,9 @@ def test_what_is_no_dropout_is_named(rate, style, message):
         ops.dropout(jnp.ones((1, 2)), None, rate, style)
     with pytest.raises(ValueError, match=message):
         Dropout(rate, style)
+    if rate != 0.5:
+        with pytest.raises(ValueError, match=message):
+            ops.dropout_mask(keys(1), jnp.arange(1), 2, rate)
 
 
 def keys(count, seed=0):
@@ -443,6 +449,17 @@ MAPS = jnp.ones((1, 4, 4, 2))
         (lambda: ops.convolution(MAPS[0], jnp.ones((3, 3, 2, 4))), r"\[4, 4, 2\]; give it 4 axes"),
         (lambda: ops.local_convolution(MAPS, jnp.ones((2, 2, 3, 3, 3, 4))), "the kernel is for 1"),
         (lambda: ops.dense(MAPS[0], jnp.ones((2, 3))), "give it 2 axes"),
+        (lambda: ops.dense(MAPS[0, 0], jnp.ones(2)), r"kernel has the shape \[2\]; give it 2 axes"),
+        (lambda: ops.convolution(MAPS, jnp.ones((3, 2, 4))), "kernel has the .*; give it 4 axes"),
+        (lambda: ops.local_convolution(MAPS, jnp.ones((3, 3, 2, 4))), "kernel .*; give it 6 axes"),
+        *[
+            (lambda pad=pad: ops.convolution(MAPS, jnp.ones((3, 3, 2, 4)), padding=pad), "padding=")
+            for pad in ("SAME", 1, (1, 1), ((1, 1), (1,)), ((0.5, 1), (1, 1)))
+        ],
+        (
+            lambda: ops.local_convolution(MAPS, jnp.ones((4, 4, 3, 3, 2, 4)), padding="SAME"),
+            "padding='SAME'; give .low, high. on H and on W",
+        ),
         (lambda: ops.dense(MAPS[0, 0], jnp.ones((2, 3)), groups=0), "groups=0; give a whole"),
         (lambda: ops.add_bias(MAPS, jnp.ones(1)), r"bias has the shape \[1\] for 2 channels"),
         (lambda: ops.max_pool(MAPS, window=0), "window=0; give a whole number from 1"),
@@ -470,6 +487,7 @@ def test_what_does_not_fit_an_operation_is_named(operation, message):
         ops.average_pool,
         ops.local_response_norm,
         ops.within_map_norm,
+        lambda x: ops.dropout(x[0, 0], None, 0.5),
     ],
 )
 def test_pixels_that_nothing_made_floats_are_refused(operation):

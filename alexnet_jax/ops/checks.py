@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from alexnet_jax.kinds import is_kind
 
@@ -23,9 +24,20 @@ def check_counts(**numbers: Any) -> None:
             raise ValueError(f"{name}={value!r}; give a whole number from 1")
 
 
-def check_groups(x: jax.Array, kernel: jax.Array, groups: int) -> None:
-    """Raises ValueError where `kernel` [..., C / groups, F] is not for the channels of `x`."""
+def check_padding(padding: Any) -> None:
+    """Raises ValueError where `padding` is no (low, high) on H and on W."""
+    numbers = np.asarray(padding, object)
+    if numbers.shape != (2, 2) or not all(is_kind(number, like=0) for number in numbers.flat):
+        raise ValueError(
+            f"padding={padding!r}; give (low, high) on H and on W, such as ((1, 1), (1, 1))"
+        )
+
+
+def check_groups(x: jax.Array, kernel: jax.Array, groups: int, dims: int) -> None:
+    """Raises ValueError where `kernel` [..., C / groups, F] of `dims` axes is not for `x`."""
     check_counts(groups=groups)
+    if kernel.ndim != dims:
+        raise ValueError(f"the kernel has the shape {list(kernel.shape)}; give it {dims} axes")
     inputs, outputs = kernel.shape[-2:]
     if outputs % groups:
         raise ValueError(f"{outputs} outputs do not divide by groups={groups}")

@@ -12,7 +12,7 @@ from jax.custom_batching import custom_vmap
 
 from alexnet_jax.ops import winograd
 from alexnet_jax.ops.backend import cpu_multiplies_bfloat16, on_cpu
-from alexnet_jax.ops.checks import check_counts, check_floats, check_groups
+from alexnet_jax.ops.checks import check_counts, check_floats, check_groups, check_padding
 from alexnet_jax.ops.dtypes import at_least_float32
 
 
@@ -29,7 +29,8 @@ def convolution(
 
     Groups are written as convolutions side by side: XLA:CPU has no fast path for
     `feature_group_count`. On CPU wide layers take Winograd's form (`winograd`), which multiplies in
-    float32 whatever `precision`.
+    float32 whatever `precision`; there a value that is not finite makes NaN of outputs beside it,
+    too.
 
     Args:
       x: [B, H, W, C].
@@ -44,13 +45,14 @@ def convolution(
 
     Raises:
       ValueError: `x` holds no floats, the kernel is not for its channels, or is larger than the
-        padded map.
+        padded map, or the padding is no pair of pairs.
 
     Source: AlexNet §3.5.
     """
     check_floats(x, dims=4)
     check_counts(stride=stride)
-    check_groups(x, kernel, groups)
+    check_padding(padding)
+    check_groups(x, kernel, groups, dims=4)
     _check_reach(x, kernel.shape[:2], padding)
     channels, features = x.shape[-1] // groups, kernel.shape[-1] // groups
     one = (*x.shape[:-1], channels), (*kernel.shape[:-1], features)  # of a group
@@ -147,13 +149,14 @@ def local_convolution(
 
     Raises:
       ValueError: `x` holds no floats, the kernel is not for its channels, or the windows over `x`
-        are not H' x W'.
+        are not H' x W', or the padding is no pair of pairs.
 
     Source: the authors' CIFAR-10 layer files, type "local".
     """
     check_floats(x, dims=4)
     check_counts(stride=stride)
-    check_groups(x, kernel, groups)
+    check_padding(padding)
+    check_groups(x, kernel, groups, dims=6)
     wanted = tuple(
         (side + sum(pad) - reach) // stride + 1
         for side, pad, reach in zip(x.shape[1:3], padding, kernel.shape[2:4], strict=True)
@@ -201,7 +204,7 @@ def dense(
       ValueError: `x` holds no floats, or the kernel is not for it.
     """
     check_floats(x, dims=2)
-    check_groups(x, kernel, groups)
+    check_groups(x, kernel, groups, dims=2)
     multiply = _cpu_product if on_cpu() else _plain_product
     y = x.astype(_product_dtype(x))
     return _by_group(partial(multiply, precision=precision), y, kernel, groups).astype(x.dtype)

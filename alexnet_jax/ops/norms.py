@@ -1,5 +1,6 @@
 """Local response normalisation over channels (section 3.3), and within maps."""
 
+import math
 from functools import partial, reduce
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.kinds import is_kind
 from alexnet_jax.ops.backend import on_cpu
 from alexnet_jax.ops.checks import check_counts, check_floats
 from alexnet_jax.ops.dtypes import at_least_float32
@@ -25,7 +27,9 @@ def local_response_norm(
 
     The window of channel i is i - size//2 … i - size//2 + size - 1, clipped to the channels of
     i's own tower. `alpha` is used as it stands, not divided by `size`. Computed in float32 (or
-    float64 for a float64 input) and returned in the dtype of `x`.
+    float64 for a float64 input) and returned in the dtype of `x`. On CPU the windows are summed as
+    a product with zeros and ones: a channel whose square is not finite makes NaN of its tower's
+    channels outside its window, too.
 
     Args:
       x: float [..., C].
@@ -54,6 +58,8 @@ def _check_constants(k: float, alpha: float, beta: float) -> None:
     for name, value in {"k": k, "alpha": alpha, "beta": beta}.items():
         if isinstance(value, jax.Array):
             raise ValueError(f"{name} is an array of JAX; give a Python number, it is compiled in")
+        if not (is_kind(value, like=1.0) and math.isfinite(value)):
+            raise ValueError(f"{name}={value!r}; give a number")
     if not (k > 0 and alpha >= 0):
         raise ValueError(f"k={k!r}, alpha={alpha!r}; give k above 0 and alpha of at least 0")
 
@@ -104,7 +110,7 @@ def _window_sum(x: jax.Array, size: int, towers: int, transpose: bool = False) -
 def _shifted_sum(x: jax.Array, size: int, towers: int, transpose: bool) -> jax.Array:
     """As `size` shifted maps, added up: XLA:GPU joins them to what comes before and after."""
     margin = size // 2, size - 1 - size // 2
-    by_tower = x.reshape(*x.shape[:-1], towers, -1)
+    by_tower = x.reshape(*x.shape[:-1], towers, x.shape[-1] // towers)
     ends = [(0, 0)] * x.ndim + [margin[::-1] if transpose else margin]
     padded, width = jnp.pad(by_tower, ends), by_tower.shape[-1]
     return reduce(jnp.add, [padded[..., k : k + width] for k in range(size)]).reshape(x.shape)

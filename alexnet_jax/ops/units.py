@@ -5,6 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from alexnet_jax.kinds import is_kind
+from alexnet_jax.ops.checks import check_floats
 from alexnet_jax.wording import suggestion
 
 # Section 3.1; `tanh` and `sigmoid` are the saturating units that figure 1 compares with.
@@ -22,8 +24,12 @@ def dropout_mask(keys: jax.Array, towers: jax.Array, features: int, rate: float)
       keys: [B] PRNG keys, one per image.
       towers: int32 [T], the numbers of the towers held here.
       features: units of one tower.
-      rate: share of units dropped.
+      rate: share of units dropped, from 0 to below 1.
+
+    Raises:
+      ValueError: a rate outside [0, 1).
     """
+    _check_rate(rate)
 
     def draw(key: jax.Array, tower: jax.Array) -> jax.Array:
         keep = jnp.float32(1 - rate)  # the same draws under JAX_ENABLE_X64
@@ -33,12 +39,18 @@ def dropout_mask(keys: jax.Array, towers: jax.Array, features: int, rate: float)
     return mask.reshape(keys.shape[0], towers.shape[0] * features)
 
 
+def _check_rate(rate: float) -> None:
+    """Raises ValueError for a rate outside [0, 1); one that is traced passes."""
+    number = is_kind(rate, like=0.5) or isinstance(rate, jax.Array)
+    if not isinstance(rate, jax.core.Tracer) and not (number and 0 <= rate < 1):
+        raise ValueError(f"rate={rate!r}; it is a share of units, in [0, 1)")
+
+
 def check_dropout(rate: float, style: str) -> None:
     """Raises ValueError for another style, or a rate outside [0, 1); one that is traced passes."""
+    _check_rate(rate)
     if style not in DROPOUT_STYLES:
         raise ValueError(f"style={style!r}; {suggestion(style, DROPOUT_STYLES)}")
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= rate < 1:
-        raise ValueError(f"rate={rate!r}; it is a share of units, in [0, 1)")
 
 
 def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "paper") -> jax.Array:
@@ -55,10 +67,11 @@ def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "pap
       style: "paper" or "inverted".
 
     Raises:
-      ValueError: another style, or a rate outside [0, 1).
+      ValueError: `x` holds no floats, another style, or a rate outside [0, 1).
 
     Source: AlexNet §4.2.
     """
+    check_floats(x)
     check_dropout(rate, style)
     keep = jnp.asarray(1 - rate, x.dtype)
     if mask is None:

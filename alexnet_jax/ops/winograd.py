@@ -54,7 +54,8 @@ def convolution(
 ) -> jax.Array:
     """Cross-correlates `x` with `kernel` in float32.
 
-    Rounds to about 2e-5 of the largest output, where a sum over taps rounds to about 1e-6.
+    Rounds to about 2e-5 of the largest output, where a sum over taps rounds to about 1e-6. A value
+    that is not finite makes NaN of all outputs of its tile.
 
     Args:
       x: [B, H, W, C].
