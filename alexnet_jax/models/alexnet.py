@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+import flax.linen as nn
+
 from alexnet_jax import ops
 from alexnet_jax.models.fields import check_kinds
 from alexnet_jax.models.layers import (
@@ -160,6 +162,7 @@ class AlexNet(LayeredNetwork):
             for row in rows
         )
 
+    @nn.nowrap  # so that Flax's tables take it for no part of the pass
     def _operations(self, names: tuple[str, ...]) -> tuple[Operation, ...]:
         """The operations named, without those that this net does not have."""
         alpha = self.lrn_alpha / self.lrn_size if self.lrn_alpha_over_n else self.lrn_alpha

@@ -273,7 +273,7 @@ class Product(nn.Module):
         if summed:
             x = parallel.sum_towers(x, towers.axis)
         if not row.shared:
-            return ops.add_bias(x.reshape(x.shape[0], -1), bias.reshape(-1)).reshape(x.shape)
+            return ops.add_bias(x.reshape(x.shape[0], bias.size), bias.reshape(-1)).reshape(x.shape)
         return ops.add_bias(x, bias)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
 
-from alexnet_jax import AlexNet, alexnet
+from alexnet_jax import AlexNet, alexnet, network
 from alexnet_jax.models.presets import PRESETS
 from tests.reference import alexnet_numpy as reference
 from tests.reference.cases import NETS, SMALL, problem, quick_jit, relative
@@ -560,6 +560,21 @@ def test_one_exported_program_takes_any_batch(preset):
 def test_a_field_that_makes_no_network_is_named(preset, fields, message):
     with pytest.raises(ValueError, match=message):
         alexnet(preset, **fields)
+
+
+def test_flax_prints_a_table_of_the_net():
+    model = small_model("paper")
+    images = jnp.zeros((1, model.image_size, model.image_size, 3))
+    assert "conv1" in model.tabulate(jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_no_images_have_no_logits(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    for model in (small_model("paper"), network("cifar10_conv_local_11pct", image_size=8)):
+        images = jnp.zeros((0, model.image_size, model.image_size, 3))
+        logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+        assert logits.shape == (0, model.num_classes)
 
 
 def test_images_of_another_size_are_refused():
