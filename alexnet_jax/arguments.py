@@ -54,12 +54,21 @@ def check_opt_state(transform: Any, state: TrainState) -> None:
     """Raises ValueError where the state's rule is not the step's."""
     if not isinstance(transform, optax.GradientTransformation):
         raise ValueError(f"rule gives no Optax transform: {transform!r}")
+    if any(map(_keeps_numbers, jax.tree.leaves(state.opt_state, is_leaf=_keeps_numbers))):
+        raise ValueError(
+            "the update rule keeps its numbers in its state, where the step's Hyperparameters do "
+            "not reach; give the rule without optax.inject_hyperparams"
+        )
     wanted = jax.tree.structure(jax.eval_shape(transform.init, state.params))
     if wanted is None or wanted != jax.tree.structure(state.opt_state):
         raise ValueError(
             "the state was made for another update rule than the step; give create_train_state "
             "and make_train_step the same rule="
         )
+
+
+def _keeps_numbers(state: Any) -> bool:
+    return isinstance(state, optax.InjectStatefulHyperparamsState)
 
 
 def check_watch_every(watch_every: Any) -> None:

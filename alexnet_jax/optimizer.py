@@ -34,10 +34,16 @@ def update_rule(
       holds the velocity, shaped as the parameters.
 
     Raises:
-      ValueError: at the update, where a multiplier names no parameter or is not a number.
+      ValueError: a number is a function; or, at the update, the parameters are not given, or a
+        multiplier names none of them, or is no number.
 
     Source: AlexNet §5.
     """
+
+    numbers = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+    for name, number in numbers.items():
+        if callable(number):
+            raise ValueError(f"{name} is a function; give its number at each update")
 
     def decayed(gradients: Any, params: Any) -> Any:
         multipliers = expand(decay_multipliers, params, {"bias": 0.0})
@@ -52,6 +58,8 @@ def update_rule(
     rule = optax.chain(optax.stateless(decayed), optax.stateless(scaled), optax.trace(momentum))
 
     def update(gradients: Any, state: Any, params: Any = None) -> Any:
+        if params is None:
+            raise ValueError("the parameters are decayed; give update(gradients, state, params)")
         # Of the dtypes given, whatever numbers the rates are, under JAX_ENABLE_X64 too.
         found = rule.update(gradients, state, params)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), found, (gradients, state))
@@ -64,7 +72,8 @@ def expand(multipliers: Any, params: Any, default: Mapping[str, float]) -> Any:
 
     Args:
       multipliers: None, one factor, or name -> the same for what is below that name.
-      params: nested mappings of arrays, of any depth.
+      params: nested mappings of arrays, of any depth; or another tree, which no multiplier names
+        the parts of.
       default: the last part of a parameter's name, such as "bias" -> its factor where it is not
         named; 1 for all others. A 0 stays where one factor is given for all that lies above.
 
@@ -75,18 +84,26 @@ def expand(multipliers: Any, params: Any, default: Mapping[str, float]) -> Any:
     _check_multipliers(multipliers, params, "")
 
     def factor(path: Any, _: Any) -> jax.Array:
-        given, of_all_below = multipliers, False
-        for entry in path:
+        given, of_all_below, name = multipliers, False, ""
+        for name in map(_name, path):
             if isinstance(given, Mapping):
-                given = given.get(entry.key)
+                given = given.get(name)
             else:
                 of_all_below = True
-        usual = default.get(path[-1].key, 1.0)
+        usual = default.get(name, 1.0)
         if given is None:
             return jnp.asarray(usual)
-        return jnp.asarray(given * (usual != 0) if of_all_below else given)
+        return jnp.asarray(given * float(usual != 0) if of_all_below else given)
 
     return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def _name(entry: Any) -> Any:
+    """What jax calls a part of a tree: its key, its field's name, or its place."""
+    for kind in ("key", "name", "idx"):
+        if hasattr(entry, kind):
+            return getattr(entry, kind)
+    return ""
 
 
 def _check_multipliers(given: Any, params: Any, path: str) -> None:

@@ -33,6 +33,7 @@ from alexnet_jax.models.layers import Network
 from alexnet_jax.optimizer import update_rule
 from alexnet_jax.scores import METRICS, Metrics, float32_scores, image_scores, is_class
 from alexnet_jax.state import Batch, Hyperparameters, TrainState, run_key
+from alexnet_jax.wording import first_line
 
 __all__ = [
     "METRICS",
@@ -237,6 +238,18 @@ def _rule_at(rule: Rule, hparams: Hyperparameters) -> optax.GradientTransformati
     return rule(**values)
 
 
+def _updated(transform: Any, gradients: Any, state: TrainState) -> tuple[Any, Any]:
+    """The rule's updates and its next state. Raises ValueError where it asks for more."""
+    try:
+        found: tuple[Any, Any] = transform.update(gradients, state.opt_state, state.params)
+    except TypeError as error:
+        raise ValueError(
+            "the update rule fails with gradients, state and parameters, which are all that a step "
+            f"gives it: {first_line(error)}; give another rule"
+        ) from error
+    return found
+
+
 def _bound(rule: Any) -> frozenset[str]:
     """What a `functools.partial`, or one of one, has given already by name."""
     if not isinstance(rule, functools.partial):
@@ -286,7 +299,7 @@ def _train_step(
         transform = _rule_at(rule, hparams)
         check_opt_state(transform, state)
         with jax.named_scope("update"):
-            updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+            updates, opt_state = _updated(transform, gradients, state)
         metrics: Metrics = axes.sum({name: score.sum() / count for name, score in scores.items()})
         if watch_every:
             metrics["vitals"], updates = vitals.vitals_if(

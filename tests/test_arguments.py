@@ -141,6 +141,19 @@ def test_a_state_of_another_rule_is_named(model):
         )
 
 
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (optax.inject_hyperparams(optax.sgd), "keeps its numbers in its state.*inject_hyperparams"),
+        (optax.polyak_sgd, "fails with gradients, state and parameters, .*'value'; give another"),
+    ],
+)
+def test_a_rule_that_a_step_cannot_serve_is_named(model, rule, message):
+    state = state_template(model, None, rule)
+    with pytest.raises(ValueError, match=message):
+        make_train_step(model, rule=rule).eval_shape(state, batch_of(), Hyperparameters())
+
+
 @pytest.mark.parametrize("field", ["rate_multipliers", "decay_multipliers"])
 @pytest.mark.parametrize(
     "rule",

@@ -1,5 +1,7 @@
 """The update rule against the paper's written recursion (section 5)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,6 +135,41 @@ def test_multipliers_are_of_leaves_of_any_name_and_depth():
         "block": {"conv": {"kernel": -1.0, "bias": 0.0, "scale": -3.0}, "norm": {"scale": -2.5}},
         "gain": -2.0,
     }
+
+
+class Pair(NamedTuple):
+    kernel: jax.Array
+    bias: jax.Array
+
+
+def test_parameters_are_any_tree():
+    one = jnp.ones(())
+    for params, expected in (
+        (one, -0.5),
+        ([one, one], [-0.5, -0.5]),
+        ({"fc8": (Pair(one, one),)}, {"fc8": (Pair(-0.5, 0.0),)}),  # a bias by its field's name
+    ):
+        rule = update_rule(1.0, weight_decay=0.5, rate_multipliers=1.0)
+        still = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = rule.update(still, rule.init(params), params)
+        assert jax.tree.map(float, updates) == expected
+
+
+def test_what_makes_no_update_is_named():
+    with pytest.raises(ValueError, match="learning_rate is a function; give its number at each"):
+        update_rule(optax.constant_schedule(0.1))
+    params = {"fc8": {"kernel": jnp.ones(())}}
+    rule = update_rule(0.1)
+    with pytest.raises(ValueError, match=r"give update\(gradients, state, params\)"):
+        rule.update(params, rule.init(params))
+
+
+def test_a_multiplier_of_a_layer_promotes_no_dtypes():
+    params = {"fc8": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}}
+    with jax.numpy_dtype_promotion("strict"):
+        rule = update_rule(1.0, 0.9, 0.0, {"fc8": jnp.float32(0.5)}, {"fc8": jnp.float32(2.0)})
+        updates, _ = rule.update(params, rule.init(params), params)
+    assert float(updates["fc8"]["bias"][0]) == -0.5
 
 
 def test_the_update_keeps_its_dtypes_whatever_the_numbers_are():
