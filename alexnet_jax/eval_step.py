@@ -110,7 +110,8 @@ def make_predictor(
     """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
     parallel.check_mesh(model, mesh)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
-    net = model.split(parallel.axes_of(mesh).towers)
+    axes = parallel.axes_of(mesh)
+    net = model.split(axes.towers)
     if isinstance(augmentation, Augmentation):  # others tell their views when they see images
         _check_views(views, augment.VIEWS)
 
@@ -119,7 +120,8 @@ def make_predictor(
         _check_views(views, cuts)
         crops = cuts[views]
         count, batch = crops.shape[:2]
-        logits = net.apply({"params": params}, crops.reshape(count * batch, *crops.shape[2:]))
+        variables = {"params": axes.replicate(params)}
+        logits = net.apply(variables, crops.reshape(count * batch, *crops.shape[2:]))
         log_probs = jax.nn.log_softmax(logits).reshape(count, batch, logits.shape[-1])
         return jax.nn.logsumexp(log_probs, axis=0) - math.log(count)
 

@@ -136,6 +136,11 @@ def check_kind(mesh: Any) -> None:
             f"the mesh has the axes {mesh.axis_names} where ('data', 'model') are wanted; make it "
             "with alexnet_jax.make_mesh"
         )
+    if set(mesh.axis_types) != {AxisType.Auto}:
+        raise ValueError(
+            f"the mesh has the axis types {mesh.axis_types} where Auto are wanted; make it with "
+            "alexnet_jax.make_mesh, or give jax.make_mesh axis_types=(AxisType.Auto,) * 2"
+        )
 
 
 def check_mesh(model: Partition, mesh: Mesh | None) -> None:

@@ -275,6 +275,24 @@ def test_evaluation_and_predictions_equal_one_device():
     np.testing.assert_allclose(log_probs, expected_log_probs, rtol=1e-4, atol=1e-4)
 
 
+def test_predictions_have_the_gradient_of_one_device(quick_compilation):
+    model = narrow(remove=("conv3", "conv4"))
+    batch = {"image": np.random.default_rng(4).integers(0, 256, (2, 64, 64, 3), np.uint8)}
+
+    def gradients(mesh):
+        step = make_predict_step(model, AUGMENTATION, mesh=mesh)
+        state = create_train_state(model, jax.random.key(0), mesh=mesh)
+        params = jax.tree.map(
+            lambda x, like: jax.device_put(np.float32(x), like.sharding),
+            awake(state.params),
+            state.params,
+        )
+        return jax.grad(lambda p: step(state.replace(params=p), batch)[:, 0].sum())(params)
+
+    errors = relative(gradients(make_mesh(2, 2)), gradients(None))
+    assert max(errors.values()) <= 1e-4, errors
+
+
 def test_a_state_of_another_mesh_is_named():
     model = narrow()
     state = create_train_state(model, jax.random.key(0), mesh=make_mesh(data=2, model=2))
@@ -483,6 +501,10 @@ def trace_clipped_step(model, mesh):
         (
             lambda: build_on(jax.make_mesh((2,), ("batch",)), narrow()),
             "the mesh has the axes ('batch',) where ('data', 'model') are wanted; make it with",
+        ),
+        (
+            lambda: build_on(jax.make_mesh((2, 2), ("data", "model")), narrow()),
+            "the mesh has the axis types (Explicit, Explicit) where Auto are wanted; make it with",
         ),
         (
             lambda: compile_train_step(narrow(), make_mesh(4, 2), 10),
