@@ -120,9 +120,9 @@ class Augmentation:
             ("mean_at", ("crop", "center")),
             ("scale_with_color", (True, False)),
         ):
-            if getattr(self, field) not in allowed:
+            if np.ndim(getattr(self, field)) or getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r}; use one of {allowed}")
-        if not is_kind(self.scale, like=1.0):
+        if not (is_kind(self.scale, like=1.0) and np.isfinite(self.scale)):
             raise ValueError(f"scale={self.scale!r}; give a number")
         size = self.image_size
         if size is not None and not (is_kind(size, like=0) and size > 0):

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alexnet_jax.kinds import is_kind
 from alexnet_jax.wording import suggestion
 
 State = dict[str, Any]  # numbers, booleans and None only
@@ -58,6 +59,9 @@ class Drops(Schedule):
     drops: tuple[int, ...]
     factor: float = 10.0
 
+    def __post_init__(self) -> None:
+        _check_above_0(factor=self.factor)
+
     def learning_rate(self, step: int, state: State) -> float:
         return float(self.base / self.factor ** sum(step >= drop for drop in self.drops))
 
@@ -73,6 +77,10 @@ class ExponentialStages(Schedule):
     num_steps: int
     stages: int = 4
     ratio: float = 250.0
+
+    def __post_init__(self) -> None:
+        _check_whole(stages=self.stages)
+        _check_above_0(ratio=self.ratio)
 
     def learning_rate(self, step: int, state: State) -> float:
         stage = min(step * self.stages // max(self.num_steps, 1), self.stages - 1)
@@ -93,6 +101,9 @@ class Plateau(Schedule):
     min_delta: float = 0.0
     max_drops: int = 3
     stop: bool = True
+
+    def __post_init__(self) -> None:
+        _check_above_0(factor=self.factor)
 
     def initial_state(self) -> State:
         return {"best": None, "stalled": 0, "drops": 0, "finished": False}
@@ -127,6 +138,7 @@ class WarmUp(Schedule):
     steps: int
 
     def __post_init__(self) -> None:
+        _check_whole(steps=self.steps)
         object.__setattr__(self, "base", self.then.base)
 
     def initial_state(self) -> State:
@@ -140,6 +152,18 @@ class WarmUp(Schedule):
 
     def finished(self, state: State) -> bool:
         return self.then.finished(state)
+
+
+def _check_above_0(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        if not (is_kind(value, like=1.0) and value > 0):
+            raise ValueError(f"{name}={value!r}; give a number above 0")
+
+
+def _check_whole(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        if not (is_kind(value, like=0) and value >= 1):
+            raise ValueError(f"{name}={value!r}; give a whole number from 1")
 
 
 def make_schedule(
@@ -161,7 +185,7 @@ def make_schedule(
     drops: epochs after which `drops` divides; those below 1 are shares of `num_epochs`.
     factor: what `drops` and `plateau` divide by. patience, min_delta (in units of the validation
     error), max_drops, stop: see `Plateau`. warmup_epochs: linear rise before any of them.
-    Raises ValueError for an unknown name, or drops that are out of order.
+    Raises ValueError for an unknown name, drops that are out of order, or a factor of 0.
     """
     # A run of no epochs has no updates: any length puts its shares in order.
     epochs = [drop * (num_epochs or 1) if drop < 1 else drop for drop in drops]

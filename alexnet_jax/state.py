@@ -94,8 +94,9 @@ class Hyperparameters:
 
 
 def _as_number(x: Any) -> jax.Array:
-    """float32. Raises TypeError for text and truth values, which jax would take."""
-    if isinstance(x, str | bool) or getattr(x, "dtype", None) == jnp.bool_:
+    """float32. Raises TypeError for text, truth values and others that jax would take."""
+    kind = getattr(getattr(x, "dtype", None), "kind", None)
+    if isinstance(x, str | bytes | bool) or kind in tuple("bcSUOMm"):
         raise TypeError
     return jnp.asarray(x, jnp.float32)
 

@@ -190,6 +190,9 @@ def test_several_updates_want_their_images_and_settings(model):
         ({"learning_rate": [0.1, 0.2]}, r"learning_rate=\[0.1, 0.2\] is not one number"),
         ({"momentum": {}}, "momentum={} is not one number"),
         ({"learning_rate": "0.1"}, "learning_rate='0.1' is no number"),
+        ({"learning_rate": b"0.1"}, "learning_rate=b'0.1' is no number"),
+        ({"learning_rate": np.array("0.1")}, "learning_rate=array.* is no number"),
+        ({"learning_rate": np.complex64(1j)}, "learning_rate=np.complex64.1j. is no number"),
         ({"learning_rate": True}, "learning_rate=True is no number"),
         ({"learning_rate": np.True_}, "learning_rate=np.True_ is no number"),
         ({"rate_multipliers": {"conv1": "low"}}, "rate_multipliers={'conv1': 'low'} is no number"),
@@ -227,3 +230,5 @@ def test_what_is_no_choice_is_named():
     for field in ("flip", "scale_with_color"):
         with pytest.raises(ValueError, match=f"{field}='no'; use one of"):
             Augmentation(**{field: "no"})
+        with pytest.raises(ValueError, match=rf"{field}=array.*; use one of \(True, False\)"):
+            Augmentation(**{field: np.array([True, False])})

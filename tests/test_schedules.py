@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from alexnet_jax.schedules import (
     ORIGINAL_CHANGES,
+    Drops,
+    ExponentialStages,
     Plateau,
+    Schedule,
+    WarmUp,
     hyperparameters_at,
     make_schedule,
 )
@@ -142,6 +146,21 @@ def test_mistakes_are_named(name, options, message):
     with pytest.raises(ValueError) as error:
         make_schedule(name, 0.01, num_epochs=90, steps_per_epoch=10, **options)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Drops(0.1, (3,), factor=0), "factor=0; give a number above 0"),
+        (lambda: Plateau(0.1, factor=0.0), "factor=0.0; give a number above 0"),
+        (lambda: ExponentialStages(0.1, 100, stages=0), "stages=0; give a whole number from 1"),
+        (lambda: ExponentialStages(0.1, 100, ratio=0.0), "ratio=0.0; give a number above 0"),
+        (lambda: WarmUp(Schedule(0.1), 0), "steps=0; give a whole number from 1"),
+    ],
+)
+def test_what_makes_no_schedule_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize(
