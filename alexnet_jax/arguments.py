@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from alexnet_jax.kinds import is_kind
+from alexnet_jax.scores import in_32_bits
 from alexnet_jax.state import Hyperparameters, TrainState
 
 
@@ -79,17 +80,22 @@ def check_watch_every(watch_every: Any) -> None:
 
 def check_updates(indices: Any, hparams: Any) -> None:
     """Raises ValueError where several updates are not given as [T, B] images and [T] settings."""
-    shape = jnp.shape(indices)
-    if len(shape) != 2 or not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
+    if not hasattr(indices, "shape"):
+        raise ValueError(f"indices are a {type(indices).__name__}; give an array, int32 [T, B]")
+    if len(indices.shape) != 2 or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ValueError(
-            f"indices are {jnp.result_type(indices)} {list(shape)}; give int32 [T, B], the numbers "
-            "of the images of each update"
+            f"indices are {indices.dtype} {list(indices.shape)}; give int32 [T, B], the numbers of "
+            "the images of each update"
         )
-    check_hparams(hparams, shape[0])
+    check_hparams(hparams, indices.shape[0])
 
 
-def read_batch(batch: Any, *names: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_batch(
+    batch: Any, names: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The arrays of a batch that a step reads; what else it holds is left out.
+
+    64-bit integers are made int32, those that do not fit -1: no class.
 
     Args:
       batch: {"image": [B, S, S, 3], "label": [B], "mask": [B]}.
@@ -124,12 +130,12 @@ def read_batch(batch: Any, *names: str, optional: tuple[str, ...] = ()) -> dict[
             )
     if "label" in names and not jnp.issubdtype(batch["label"].dtype, jnp.integer):
         raise ValueError(f"labels are {batch['label'].dtype}; give the classes' numbers, int32")
-    return read
+    return {name: in_32_bits(array) for name, array in read.items()}
 
 
 def read_training_batch(batch: Any) -> dict[str, Any]:
     """The same for a training step, which refuses what it would not heed: a "mask"."""
-    read = read_batch(batch, "image", "label")
+    read = read_batch(batch, ("image", "label"))
     if "mask" in batch:
         raise ValueError(
             "the batch has a 'mask' and training counts every image; leave out those that should "

@@ -1,6 +1,7 @@
 """How a step is compiled: with the options that make it fast, alone or inside other programs."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import cache, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -20,6 +21,8 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
     jax takes compiler options on the outermost program alone. So the function has them where it
     is called by itself or under `jax.vmap`, and does without, and donates nothing, where it becomes
     a part of another program (`jit`, `scan`, `make_jaxpr` …) or of a derivative.
+
+    A call reads arguments on the host as `reads` says, by name, before jax sees them.
     """
 
     def __init__(
@@ -27,9 +30,12 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
         function: Callable[Parameters, Result],
         options: dict[str, Any] | None,
         donate_argnums: int | tuple[int, ...] = (),
+        reads: Mapping[str, Callable[[Any], Any]] | None = None,
         **how: Any,
     ):
         update_wrapper(self, function)
+        self._reads = reads or {}
+        self._signature = inspect.signature(function)
         # Both share one trace of the function. A derivative goes back over what the part was given,
         # so that donates nothing.
         self._part: Any = jax.jit(function, **how)
@@ -41,8 +47,11 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
 
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         """Runs the function, compiled for these shapes."""
+        given = self._signature.bind(*args, **kwargs)
+        for name, read in self._reads.items():
+            given.arguments[name] = read(given.arguments[name])
         try:
-            result: Result = self._fitting((args, kwargs))(*args, **kwargs)
+            result: Result = self._fitting(given.arguments)(*given.args, **given.kwargs)
         except (RuntimeError, ValueError) as error:
             if str(error).startswith("Received incompatible devices"):
                 raise ValueError(
@@ -51,10 +60,7 @@ class Compiled(jax.stages.Wrapped, Generic[Parameters, Result]):
                     "alexnet_jax.parallel.shardings(state, model, mesh))"
                 ) from error
             if "has been deleted" in str(error):
-                raise ValueError(
-                    "this state was donated to an earlier step; go on with the state that step "
-                    "returned"
-                ) from error
+                raise ValueError(_deleted(given.arguments)) from error
             raise
         return result
 
@@ -95,7 +101,8 @@ def compiled(
     Args:
       function: a pure function of arrays.
       runs: "often", or "once": then it is compiled in half the time, to slower code.
-      how: arguments of `jax.jit`, as `donate_argnums`.
+      how: arguments of `jax.jit`, as `donate_argnums`; and `reads`, name of an argument -> what a
+        call makes of it on the host, for jax.
     """
     return Compiled(function, compiler_options(runs), **how)
 
@@ -117,6 +124,16 @@ def keep_programs() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _deleted(arguments: Mapping[str, Any]) -> str:
+    """What to say where an argument is on no device any more; the first of them is the state."""
+    for name, value in list(arguments.items())[1:]:
+        for path, leaf in jax.tree.leaves_with_path(value):
+            concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+            if concrete and leaf.is_deleted():
+                return f"{name}{jax.tree_util.keystr(path)} was deleted; make it again"
+    return "this state was donated to an earlier step; go on with the state that step returned"
 
 
 @jax.jit

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -61,6 +62,7 @@ def make_eval_step(
     """
     predict = make_predictor(model, augmentation, views, mesh)
     axes = parallel.axes_of(mesh)
+    read = partial(read_batch, names=("image", "label"), optional=("mask",))
 
     def local_step(state: TrainState, batch: Batch) -> Metrics:
         scores = float32_scores(predict(state.params, batch["image"]), batch["label"])
@@ -70,10 +72,9 @@ def make_eval_step(
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
         check_state(state)
-        batch = read_batch(batch, "image", "label", optional=("mask",))
-        return parallel.on_mesh(local_step, model, mesh)(state, batch)
+        return parallel.on_mesh(local_step, model, mesh)(state, read(batch))
 
-    return compiled(eval_step)
+    return compiled(eval_step, reads={"batch": read})
 
 
 def make_predict_step(
@@ -88,17 +89,17 @@ def make_predict_step(
     Arguments as in `make_eval_step`; only `batch["image"]` is read.
     """
     predict = make_predictor(model, augmentation, views, mesh)
+    read = partial(read_batch, names=("image",))
 
     def local_step(state: TrainState, batch: Batch) -> jax.Array:
         return predict(state.params, batch["image"])
 
     def predict_step(state: TrainState, batch: Batch) -> jax.Array:
         check_state(state)
-        batch = read_batch(batch, "image")
         out = parallel.batch_spec(mesh)
-        return parallel.on_mesh(local_step, model, mesh, out_specs=out)(state, batch)
+        return parallel.on_mesh(local_step, model, mesh, out_specs=out)(state, read(batch))
 
-    return compiled(predict_step)
+    return compiled(predict_step, reads={"batch": read})
 
 
 def make_predictor(

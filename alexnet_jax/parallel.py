@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.kinds import is_kind
+from alexnet_jax.scores import in_32_bits
 
 
 def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
@@ -235,6 +236,7 @@ def local_rows(mesh: Mesh | None, batch_size: int) -> slice:
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
     """Puts this process's rows of a batch on its devices, as parts of one global batch."""
+    batch = {name: in_32_bits(rows) for name, rows in batch.items()}
     if mesh is None:
         return {name: jnp.asarray(rows) for name, rows in batch.items()}
     sharding = NamedSharding(mesh, batch_spec(mesh))

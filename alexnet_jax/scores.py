@@ -24,7 +24,8 @@ def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
     """
     xp = log_probs.__array_namespace__()
     known = is_class(labels, log_probs.shape[-1])
-    own = xp.take_along_axis(log_probs, xp.where(known, labels, 0)[:, None], axis=-1)
+    classes = xp.where(known, labels.astype(xp.int32), 0)
+    own = xp.take_along_axis(log_probs, classes[:, None], axis=-1)
     above = (~(log_probs <= own)).sum(-1)  # so that NaN is an error, not a tie
     tied = xp.maximum((log_probs == own).sum(-1), 1)
     credit = {k: xp.clip((k - above) / tied, 0, 1) for k in (1, 5)}
@@ -36,9 +37,23 @@ def image_scores(log_probs: Any, labels: Any) -> dict[str, Any]:
 
 def is_class(labels: Any, num_classes: int) -> Any:
     """bool [B]: whether a label names a class. Indexing would take -1 for the last one."""
-    if np.iinfo(labels.dtype).max < num_classes:  # jax would wrap the number into their dtype
+    if jnp.iinfo(labels.dtype).max < num_classes:  # jax would wrap the number into their dtype
         labels = labels.astype(np.int32)
     return (labels >= 0) & (labels < num_classes)
+
+
+def in_32_bits(numbers: Any) -> Any:
+    """The array itself, or int32 of 64-bit integers, with -1 where int32 lacks the number.
+
+    jax would cut those, and make real classes and images of numbers of none.
+    """
+    if not isinstance(numbers, np.ndarray | jax.Array):  # a shape, where nothing is computed
+        return numbers
+    if numbers.dtype not in (np.int64, np.uint64):
+        return numbers
+    xp = numbers.__array_namespace__()
+    cut = numbers.astype(xp.int32)
+    return xp.where(cut.astype(numbers.dtype) == numbers, cut, -1)
 
 
 def float32_scores(log_probs: jax.Array, labels: Any) -> Metrics:

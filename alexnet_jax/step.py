@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from alexnet_jax import augment, parallel, vitals
 from alexnet_jax.arguments import (
@@ -31,7 +31,7 @@ from alexnet_jax.compilation import compiled, compiler_options
 from alexnet_jax.eval_step import EvalStep, PredictStep, make_eval_step, make_predict_step
 from alexnet_jax.models.layers import Network
 from alexnet_jax.optimizer import update_rule
-from alexnet_jax.scores import METRICS, Metrics, float32_scores, image_scores, is_class
+from alexnet_jax.scores import METRICS, Metrics, float32_scores, image_scores, in_32_bits, is_class
 from alexnet_jax.state import Batch, Hyperparameters, TrainState, run_key
 from alexnet_jax.wording import first_line
 
@@ -109,6 +109,8 @@ def create_train_state(
     key = threefry(key)
     if mesh is None:
         return compiled(create, runs="once")(key)
+    if not isinstance(key, jax.core.Tracer) and key.committed:
+        key = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
     placed = parallel.shardings(jax.eval_shape(create, key), model, mesh)
     return compiled(create, runs="once", out_shardings=placed)(key)
 
@@ -173,7 +175,7 @@ def make_train_step(
     train_step = _train_step(model, augmentation, rule, mesh, watch_every)
     if max_traces is not None:
         train_step = chex.assert_max_traces(train_step, n=max_traces)
-    return compiled(train_step, donate_argnums=0)
+    return compiled(train_step, donate_argnums=0, reads={"batch": read_training_batch})
 
 
 def make_train_steps(
@@ -203,7 +205,8 @@ def make_train_steps(
         # For an index outside, `take` fills in a class of unsigned labels, but none of signed ones.
         data["label"] = jnp.asarray(data["label"]).astype(jnp.int32)
         check_updates(indices, hparams)
-        indices = jnp.asarray(indices).astype(jnp.uint32)  # so that -1 is not the last image
+        indices = in_32_bits(jnp.asarray(indices))
+        indices = indices.astype(jnp.uint32)  # so that -1 is not the last image
 
         def one(state: TrainState, update: Any) -> tuple[TrainState, Metrics]:
             chosen, hparams = update
@@ -214,7 +217,8 @@ def make_train_steps(
 
         return jax.lax.scan(one, state, (indices, hparams))
 
-    return compiled(train_steps, donate_argnums=0)
+    reads = {"data": read_training_batch, "indices": in_32_bits}
+    return compiled(train_steps, donate_argnums=0, reads=reads)
 
 
 def _rule_at(rule: Rule, hparams: Hyperparameters) -> optax.GradientTransformation:

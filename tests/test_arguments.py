@@ -21,6 +21,8 @@ from alexnet_jax import (
     network,
     update_rule,
 )
+from alexnet_jax.arguments import read_batch
+from alexnet_jax.parallel import place_batch
 from alexnet_jax.step import state_template
 from tests.models.test_alexnet import small_model
 from tests.test_step import STORED, batch_of, fresh_state
@@ -95,6 +97,24 @@ def test_what_else_a_batch_holds_stays_out_of_the_step(model):
     state, batch = state_template(model, mesh), batch_of() | {"epoch": 3, "file": np.zeros(3)}
     make_train_step(model, mesh=mesh).eval_shape(state, batch, Hyperparameters())
     make_eval_step(model, mesh=mesh).eval_shape(state, batch)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_a_number_that_32_bits_lack_is_none_of_a_class(x64):
+    """jax would cut it to one."""
+    images = np.zeros((3, STORED, STORED, 3), np.uint8)
+    for label, dtype in ((2**32, np.int64), (-(2**63), np.int64), (2**63, np.uint64)):
+        labels = np.array([label, 1, 2], dtype)
+        with jax.enable_x64(x64):
+            arrays = (labels, jnp.asarray(labels)) if x64 else (labels,)
+            for array in arrays:
+                batch = {"image": images, "label": array, "mask": array}
+                read = read_batch(batch, ("image", "label"), ("mask",))
+                for name in ("label", "mask"):
+                    np.testing.assert_array_equal(read[name], np.array([-1, 1, 2]))
+                    assert read[name].dtype == np.int32
+        placed = place_batch({"image": images, "label": labels}, make_mesh(1, 1))
+        np.testing.assert_array_equal(placed["label"], [-1, 1, 2])
 
 
 @pytest.mark.parametrize("field", ["learning_rate", "color_strength"])
@@ -176,6 +196,7 @@ def test_several_updates_want_their_images_and_settings(model):
         (indices[:2], each, r"has the shape \[3\] where \[2\] is wanted, one value for each up"),
         (indices[0], each, r"indices are int32 \[2\]; give int32 \[T, B\]"),
         (indices * 1.0, each, r"indices are float\d\d \[3, 2\]; give int32"),
+        (indices.tolist(), each, r"indices are a list; give an array, int32 \[T, B\]"),
         (indices, 0.1, "write Hyperparameters"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -211,6 +211,23 @@ def test_a_derivative_goes_back_over_updates_whose_state_is_donated(monkeypatch,
             again(state, 3.0)
 
 
+def test_what_was_deleted_is_named():
+    def add(state, batch, hparams):
+        return state + batch["image"] + hparams.learning_rate
+
+    def given():
+        return jnp.ones(()), {"image": jnp.ones(())}, Hyperparameters()
+
+    for lost, name in (
+        (lambda state, batch, hparams: batch["image"], r"batch\['image'\]"),
+        (lambda state, batch, hparams: hparams.learning_rate, r"hparams\.learning_rate"),
+    ):
+        arguments = given()
+        lost(*arguments).delete()
+        with pytest.raises(ValueError, match=f"^{name} was deleted; make it again"):
+            compiled(add, donate_argnums=0)(*arguments)
+
+
 def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
     compile_as_usual = jax.jit
 

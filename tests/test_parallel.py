@@ -242,8 +242,9 @@ def test_full_width_gradients_equal_one_device_in_float64(name):
 def test_parameters_are_drawn_the_same_on_every_mesh():
     model = narrow()
     expected = jax.device_get(create_train_state(model, jax.random.key(3)).params)
+    key = jax.device_put(jax.random.key(3), jax.devices()[1])  # wherever it is
     for shape in ((1, 2), (2, 1), (4, 2)):
-        state = create_train_state(model, jax.random.key(3), mesh=make_mesh(*shape))
+        state = create_train_state(model, key, mesh=make_mesh(*shape))
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), expected)
 
 

@@ -1,5 +1,8 @@
 """The train and evaluation steps against the written recursion and the NumPy reference (§4, 5)."""
 
+from collections import UserDict
+from types import MappingProxyType
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -221,7 +224,8 @@ def test_many_updates_in_one_call_are_those_of_single_calls(model, on_mesh, quic
     chex.assert_trees_all_close(
         jax.device_get(found.params), jax.device_get(state.params), rtol=1e-4, atol=1e-6
     )
-    for number in (-1, 12):  # the number of no image: loud, not the last one's
+    indices = indices.astype(np.int64)
+    for number in (-1, 12, 2**32):  # the number of no image: loud, not the last one's or the first
         indices[1, 2] = number
         _, metrics = many(found, split, indices, jax.vmap(Hyperparameters)(jnp.array(rates)))
         found = create_train_state(model, jax.random.key(0), mesh=mesh)
@@ -239,12 +243,13 @@ def test_the_number_of_no_image_is_loud_whatever_holds_the_labels(quick_compile)
     assert np.isnan(metrics["loss"]).all()
 
 
-@pytest.mark.parametrize("label", [-1, -2, NET.num_classes, NET.num_classes + 5])
+@pytest.mark.parametrize("label", [-1, -2, NET.num_classes, NET.num_classes + 5, 2**32, -(2**63)])
 def test_a_label_of_no_class_is_loud_in_training_and_never_right_in_evaluation(
     model, train_step, eval_step, label
 ):
-    """Indexing takes -1 for the last class: a run would learn it in silence."""
+    """Indexing takes -1 for the last class, jax 2**32 for the first: a run would learn it."""
     batch = batch_of()
+    batch["label"] = batch["label"].astype(np.int64)
     batch["label"][1] = label
     state, metrics = train_step(fresh_state(model), batch, Hyperparameters())
     assert np.isnan(metrics["loss"])
@@ -314,6 +319,22 @@ def test_masked_images_do_not_count(model, eval_step, dtype):
     whole["label"][5:] = -1
     mask = (np.arange(8) < 5).astype(dtype)
     assert_sums(eval_step(state, whole | {"mask": mask}), expected_sums(part, "center"))
+
+
+def test_only_what_is_read_of_a_batch_is_given_to_jax(model, eval_step):
+    batch = batch_of()
+    files = {"file": np.array(["a.jpg"] * BATCH), "set": "train", "note": b""}
+    expected = jax.device_get(eval_step(fresh_state(model), batch))
+    for given in (batch | files, MappingProxyType(batch), UserDict(batch)):
+        assert_sums(eval_step(fresh_state(model), given), expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int4, np.int8, np.int32])
+def test_labels_are_of_any_whole_numbers(dtype):
+    labels, log_probs = np.arange(3), np.log(np.full((3, 20), 1 / 20, np.float32))
+    for xp in (np, jnp):
+        found = image_scores(xp.asarray(log_probs), xp.asarray(labels).astype(dtype))
+        np.testing.assert_allclose(found["loss"], np.log(20), rtol=1e-6)
 
 
 def test_equal_scores_share_the_slots(model, eval_step):
