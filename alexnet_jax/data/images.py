@@ -4,7 +4,9 @@ import io
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -142,7 +144,8 @@ def _decode(data: bytes, size: int, name: str) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{name} of {image.width}x{image.height} {_TOO_LARGE}")
     stored = image.transpose(_BACK[turned]) if turned in _BACK else image
-    return square(_to_rgb(stored, name), size, extent=drafted[1][2:] if drafted else None)
+    rgb = _to_rgb(stored, name, getattr(image, "tag_v2", {}))
+    return square(rgb, size, extent=drafted[1][2:] if drafted else None)
 
 
 def _decode_jpeg(data: bytes, size: int) -> np.ndarray | None:
@@ -187,11 +190,16 @@ def square(
     return np.asarray(image)
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, tags: Mapping[int, Any]) -> Image.Image:
+    """`tags` are those of a TIFF."""
     if image.mode not in MODES:
         raise ImageError(f"{name} has mode {image.mode}, not RGB; convert it to RGB first")
     if image.mode.startswith("I;16"):  # PIL would clip at 255 instead of scaling
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+        grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        # Where 0 is white PIL turns up to 8 bits round, and not 16.
+        white = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+        return Image.fromarray(~grey if white else grey).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

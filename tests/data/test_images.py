@@ -138,6 +138,38 @@ def test_sixteen_bits_are_scaled_not_clipped():
     assert set(decode_image(encode(image, "PNG"), 9).ravel()) == {0x40}
 
 
+@pytest.mark.parametrize("order", ["II", "MM"])
+@pytest.mark.parametrize("zero_is_black", [True, False])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 10, 12, 14, 16])
+def test_a_grey_tiff_has_its_tones_at_any_depth_or_is_refused(bits, zero_is_black, order):
+    ramp = np.tile(np.linspace(0, 2**bits - 1, 16).round().astype(int), (16, 1))
+    data = grey_tiff(ramp, bits, zero_is_black, order)
+    known = [(16, True)] if order == "MM" else [(16, True), (16, False), (12, True)]
+    if bits > 8 and (bits, zero_is_black) not in known:  # of PIL
+        with pytest.raises(ImageError, match="convert it"):
+            decode_image(data, 16)
+        return
+    found = decode_image(data, 16)[0, :, 0]
+    tones = ramp[0] * 255 / (2**bits - 1)
+    np.testing.assert_allclose(found, tones if zero_is_black else 255 - tones, atol=1)
+
+
+def grey_tiff(pixels, bits, zero_is_black, order):
+    """As PIL cannot write it: `bits` a pixel, one strip, not compressed."""
+    height, width = pixels.shape
+    if bits == 16:
+        strip = pixels.astype("<u2" if order == "II" else ">u2").tobytes()
+    else:
+        packed = "".join(f"{pixel:0{bits}b}" for pixel in pixels.ravel())
+        strip = int(packed, 2).to_bytes(len(packed) // 8, "big")
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: int(zero_is_black), 273: 8, 277: 1}
+    tags |= {278: height, 279: len(strip)}
+    sign = "<" if order == "II" else ">"
+    entries = [struct.pack(f"{sign}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    head = struct.pack(f"{sign}2sHI", order.encode(), 42, 8 + len(strip))
+    return head + strip + struct.pack(f"{sign}H", len(entries)) + b"".join(entries) + bytes(4)
+
+
 def test_cmyk_jpeg_keeps_its_colours():
     image = Image.new("RGB", (64, 64), (200, 60, 30))
     pixels = decode_image(encode(image.convert("CMYK"), "JPEG", quality=95), 32)
