@@ -1,5 +1,6 @@
 """Folders of images: the split and class of each file, and what is left out (section 2)."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from alexnet_jax.data.archives import READABLE, Member, PrepareError, Report
 from alexnet_jax.data.images import IMAGE_SUFFIXES
-from alexnet_jax.data.names import is_litter, printable
+from alexnet_jax.data.names import is_litter, name_bytes, printable
 
 # The usual names of the folders of splits, in small letters.
 SPLITS = {
@@ -179,6 +180,15 @@ def folder_images(
                 yield Member(relative, label, str(path), 0, -1)
             elif left_out is not None:
                 left_out.add(NO_IMAGE, path)
+
+
+def fingerprint(folder: Path) -> str:
+    """What tells whether images of a class folder came or went, for the eyes too: their names."""
+    digest, count = hashlib.sha256(), 0
+    for image in folder_images(folder.parent, {folder.name: 0}, lambda file, problem: None):
+        digest.update(name_bytes(f"{image.name}\n"))
+        count += 1
+    return f"of {count:,} images (names {digest.hexdigest()[:8]})"
 
 
 _BROKEN = "a link that leads nowhere; put back what it names, or remove it"

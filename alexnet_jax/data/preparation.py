@@ -161,6 +161,10 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         """The archives that must not change between an interruption and its continuation."""
         return []
 
+    def _fingerprints(self, manual_dir: Path) -> dict[str, str]:
+        """What tells whether one of them has changed: `{path: text}`."""
+        return {str(file): fingerprint(file) for file in self._inputs(manual_dir)}
+
     def _options(self) -> dict[str, str]:
         """What else must not change: `{option: value}`."""
         share = self._validation_share
@@ -208,8 +212,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         manual_dir = Path(manual_dir or ".").expanduser().absolute()
         folder = Path(f"{self.data_dir}.partial").absolute()
         path = folder / "plan.json"
-        inputs = self._options()
-        inputs |= {str(file): fingerprint(file) for file in self._inputs(manual_dir)}
+        inputs = self._options() | self._fingerprints(manual_dir)
         if not path.exists():
             try:
                 write_json(path, {"inputs": inputs} | self._make_plan(manual_dir, folder))

@@ -357,6 +357,28 @@ def test_removed_and_added_archives_are_refused_on_continuing(photos, monkeypatc
         make_builder(photos, data_dir=photos.parent / "two").plan()
 
 
+def test_images_added_and_removed_are_refused_on_continuing(photos):
+    make_builder(photos).plan()
+    new = photos / "cat" / "deep" / "new.png"
+    new.parent.mkdir()
+    new.write_bytes(b"1")
+    with pytest.raises(
+        PrepareError,
+        match=r"/cat was of 60 images \(names \w{8}\) in .* is of 61 images .*; go back .* delete",
+    ):
+        make_builder(photos).plan()
+    new.rename(photos / "notes.txt")  # no image
+    (photos / "bird").mkdir()
+    with pytest.raises(PrepareError, match=r"/bird was not there in .* is of 0 images"):
+        make_builder(photos).plan()
+    (photos / "bird").rmdir()
+    make_builder(photos).plan()
+    image = next((photos / "dog").iterdir())
+    image.rename(image.with_stem("another"))
+    with pytest.raises(PrepareError, match=r"/dog was of 60 images .* is of 60 images"):
+        make_builder(photos).plan()
+
+
 def test_changed_options_are_refused_on_continuing(photos):
     make_builder(photos).plan()
     with pytest.raises(PrepareError, match=r"--validation_share was the default .* is 0\.2; go"):
@@ -389,17 +411,19 @@ def test_images_left_out_are_not_forgotten_on_continuing(photos, monkeypatch, wh
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
-def test_vanished_image_stops_even_where_bad_ones_are_skipped(photos, on_error):
+def test_vanished_image_stops_even_where_bad_ones_are_skipped(photos, on_error, monkeypatch):
     builder = make_builder(photos, on_error=on_error)
-    builder.plan()
+    plan = builder.plan()
+    monkeypatch.setattr(builder, "_plan", lambda manual_dir: plan)  # it vanishes after this
     (photos / "dog" / "07.jpg").unlink()
     with pytest.raises(PrepareError, match=r"dog/07\.jpg is gone; put it back"):
         builder.download_and_prepare()
 
 
-def test_unreadable_image_is_skipped_and_listed(photos):
+def test_unreadable_image_is_skipped_and_listed(photos, monkeypatch):
     builder = make_builder(photos, on_error="skip")
-    builder.plan()
+    plan = builder.plan()
+    monkeypatch.setattr(builder, "_plan", lambda manual_dir: plan)
     (photos / "dog" / "07.jpg").unlink()
     (photos / "dog" / "07.jpg").mkdir()
     builder.download_and_prepare()

@@ -15,6 +15,7 @@ from alexnet_jax.data.folders import (
     LeftOut,
     class_folders,
     find_splits,
+    fingerprint,
     folder_images,
     note_beside,
 )
@@ -49,6 +50,16 @@ class Builder(PreparedBuilder):
 
     def _options(self) -> dict[str, str]:
         return super()._options() | {"--folder": printable(self._folder.resolve())}
+
+    def _fingerprints(self, manual_dir: Path) -> dict[str, str]:
+        folders = [
+            split / name
+            for split in find_splits(self._folder).values()
+            for name in class_folders(split)
+        ]
+        return super()._fingerprints(manual_dir) | {
+            printable(folder): fingerprint(folder) for folder in folders
+        }
 
     def _class_names(self, manual_dir: Path) -> list[str]:
         self._splits = find_splits(self._folder)
