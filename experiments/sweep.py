@@ -277,7 +277,12 @@ def search(
     complete = (optuna.trial.TrialState.COMPLETE, failed)
     while len(study.get_trials(deepcopy=False, states=complete)) < trials:
         trial = study.ask()
-        setting = dict(space(trial))
+        found = space(trial)
+        if not isinstance(found, Mapping):
+            raise ValueError(
+                f"space(trial) gave {found!r}; let it return a dictionary {{field: value}}"
+            )
+        setting = dict(found)
         trial.set_user_attr("setting", setting)
         while (result := sweep.train([setting])[0]) is None:
             time.sleep(WAIT_SECONDS)  # another process is at the very same setting
@@ -357,16 +362,23 @@ def from_file(function: str, otherwise: str) -> Callable[..., Any]:
     """A function of the configuration's file; ValueError: it has none, with what to do then."""
     path = config_flags.get_config_filename(FLAGS["config"])
     found = getattr(module_of(path), function.partition("(")[0], None)
-    if found is None:
+    if not callable(found):
         raise ValueError(f"{path} has no `def {function}`; {otherwise}")
     return found
 
 
+_YIELD = "let its `def sweep()` yield dictionaries {field: value}"
+
+
 def checked(settings: Iterable[Setting], base: ConfigDict) -> list[Setting]:
     """The settings; ValueError: there is none, one cannot be one, or two are the same run."""
+    if not isinstance(settings, Iterable):
+        raise ValueError(f"the sweep is {settings!r}; {_YIELD}")
     settings = list(settings)
     if not settings:
         raise ValueError("the sweep has no setting; let its `def sweep()` yield one")
+    if others := [setting for setting in settings if not isinstance(setting, Mapping)]:
+        raise ValueError(f"{others[0]!r} is no setting of the sweep; {_YIELD}")
     numbers: dict[str, int] = {}
     for number, setting in enumerate(settings):
         run = identity(configure(base, setting))

@@ -349,6 +349,36 @@ def test_a_setting_that_cannot_be_is_named_before_anything_is_trained(
     assert not list(tmp_path.glob("**/*.json*"))
 
 
+@pytest.mark.parametrize(
+    ("offered", "told"),
+    [
+        (None, "the sweep is None; let its `def sweep()` yield dictionaries {field: value}"),
+        ([["learning_rate", 0.1]], "['learning_rate', 0.1] is no setting of the sweep; let its"),
+        ({"learning_rate": 0.1}, "'learning_rate' is no setting of the sweep; let its"),
+        ([{1: 2}], "setting {1: 2}: unknown config field 1"),
+    ],
+)
+def test_a_sweep_of_another_form_is_told(offered, told, base):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        sweep.checked(offered, base)
+
+
+@pytest.mark.parametrize("found", [None, 0.1, ["learning_rate", 0.1]])
+def test_a_space_of_another_form_is_told(found, tmp_path, base):
+    told = re.escape(f"space(trial) gave {found}; let it return a dictionary {{field: value}}")
+    with pytest.raises(ValueError, match=told):
+        sweep.search(sweep.Sweep(base, tmp_path), lambda trial: found, 1, tmp_path / "study.log")
+
+
+def test_a_list_is_no_function_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "recipe.py"
+    path.write_text("sweep = [{}]")
+    monkeypatch.setattr(sweep, "FLAGS", {"config": None})
+    monkeypatch.setattr(sweep.config_flags, "get_config_filename", lambda flag: str(path))
+    with pytest.raises(ValueError, match=r"recipe.py has no `def sweep\(\)`; give one"):
+        sweep.from_file("sweep()", "give one")
+
+
 def test_a_plateau_may_be_a_setting(base):
     sweep.configure(base, {"schedule.name": "plateau", "validate_every_epochs": 1.0})
 
