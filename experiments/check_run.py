@@ -16,12 +16,13 @@ larger, its validation errors 5 points higher, or its errors on the test 2 point
 (tests/test_check_run.py). A run of another recipe, or whose log lacks a tenth of our points, is
 refused.
 
-A reference is made from finished runs:
+A reference is made from finished runs, at least three and each of another seed:
 
     python -m alexnet_jax.main --workdir=runs/reference --config=digits --config.ensemble=8
     python -m experiments.check_run runs/reference/seed_* --record=digits
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ import numpy as np
 from absl import app, flags
 from scipy import stats
 
-from alexnet_jax.files import json_object, local_path
+from alexnet_jax.files import json_object, local_path, naming
 from alexnet_jax.runs.configuration import load_config, members, name_a_member
 from alexnet_jax.runs.metrics_log import VITALS, read_metrics
 from experiments import harness
@@ -77,8 +78,7 @@ def compare(run: Curves, reference: Sequence[Curves]) -> Outcome:
       ValueError: there are fewer others, it lacks a tenth of their points, or it has not come to
         its test.
     """
-    if len(reference) < 3:
-        raise ValueError(f"{len(reference)} runs are no reference; at least three are")
+    _check_count(len(reference))
     points = [name for name in reference[0] if all(name in other for other in reference)]
     if untested := [name for name in points if name.startswith("test") and name not in run]:
         raise ValueError(f"this run has no {min(untested)}, as ours have: let it come to its end")
@@ -170,25 +170,51 @@ def differences(run: Mapping[str, Any], reference: Mapping[str, Any]) -> Iterato
 
 
 def record(workdirs: Sequence[Path], recipe: str) -> None:
-    """Makes runs the reference of a recipe. Raises ValueError where they are not of one recipe."""
-    first = settings(workdirs[0])
-    for workdir in workdirs[1:]:
+    """Makes runs the reference of a recipe.
+
+    Raises:
+      ValueError: the name is not a plain one, there are fewer than three, two are of one seed, or
+        they are not of one recipe, at their end, and logged at the same updates.
+    """
+    if not re.fullmatch(r"[\w-]+", recipe):
+        raise ValueError(f"--record={recipe} is no plain name; take letters, digits, _ and -")
+    _check_count(len(workdirs))
+    first, runs = settings(workdirs[0]), {}
+    for workdir in workdirs:
         for difference in differences(settings(workdir), first):
             raise ValueError(f"{workdir} is of another recipe than {workdirs[0]}: {difference}")
-    runs = [
-        {"seed": load_config(workdir).seed, "log": harness.rounded(curves(workdir))}
-        for workdir in workdirs
-    ]
-    harness.record(f"reference_{recipe}", {"recipe": recipe, "settings": first, "runs": runs})
+        seed, log = load_config(workdir).seed, harness.rounded(curves(workdir))
+        if seed in runs:
+            raise ValueError(f"{workdir} is a second run of seed {seed}; give one of each seed")
+        if None in log.values():
+            raise ValueError(f"{workdir} has diverged; leave it out")
+        if not any(name.startswith("test") for name in log):
+            raise ValueError(f"{workdir} has logged no test; let it come to its end")
+        runs[seed] = {"seed": seed, "log": log}
+        if others := log.keys() ^ next(iter(runs.values()))["log"].keys():
+            raise ValueError(
+                f"one of {workdirs[0]} and {workdir} has no {min(others)}; give runs that logged "
+                "at the same updates"
+            )
+    content = {"recipe": recipe, "settings": first, "runs": [*runs.values()]}
+    harness.record(f"reference_{recipe}", content)
+
+
+def _check_count(runs: int) -> None:
+    if runs < 3:
+        raise ValueError(f"{runs} runs are no reference; at least three are")
 
 
 def reference(recipe: str) -> dict[str, Any]:
     """The "settings" and the "runs" of a reference. Raises ValueError where it is damaged."""
     path = harness.RESULTS / f"reference_{recipe}.json"
     try:
-        content = json_object(path.read_bytes(), path).get("result")
-        if not isinstance(content, dict) or {"settings", "runs"} - content.keys():
-            raise ValueError(f"{path} is no reference")
+        with naming(path, " is no reference"):
+            content = json_object(path.read_bytes(), path)["result"]
+            _check_count(len(content["runs"]))
+            for part in (content["settings"], *(run["log"] for run in content["runs"])):
+                if not isinstance(part, dict):
+                    raise ValueError(f"{part!r:.40} where an object {{…}} is wanted")
     except ValueError as error:
         raise ValueError(f"{error}; restore it, or make it again with --record") from error
     return content

@@ -118,7 +118,14 @@ def test_of_an_ensemble_a_member_is_asked_for(tmp_path):
     assert f"{tmp_path} holds an ensemble of 2 runs; name one of them" in ended.stderr
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"result": []}', '{"result": {"runs": []}}'])
+DAMAGED = ["", "{}", "[]", '{"result": []}', '{"result": {"runs": []}}']
+DAMAGED += [
+    json.dumps({"result": {"settings": {}, "runs": [run] * count}})
+    for run, count in (({"seed": 0}, 3), ({"log": []}, 3), ("log", 3), ({"log": {}}, 2))
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_reference_is_named(text, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     path = tmp_path / "reference_mine.json"
@@ -136,13 +143,51 @@ def test_fields_that_differ_are_named_and_seeds_are_free(tmp_path):
 
 
 def test_runs_of_two_recipes_make_no_reference(tmp_path, monkeypatch):
-    workdirs = [write_run(tmp_path / name) for name in "ab"]
-    config = json.loads((workdirs[1] / "config.json").read_text())
-    config["momentum"] = 0.5
-    del config["digest"]
-    (workdirs[1] / "config.json").write_text(json.dumps(config))
+    workdirs = [
+        of_seed(tmp_path / f"{n}", n, momentum) for n, momentum in enumerate((0.9, 0.9, 0.5))
+    ]
     with pytest.raises(ValueError, match=r"of another recipe.*momentum 0\.5"):
         check_run.record(workdirs, "mine")
+
+
+def of_seed(workdir, seed, momentum=0.9):
+    """A run's configuration and log, and nothing else."""
+    workdir.mkdir()
+    config = digits.get_config()
+    config.seed, config.momentum = seed, momentum
+    save_config(config, workdir, resumes=False)
+    usual = {"epoch": 1.0, "top1_error": 0.2, "top5_error": 0.0, "learning_rate": 0.01}
+    with (workdir / "metrics.jsonl").open("w") as log:
+        for split in ("train", "validation", "test"):
+            row = {"split": split, "step": 9, "loss": 0.8, "images_per_second": 1.0, **usual}
+            log.write(json.dumps(row) + "\n")
+    return workdir
+
+
+def test_what_makes_no_reference_is_refused_and_replaces_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    one, two, three = workdirs = [of_seed(tmp_path / f"{n}", n) for n in range(3)]
+    with pytest.raises(ValueError, match=r"--record=\.\./x is no plain name; take letters"):
+        check_run.record(workdirs, "../x")
+    with pytest.raises(ValueError, match="1 runs are no reference; at least three are"):
+        check_run.record([one], "mine")
+    with pytest.raises(ValueError, match=f"{one} is a second run of seed 0; give one of each"):
+        check_run.record([one, two, one], "mine")
+    log = three / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    for text, told in (
+        ("", f"{three} has logged no test; let it come to its end"),
+        ("".join(lines[:2]), f"{three} has logged no test"),
+        ("".join(lines[1:]), f"one of {one} and {three} has no train .* 9; give runs that"),
+        ("".join(lines).replace("0.8", "NaN"), f"{three} has diverged; leave it out"),
+    ):
+        log.write_text(text)
+        with pytest.raises(ValueError, match=told):
+            check_run.record(workdirs, "mine")
+    assert not (tmp_path / "results").exists()
+    log.write_text("".join(lines))
+    check_run.record(workdirs, "mine")
+    assert [run["seed"] for run in check_run.reference("mine")["runs"]] == [0, 1, 2]
 
 
 def test_vital_signs_are_no_points_and_a_run_without_its_test_is_no_end(tmp_path):
