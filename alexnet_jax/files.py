@@ -19,10 +19,14 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` expanded.
 
     Raises:
-      ValueError: it is a URL, which would quietly become a folder of that name, or begins with
-        `~` where no home is known.
+      ValueError: it is empty, which would quietly be the current folder, or a URL, which would
+        become a folder of that name, or begins with `~` where no home is known.
     """
     text = os.fspath(path)
+    if not text:
+        raise ValueError(
+            "a path is empty (of a variable that is not set?); write . for this folder"
+        )
     if match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         raise ValueError(
             f"{text} is a URL and only folders and files of this machine are read and written; "

@@ -61,7 +61,7 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
         if value in known:
             return str(_CONFIGS / f"{value}.py")
         path, colon, argument = value.partition(":")
-        if not local_path(path).is_file():
+        if not (path and local_path(path).is_file()):
             raise ValueError(f"no config {value!r} and no such file; {suggestion(value, known)}")
         return f"{local_path(path)}{colon}{argument}"
 
@@ -100,8 +100,9 @@ def _saved_config(argv: Sequence[str]) -> str | None:
     """What names the configuration of the run in the workdir; None where there is no run."""
     for argument, following in itertools.pairwise([*argv, ""]):
         flag, equals, value = argument.partition("=")
-        if flag in ("--workdir", "-workdir"):
-            workdir = local_path(value if equals else following)
+        named = value if equals else following
+        if flag in ("--workdir", "-workdir") and named:
+            workdir = local_path(named)
             if (workdir / "config.json").is_file():
                 return f"{resources.files('alexnet_jax.runs') / 'saved_config.py'}:{workdir}"
     return None

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,12 @@ def test_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
 def test_a_home_that_is_not_known_is_told():
     with pytest.raises(ValueError, match=r"~nobody_at_all/x: no such home folder is known"):
         local_path("~nobody_at_all/x")
+
+
+def test_an_empty_path_is_not_this_folder():
+    with pytest.raises(ValueError, match=r"a path is empty .*; write \. for this folder"):
+        local_path("")
+    assert local_path(".") == local_path(Path("")) == Path(".")
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_kept(tmp_path):

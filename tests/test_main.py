@@ -340,6 +340,15 @@ def test_a_workdir_alone_goes_on_with_its_own_configuration(tmp_path, monkeypatc
     assert new.endswith("configs/digits.py")
 
 
+@pytest.mark.parametrize("flags", [["--workdir="], ["--workdir", ""], ["--workdir"]])
+def test_an_empty_workdir_is_not_this_folder(flags, tmp_path, monkeypatch):
+    save_config(small(), tmp_path, resumes=False)
+    monkeypatch.chdir(tmp_path)
+    assert with_config_paths(["main", *flags])[1].endswith("configs/digits.py")
+    with pytest.raises(ValueError, match="no config '' and no such file; use one of"):
+        with_config_paths(["main", "--config="])
+
+
 def test_a_url_is_no_workdir(tmp_path):
     message = error_of("--workdir=gs://bucket/runs")
     assert message.startswith("gs://bucket/runs is a URL")

@@ -201,7 +201,7 @@ def _folders(data_dir: str | os.PathLike[str] | None) -> list[Path]:
 def _user_folder() -> Path | None:
     """The user's tfds folder; None where not even the home folder is known."""
     folder = tfds.core.constants.get_default_data_dir()
-    if folder.startswith("~") and os.path.expanduser(folder) == folder:
+    if not folder or (folder.startswith("~") and os.path.expanduser(folder) == folder):
         return None
     return local_path(folder)
 

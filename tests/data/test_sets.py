@@ -286,11 +286,13 @@ def test_paths_are_expanded_and_urls_refused(described, monkeypatch):
         open_dataset("photos", "train", data_dir="gs://bucket/x")
 
 
-@pytest.mark.parametrize("home", ["a file", "none"])
+@pytest.mark.parametrize("home", ["a file", "none", "an empty variable"])
 def test_digits_without_a_home_to_write_to_say_what_to_set(tmp_path, monkeypatch, home):
     (tmp_path / "file").touch()
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    if home == "an empty variable":
+        monkeypatch.setenv("TFDS_DATA_DIR", "")
     if home == "none":
         monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.chdir(tmp_path)
