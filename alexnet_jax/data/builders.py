@@ -3,7 +3,9 @@
 The builders are imported when one is made, so that advice costs nothing.
 """
 
+import contextlib
 import importlib
+import re
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -13,6 +15,7 @@ from alexnet_jax.data.names import prepared_name
 from alexnet_jax.data.preparation import PreparedBuilder
 from alexnet_jax.data.writing import ENCODINGS
 from alexnet_jax.files import local_path
+from alexnet_jax.wording import suggestion
 
 FROM_TARS = ("imagenet2012_256", "imagenet2010_256", "imagenet_fall2011_256")
 WITHOUT_DOWNLOAD = ("digits",)  # written on first use
@@ -95,19 +98,45 @@ def write_original(dataset: str, data_dir: str) -> tfds.core.DatasetInfo:
 
 
 def how_to_prepare(name: str) -> str:
-    """The command that makes data set `name` appear in DIR."""
-    bare, _, config = name.partition(":")[0].partition("/")
+    """What to do to have data set `name`: the command that makes it in DIR, or another name."""
+    parsed, options = tfds.core.naming.parse_builder_name_kwargs(name)
+    bare, config, version = parsed.name, options.get("config"), options.get("version")
     encoding = f" --encoding={config}" if config in ENCODINGS else ""
-    command = "python -m alexnet_jax.prepare --dataset="
+    command = "run `python -m alexnet_jax.prepare --dataset="
+    if bare in WITHOUT_DOWNLOAD:
+        return f"take --config.dataset={bare}"
     if bare in FROM_TARS or f"{bare}_256" in FROM_TARS:
         dataset = bare.removesuffix("_256") + "_256"
-        return f"{command}{dataset}{encoding} --manual_dir=TARS --data_dir=DIR"
+        return f"{command}{dataset}{encoding} --manual_dir=TARS --data_dir=DIR`"
     known = tfds.list_builders(with_community_datasets=False)
     if bare in known:
-        return f"{command}{name} --encoding={ORIGINAL} --data_dir=DIR"
+        with contextlib.suppress(ImportError):  # a few sets want packages to be looked at
+            if missing := _missing(bare, config, version):
+                return missing
+        source = bare + (f"/{config}" if config else "") + (f":{version}" if version else "")
+        return f"{command}{source} --encoding={ORIGINAL} --data_dir=DIR`"
     if source := _source(bare, known):
-        return f"{command}{source}{encoding} --data_dir=DIR"
-    return f"{command}folder --folder=PHOTOGRAPHS --name={bare}{encoding} --data_dir=DIR"
+        return f"{command}{source}{encoding} --data_dir=DIR`"
+    own = re.sub(r"[^a-z0-9_]", "_", bare)  # the names that prepare takes
+    return f"{command}folder --folder=PHOTOGRAPHS --name={own}{encoding} --data_dir=DIR`"
+
+
+def _missing(bare: str, config: str | None, version: str | None) -> str | None:
+    """What to take where the tfds set `bare` has no such configuration or version; else None."""
+    configs = tfds.builder_cls(bare).builder_configs
+    if config and not configs:
+        return f"{bare} has no configurations: take --config.dataset={bare}"
+    if config and config not in configs:
+        return (
+            f"{bare} has no configuration {config!r} ({suggestion(config, configs)}): take another"
+        )
+    source = f"{bare}/{config}" if config else bare
+    try:
+        if version:
+            tfds.builder(f"{source}:{version}")
+    except AssertionError:
+        return f"{bare} has no version {version}: take --config.dataset={source}"
+    return None
 
 
 def _source(prepared: str, known: list[str]) -> str | None:

@@ -78,7 +78,7 @@ def open_dataset(
         advice = (
             f"its images are there at 256x256: take --config.dataset={copies[0]}"
             if copies
-            else f"run `{how_to_prepare(name)}`"
+            else how_to_prepare(name)
         )
         raise ValueError(
             f"data set {name!r} is not prepared in {', '.join(map(str, folders))} "

@@ -79,7 +79,14 @@ def test_an_unprepared_set_says_what_to_run(digits, user_folder):
         ("imagenette_160px_v2_256/jpeg", "--dataset=imagenette/160px-v2 --encoding=jpeg"),
         ("cifar10_256", "--dataset=cifar10 --data_dir=DIR"),
         ("imagenet2012_real", "--dataset=imagenet2012_real --encoding=original --data_dir=DIR"),
-        ("my_photos/jpeg", "--dataset=folder --folder=PHOTOGRAPHS --name=my_photos"),
+        ("cifar10:3.0.2", "--dataset=cifar10:3.0.2 --encoding=original"),
+        ("Cifar10", "--dataset=cifar10 --encoding=original"),
+        (
+            "my_photos/jpeg",
+            "--dataset=folder --folder=PHOTOGRAPHS --name=my_photos --encoding=jpeg",
+        ),
+        ("Photos", "--dataset=folder --folder=PHOTOGRAPHS --name=photos"),
+        ("föhn", "--dataset=folder --folder=PHOTOGRAPHS --name=f_hn"),
     ],
 )
 def test_the_command_that_prepares_a_set_is_one_that_prepare_takes(digits, name, command):
@@ -100,6 +107,24 @@ def test_the_command_that_prepares_a_set_is_one_that_prepare_takes(digits, name,
         folder=values.folder,
         name=values.name,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("digits/raw", "take --config.dataset=digits"),
+        ("digits:9.0.0", "take --config.dataset=digits"),
+        ("cifar10/raw", "cifar10 has no configurations: take --config.dataset=cifar10"),
+        ("cifar10:9.0.0", "cifar10 has no version 9.0.0: take --config.dataset=cifar10"),
+        (
+            "imagenette/160px-v3",
+            "imagenette has no configuration '160px-v3' (did you mean '160px-v2'?): take another",
+        ),
+    ],
+)
+def test_of_a_set_that_is_known_what_there_is_is_advised(digits, name, advice):
+    with pytest.raises(ValueError, match=f"; {re.escape(advice)}, or name the folder"):
+        open_dataset(name, "train")
 
 
 def test_a_set_that_lies_there_at_256_is_advised(tmp_path):
