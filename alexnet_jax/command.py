@@ -1,5 +1,6 @@
 """How every command starts and ends: flags in, one line an error out."""
 
+import logging as python_logging
 import os
 import signal
 import sys
@@ -45,6 +46,11 @@ def run(
     write_on_any_terminal()
     keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Pictures go to files. A notebook names a backend of its own to its commands, too, and
+    # matplotlib refuses to be imported where that is not installed.
+    os.environ["MPLBACKEND"] = "agg"
+    python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)  # of its cache
+    jax.config.update("jax_threefry_partitionable", True)  # else the same seed draws otherwise
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()
     arguments = list(sys.argv if argv is None else argv)
@@ -66,6 +72,8 @@ def _parse(argv: Sequence[str], rewrite: Arguments) -> list[str]:
             _fail(" ".join(str(error).split()))
         frames = traceback.extract_tb(error.__traceback__)
         where = frames[-1]
+        if isinstance(error, IndexError) and _of_flags(where.filename):
+            _fail(f"{error}; give the whole tuple, as --config.FIELD='(1, 2)'")
         if isinstance(error, KeyError | AttributeError | TypeError) and _of_flags(where.filename):
             from alexnet_jax.runs.checks import unknown_field  # noqa: PLC0415
 
@@ -106,9 +114,12 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
         interrupts.raise_again()
         try:
             main(argv)
+            _check_output()
         except (ValueError, CheckpointError, OSError, FloatingPointError) as error:
             if logging.vlog_is_on(1):
                 raise
+            if isinstance(error, OSError) and not error.filename:
+                _check_output("\n")  # of what failed nothing is left to write again
             _fail(error)
         except (RuntimeError, AssertionError) as error:
             if problem := _platform_problem():
@@ -120,6 +131,17 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
             os._exit(128 + signal.SIGINT)  # a library's thread may keep the usual way out waiting
 
     return guarded_main
+
+
+def _check_output(more: str = "") -> None:
+    """Ends the command where standard output takes no more: quietly if it is a closed pipe."""
+    try:
+        print(more, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python has left
+        if isinstance(error, BrokenPipeError):
+            sys.exit(128 + signal.SIGPIPE)
+        _fail(f"standard output: {error.strerror}")
 
 
 def flags_alone(argv: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """How a step is compiled: with the options that make it fast, alone or inside other programs."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -122,6 +123,8 @@ def keep_programs() -> None:
         folder.chmod(0o700)  # fails on another user's folder
     except OSError:
         return
+    # Where the disk is full the program is compiled again, and nothing is lost.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

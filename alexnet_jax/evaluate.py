@@ -6,17 +6,25 @@ columns for the validation and the test split. A star marks networks that were p
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from absl import app, flags
 
 from alexnet_jax import command
 from alexnet_jax.augment import VIEWS
-from alexnet_jax.inspect.confusion import draw_confusion
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs import tables
 from alexnet_jax.wording import by_commas
 
-evaluate_runs = partial(tables.evaluate_runs, draw=draw_confusion)
+
+def _draw(*what: Any) -> None:
+    # Only now: matplotlib is imported after `command.run` has chosen for it where to draw.
+    from alexnet_jax.inspect.confusion import draw_confusion  # noqa: PLC0415
+
+    draw_confusion(*what)
+
+
+evaluate_runs = partial(tables.evaluate_runs, draw=_draw)
 
 FLAGS = flags.FLAGS
 

@@ -1,6 +1,7 @@
 """Files as every command writes and names them: whole or not at all, and with `~` expanded."""
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -191,6 +192,26 @@ def part_folder(path: Path) -> Iterator[Path]:
         yield part
     finally:
         _remove(part)
+
+
+def reserve(file: int, start: int, size: int) -> None:
+    """Keeps room on the disk for bytes that are not written by `write`, whose failure would kill.
+
+    Args:
+      file: its descriptor.
+      start: of the bytes in the file.
+      size: how many they are.
+
+    Raises:
+      OSError: there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, start, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that keeps none
+            raise
 
 
 def _part_of(path: Path) -> Path:

@@ -80,32 +80,36 @@ def with_config_paths(argv: Sequence[str]) -> list[str]:
 
 
 def _last_of_each(arguments: Sequence[str]) -> list[str]:
-    """The arguments without the fields of a configuration that are given again further on."""
+    """The arguments without --config, or fields of it, that are given again further on.
+
+    --config comes first: a field before it would not be known yet.
+    """
     given: dict[str, list[str]] = {}
     name = ""
     for number, argument in enumerate(arguments):
         flag, equals, _ = argument.partition("=")
         value = name and not re.match(r"--?[a-z]", argument)  # of the flag before it
         if not value:
-            again = f"-{flag.lstrip('-')}" if flag.lstrip("-").startswith("config.") else ""
-            given.pop(again, None)
-            name = again or str(number)
+            field = re.fullmatch(r"--?(config(\..*)?)", flag)
+            name = field[1] if field else str(number)
+            given.pop(name, None)
         given.setdefault(name, []).append(argument)
         if equals or value:
             name = ""
-    return [argument for parts in given.values() for argument in parts]
+    first = given.pop("config", [])
+    return first + [argument for parts in given.values() for argument in parts]
 
 
 def _saved_config(argv: Sequence[str]) -> str | None:
     """What names the configuration of the run in the workdir; None where there is no run."""
+    given = None
     for argument, following in itertools.pairwise([*argv, ""]):
         flag, equals, value = argument.partition("=")
-        named = value if equals else following
-        if flag in ("--workdir", "-workdir") and named:
-            workdir = local_path(named)
-            if (workdir / "config.json").is_file():
-                return f"{resources.files('alexnet_jax.runs') / 'saved_config.py'}:{workdir}"
-    return None
+        if flag in ("--workdir", "-workdir"):
+            given = value if equals else following
+    if not given or not (local_path(given) / "config.json").is_file():
+        return None
+    return f"{resources.files('alexnet_jax.runs') / 'saved_config.py'}:{local_path(given)}"
 
 
 def main(argv: Sequence[str]) -> None:

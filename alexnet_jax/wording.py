@@ -3,6 +3,7 @@
 import codecs
 import difflib
 import io
+import os
 import re
 import sys
 import unicodedata
@@ -81,7 +82,13 @@ def align(lines: list[tuple[str, ...]]) -> str:
 
 
 def write_on_any_terminal() -> None:
-    """Lets standard output and error write what their encoding lacks as `printable` does."""
+    """Lets standard output and error write what their encoding lacks as `printable` does.
+
+    One that was closed before the start, as a daemon's may be, takes what is written and drops it.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     codecs.register_error("alexnet_jax", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not where a test or a notebook has its own

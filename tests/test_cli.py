@@ -1,5 +1,7 @@
 """`alexnet-jax`: every command under one name, and what is said to who mistypes one."""
 
+import os
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -44,3 +46,45 @@ def test_a_command_runs_as_its_module_does():
     ]
     assert runs[0].stdout == runs[1].stdout == run_command("alexnet_jax", "summary").stdout
     assert "60,965,224" in runs[0].stdout
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "told"),
+    [
+        ("/dev/full", 1, "error: standard output: No space left on device\n"),
+        (None, 128 + signal.SIGPIPE, ""),  # whose reader has gone, as that of `| head` does
+    ],
+)
+def test_output_that_cannot_be_written_is_told_or_left(output, status, told):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(output or writer, "w") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "alexnet_jax.summary"],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (status, told)
+
+
+def test_closed_streams_and_others_settings_are_nothing_to_a_command(tmp_path):
+    """A daemon's start closes them; a notebook's backend need not be there for its commands."""
+    program = (
+        "import sys\n"
+        "sys.stdout = sys.stderr = None\n"
+        "from alexnet_jax import evaluate\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "from alexnet_jax.command import run\n"
+        "def main(_):\n"
+        "    import jax\n"
+        "    assert jax.config.jax_threefry_partitionable\n"
+        "    from matplotlib.figure import Figure\n"
+        "    print(1, file=sys.stderr)\n"
+        "    Figure().savefig('picture.png')\n"
+        "run(main, ['command'])\n"
+    )
+    backend = "module://matplotlib_inline.backend_inline"
+    environment = {**os.environ, "MPLBACKEND": backend, "JAX_THREEFRY_PARTITIONABLE": "0"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment)
+    assert done.returncode == 0 and (tmp_path / "picture.png").exists()

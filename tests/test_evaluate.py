@@ -1,8 +1,10 @@
 """Runs evaluated alone and averaged, on any mesh; what does not fit is one line."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -99,6 +101,20 @@ def test_one_network_given_twice_is_no_ensemble(workdirs, tmp_path):
         with pytest.raises(ValueError, match=r" holds the same network as .*seed_[01]; give"):
             evaluate.evaluate_runs(given, tmp_path, views=["center"])
     assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_no_room_for_what_a_search_of_weights_keeps_is_told(workdirs, tmp_path, monkeypatch):
+    """Not by the process ending where the memory that stands for the file is written."""
+
+    def full(file, start, size):
+        assert (start, size) == (0, 4 * 2 * 226 * 10)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(
+        OSError, match=r"the predictions take 0\.02 MB there; set TMPDIR to another"
+    ):
+        evaluate.evaluate_runs(workdirs, tmp_path, views=["center"], search=True)
 
 
 def test_an_output_that_is_a_file_is_told_before_the_work(workdirs, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import pytest
 
 from alexnet_jax import alexnet
 from alexnet_jax.configs import digits
+from alexnet_jax.data.sets import Dataset
 from alexnet_jax.main import with_config_paths
 from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import saved_config
@@ -253,7 +254,7 @@ def test_what_is_needed_at_the_end_is_checked_at_the_beginning(tmp_path, field, 
     assert not (tmp_path / "config.json").exists()
 
 
-def test_a_resumed_run_wants_the_classes_it_began_with(tmp_path):
+def test_a_resumed_run_wants_the_classes_and_the_images_it_began_with(tmp_path):
     config = small()
     config.num_epochs = 1
     train(config, tmp_path)
@@ -266,6 +267,14 @@ def test_a_resumed_run_wants_the_classes_it_began_with(tmp_path):
             lambda *a, **k: dataclasses.replace(opened(*a, **k), class_names=names),
         )
         with pytest.raises(ValueError, match=r"began with the classes of digits/1\.0\.0"):
+            train(config, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        digest = Dataset.digest
+        patch.setattr(
+            Dataset, "digest", lambda self: digest(self) + "x" * self.split.startswith("train")
+        )
+        told = r"began with other images than those of digits/1\.0\.0 in .* \(train differ\)"
+        with pytest.raises(ValueError, match=told):
             train(config, tmp_path)
 
 
@@ -314,6 +323,14 @@ def test_of_a_field_given_twice_the_last_stays(given, left):
     assert with_config_paths(["main", "--config=cifar10", *given])[2:] == left
 
 
+def test_of_two_configurations_the_last_stays(tmp_path):
+    """In a process, since a field defined twice is met only where the flags are parsed."""
+    twice = ["--config=digits", "--config.seed=-1", "--config", "cifar10"]
+    message = error_of(f"--workdir={tmp_path}", *twice)
+    assert message.startswith("seed=-1; ")
+    assert with_config_paths(["main", *twice])[2].endswith("configs/cifar10.py")
+
+
 def test_a_tuple_given_twice_is_replaced(tmp_path):
     drops = "--config.schedule.drops"
     message = error_of(f"--workdir={tmp_path}", f"{drops}=(0.6,0.85)", f"{drops}=('a',)")
@@ -336,8 +353,9 @@ def test_a_workdir_alone_goes_on_with_its_own_configuration(tmp_path, monkeypatc
         found = with_config_paths(["main", *flags])[1]
         assert found.endswith(f"saved_config.py:{tmp_path}")
     assert saved_config.get_config(str(tmp_path)).weight_decay == 0.125
-    new = with_config_paths(["main", f"--workdir={tmp_path / 'new'}"])[1]
-    assert new.endswith("configs/digits.py")
+    for before in ([], [f"--workdir={tmp_path}"]):  # of two the last is meant
+        new = with_config_paths(["main", *before, f"--workdir={tmp_path / 'new'}"])[1]
+        assert new.endswith("configs/digits.py")
 
 
 @pytest.mark.parametrize("flags", [["--workdir="], ["--workdir", ""], ["--workdir"]])

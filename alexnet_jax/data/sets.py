@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from alexnet_jax.wording import first_line
 
 FEATURES = "features.json"  # tfds's own, as is
 NAMES = "label.labels.txt"
+_BEGINNING = 1 << 14  # bytes of a shard that tell it from another of its size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,19 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def digest(self) -> str:
+        """SHA-256 by which the images are told from others of the set's name and split.
+
+        Of their number and of each shard's size and beginning: raw images of another set may be as
+        large to the byte.
+        """
+        digest = hashlib.sha256(f"{self.name} {self.split} {len(self)}".encode())
+        for file in sorted(self.path.glob("*.array_record*")):
+            digest.update(f"{file.name} {file.stat().st_size}".encode())
+            with file.open("rb") as shard:
+                digest.update(shard.read(_BEGINNING))
+        return digest.hexdigest()
 
 
 def open_dataset(

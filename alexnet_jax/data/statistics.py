@@ -14,11 +14,11 @@ from absl import logging
 from tqdm import tqdm
 
 from alexnet_jax.data.sets import Dataset
+from alexnet_jax.data.shards import DESCRIPTION, MANIFEST
 from alexnet_jax.files import cache_folder, whole_file
 from alexnet_jax.machine import cores
 
 BATCH = 32  # images read and summed at a time
-_BEGINNING = 1 << 14  # bytes of a shard that tell it from another of its size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,19 +130,11 @@ def compute_moments(dataset: Dataset) -> Moments:
 
 
 def fingerprint_of(dataset: Dataset) -> str:
-    """Digest of what the statistics depend on: the set, its shards, the split, the stored size.
-
-    Of a shard its size and its beginning: raw images of another set may be as large to the byte.
-    """
-    digest = hashlib.sha256()
-    digest.update(f"{dataset.name} {dataset.split} {dataset.image_size} {len(dataset)}".encode())
-    for file in sorted(dataset.path.iterdir()):
-        if file.name in ("dataset_info.json", "manifest.json"):
+    """Digest of what the statistics depend on: the images, what is noted of them, their size."""
+    digest = hashlib.sha256(f"{dataset.digest()} {dataset.image_size}".encode())
+    for name in (DESCRIPTION, MANIFEST):
+        if (file := dataset.path / name).exists():
             digest.update(file.read_bytes())
-        elif ".array_record" in file.name:
-            digest.update(f"{file.name} {file.stat().st_size}".encode())
-            with file.open("rb") as shard:
-                digest.update(shard.read(_BEGINNING))
     return digest.hexdigest()
 
 

@@ -72,7 +72,9 @@ _STYLE: Any = {
 @contextlib.contextmanager
 def style(text: str = "") -> Iterator[None]:
     """The context in which every figure is built and saved; `text` is written in `fonts` of it."""
-    with matplotlib.rc_context(_STYLE | {"font.family": fonts(text)[0]}), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()  # what a user's matplotlibrc says is of other pictures
+        matplotlib.rcParams.update(_STYLE | {"font.family": fonts(text)[0]})
         # Said in our own words of a file; on a page the text is the browser's to draw.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield

@@ -1,7 +1,5 @@
 """What layers say of images: features of a split or of a user's files, kept (section 6.1)."""
 
-import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from alexnet_jax.data.images import ImageError
 from alexnet_jax.data.names import name_bytes
 from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset
-from alexnet_jax.files import whole_file
+from alexnet_jax.files import reserve, whole_file
 from alexnet_jax.inspect.files import read_images
 from alexnet_jax.runs.workdir import Run
 
@@ -131,11 +129,11 @@ def _write_hdf5(
 ) -> dict[str, tuple[int, ...]]:
     h5py = hdf5()
     with whole_file(path, "w+b") as raw:
-        _reserve(raw.fileno(), 0, 0)  # so that it can be closed, whatever happens
+        reserve(raw.fileno(), 0, _BOOKKEEPING)  # so that it can be closed, whatever happens
         with h5py.File(raw.name, "w") as file:
 
-            def reserve(size: int) -> None:
-                _reserve(raw.fileno(), file.id.get_filesize(), size)
+            def make_room(size: int) -> None:  # where a write of HDF5 fails the process crashes
+                reserve(raw.fileno(), file.id.get_filesize(), size + _BOOKKEEPING)
 
             for part in parts:
                 for layer, rows in part.items():
@@ -146,12 +144,12 @@ def _write_hdf5(
                         )
                     start, chunk = len(file[layer]), file[layer].chunks[0]
                     end = start + len(rows)
-                    reserve((-(-end // chunk) - -(-start // chunk)) * chunk * rows[0].nbytes)
+                    make_room((-(-end // chunk) - -(-start // chunk)) * chunk * rows[0].nbytes)
                     file[layer].resize(end, 0)
                     file[layer][start:] = rows
             shapes = {layer: dataset.shape for layer, dataset in file.items()}
             for name, values in names().items():
-                reserve(values.nbytes + 64 * len(values))
+                make_room(values.nbytes + 64 * len(values))
                 if values.dtype.kind == "U":
                     values = np.array([name_bytes(text) for text in values], h5py.string_dtype())
                 file[name] = values
@@ -162,21 +160,6 @@ def _write_hdf5(
             whole = file.id.get_filesize()
         raw.truncate(whole)
     return shapes
-
-
-def _reserve(file: int, end: int, size: int) -> None:
-    """Keeps room on the disk behind a file's end: where a write of HDF5 fails the process crashes.
-
-    Raises:
-      OSError: there is no room.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(file, end, size + _BOOKKEEPING)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that keeps none
-            raise
 
 
 def hdf5():

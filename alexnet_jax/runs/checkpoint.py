@@ -21,6 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from alexnet_jax.data.names import printable
 from alexnet_jax.files import json_object
 from alexnet_jax.runs.checkpoint_folder import (
     DAMAGED,
@@ -73,6 +74,13 @@ class Checkpointer:
                 f"{self.directory} has {' and '.join(magic)} in its name, which Orbax takes for a "
                 "pattern; give a --workdir without"
             )
+        try:
+            str(self.directory).encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(
+                f"{printable(self.directory)} has bytes in its name that are not UTF-8, and Orbax "
+                "takes no such folder; rename it, or give another --workdir"
+            ) from error
         if not read_only:
             remove_leftovers(self.directory)
             settle(self.directory)

@@ -59,30 +59,32 @@ def train(
 def _train_one(
     config: ConfigDict, workdir: Path, *, strict: bool, profile: bool
 ) -> dict[str, dict[str, float]]:
-    first = jax.process_index() == 0
-
-    def say(message: str) -> None:  # above the progress bar, on the first process
-        if first:
-            tqdm.write(message, file=sys.stdout)
-
     recipe = Recipe(config)
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.model)
-    say(_describe_devices(mesh))
+    _say(_describe_devices(mesh))
     _check(recipe, mesh)
-    training = Training(recipe, workdir, mesh, say, strict=strict, profile=profile)
+    training = Training(recipe, workdir, mesh, _say, strict=strict, profile=profile)
     with (
-        _alone_in(workdir, first),
+        _alone_in(workdir),
         StopSignal() as stop,
-        MetricsLog(workdir, writes=first) as log,
+        MetricsLog(workdir, writes=jax.process_index() == 0) as log,
     ):
         training.run(stop, log)
-        return final_test(recipe, workdir, mesh, say=say, stop=stop, log=log)
+        return final_test(recipe, workdir, mesh, say=_say, stop=stop, log=log)
+
+
+def _say(message: str) -> None:
+    """Above the progress bar, on the first process; training goes on where it cannot be written."""
+    if jax.process_index() == 0:
+        with contextlib.suppress(OSError):
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
 
 
 @contextlib.contextmanager
-def _alone_in(workdir: Path, first: bool) -> Generator[None]:
+def _alone_in(workdir: Path) -> Generator[None]:
     """Makes the workdir and keeps other runs out of it."""
-    if not first:  # the first process of a run stands for all
+    if jax.process_index():  # the first process of a run stands for all
         yield
         return
     output_folder(workdir)
@@ -97,20 +99,18 @@ def _train_ensemble(config: ConfigDict, workdir: Path, **how: bool) -> dict[str,
     one batch of 64 took 1.33 s per update against 0.99 s one by one; at a sixth of the paper's
     width 0.21 s against 0.11 s (medians, interleaved, two busy cores).
     """
-    first = jax.process_index() == 0
     results: dict[str, dict[str, float]] = {}
-    with _alone_in(workdir, first):
-        if first:
+    with _alone_in(workdir):
+        if jax.process_index() == 0:
             folders = (workdir, *members(workdir))  # its own: of one network, which is no ensemble
             begun = any((run / name).exists() for run in folders for name in ("checkpoints", FILE))
             for change in save_config(config, workdir, resumes=begun):
-                print(change, flush=True)
+                _say(change)
         for number, seed in enumerate(range(config.seed, config.seed + config.ensemble), 1):
             member = config.copy_and_resolve_references()
             member.seed, member.ensemble = seed, 1
             folder = f"seed_{seed}"
-            if first:
-                print(f"Network {number} of {config.ensemble}: {workdir / folder}", flush=True)
+            _say(f"Network {number} of {config.ensemble}: {workdir / folder}")
             found = _train_one(member, workdir / folder, **how)
             results |= {f"{folder}/{k}": v for k, v in found.items()}
     return results

@@ -5,6 +5,7 @@ columns for the validation and the test split. A star marks networks that were p
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.sets import Dataset, match_classes, open_dataset
-from alexnet_jax.files import local_path, output_file, output_folder, whole_file
+from alexnet_jax.files import local_path, output_file, output_folder, reserve, whole_file
 from alexnet_jax.runs import submission
 from alexnet_jax.runs.configuration import members
 from alexnet_jax.runs.evaluation import (
@@ -287,8 +288,15 @@ def _search_weights(
     blocks: Iterable[Predictions], networks: int, dataset: Dataset
 ) -> tuple[Iterator[Predictions], np.ndarray]:
     """The predictions again, which wait in a file meanwhile, and the weights found on them."""
+    shape = (networks, len(dataset), dataset.num_classes)
+    size = 4 * math.prod(shape)
     with tempfile.TemporaryFile() as file:
-        shape = (networks, len(dataset), dataset.num_classes)
+        try:
+            reserve(file.fileno(), 0, size)
+        except OSError as error:
+            told = f"{error.strerror}, and the predictions take {size / 1e6:,.2f} MB there"
+            folder = tempfile.gettempdir()
+            raise OSError(error.errno, f"{told}; set TMPDIR to another folder", folder) from error
         stored = np.memmap(file, np.float32, "w+", shape=shape)
     labels = np.empty(len(dataset), np.int32)
     done = 0

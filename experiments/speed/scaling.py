@@ -37,6 +37,7 @@ flags.DEFINE_integer("turns", 5, "counted turns of each mesh, two steps each")
 LINKS = {
     "NVLink 4 (450 GB/s)": 450e9,
     "PCIe 3 x16 (12 GB/s)": 12e9,
+    "PCIe 2 x16 (6 GB/s)": 6e9,  # the paper's
     "10 Gb Ethernet (1.25 GB/s)": 1.25e9,
 }
 # Useful FLOP/s of one device in a training step.

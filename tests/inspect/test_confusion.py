@@ -2,6 +2,7 @@
 
 import warnings
 
+import matplotlib
 import numpy as np
 
 from alexnet_jax.inspect import confusion
@@ -20,6 +21,12 @@ def test_rows_are_true_and_columns_predicted_labels():
     np.testing.assert_array_equal(matrix, [[1, 1, 0], [0, 1, 0], [2, 0, 1]])
     assert worst_confusions(matrix, 5) == [(2, 0, 2), (0, 1, 1)]
     assert worst_confusions(matrix, 1) == [(2, 0, 2)]
+
+
+def test_pictures_are_the_same_whatever_the_user_draws_with():
+    figure = svg(confusion_figure(np.eye(2, dtype=int), ["ant", "bee"]), "a")
+    with matplotlib.rc_context({"text.usetex": True, "xtick.major.size": 20}):
+        assert svg(confusion_figure(np.eye(2, dtype=int), ["ant", "bee"]), "a") == figure
 
 
 def test_picture_names_few_classes_and_leaves_out_many():

@@ -438,6 +438,14 @@ def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_the_work(tmp_path):
+    with pytest.raises(
+        CheckpointError, match=r"c\\udce9d has bytes in its name that are not UTF-8"
+    ):
+        Checkpointer(tmp_path / os.fsdecode(b"c\xe9d"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_close_reports_a_failed_save_and_never_hides_another_error(tmp_path):
     large = {"mean": np.zeros(200_000) + np.random.default_rng(0).normal(size=200_000)}
     with file_size_limit(100_000):
