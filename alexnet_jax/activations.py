@@ -80,7 +80,8 @@ def outputs_of_batches(
       model: the network.
       augmentation: what is done to the images.
       params: its parameters, wherever they lie.
-      batches: {"image": uint8 [B, S, S, 3], "mask": [B]}; what the mask leaves out is left out.
+      batches: {"image": uint8 [B, S, S, 3], "mask": [B]}; what the mask leaves out is left out,
+        without one nothing is.
       layers: names in `known_outputs` (or one alone), or "all"; none is the last before the head,
         fc7.
       maps: of convolutions the "whole" maps, or their "mean" or "max" over places, [n, C].
@@ -102,7 +103,8 @@ def outputs_of_batches(
 
     running = None
     for batch in batches:
-        ahead = step(params, batch["image"]), np.asarray(batch["mask"], bool)
+        mask = batch.get("mask", np.ones(len(batch["image"]), bool))
+        ahead = step(params, batch["image"]), np.asarray(mask, bool)
         if running:
             yield fetched(*running)
         running = ahead

@@ -108,9 +108,7 @@ def test_towers_on_two_devices_give_the_same():
     found = []
     for where in (None, mesh):
         params = create_train_state(model, jax.random.key(0), mesh=where).params
-        (part,) = outputs_of_batches(
-            model, augmentation, params, padded_batches(IMAGES[:4], 4), ["all"]
-        )
+        (part,) = outputs_of_batches(model, augmentation, params, [{"image": IMAGES[:4]}], ["all"])
         found.append(part)
     for layer in found[0]:
         np.testing.assert_allclose(found[1][layer], found[0][layer], rtol=1e-4, atol=1e-4)

@@ -124,7 +124,7 @@ def start_from(
         others, note = weights.params[layer], ""
         why = _difference(leaves, others)
         if not why and layer == head and weights.class_names not in (None, wanted):
-            if sorted(weights.class_names or ()) == sorted(wanted):
+            if sorted(weights.class_names or ()) == sorted({*wanted}):  # no name stands twice
                 order = np.array([(weights.class_names or ()).index(name) for name in wanted])
                 others = {name: leaf[..., order] for name, leaf in others.items()}
                 note = "its classes in this run's order"

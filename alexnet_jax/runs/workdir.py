@@ -151,7 +151,8 @@ class Run:
         """`features` of batch after batch, for images that do not fit memory.
 
         Args:
-          batches: {"image": uint8 [B, S, S, 3], "mask": [B]}, such as `eval_batches` gives.
+          batches: {"image": uint8 [B, S, S, 3], "mask": [B]}, such as `eval_batches` gives;
+            without a mask all count.
           layers: as of `features`.
           maps: as of `features`.
 
@@ -186,6 +187,9 @@ class Run:
                 f"{self.workdir} distinguishes {len(self.class_names)} classes and {len(wanted)} "
                 f"are wanted; {odd!r} is not in both; use runs on the same classes"
             )
+        if len(set(wanted)) < len(wanted):
+            twice = next(name for name in wanted if wanted.count(name) > 1)
+            raise ValueError(f"class {twice!r} stands twice; its places cannot be told apart")
         order = np.array([self.class_names.index(name) for name in wanted])
         head = self.model.head
         params = dict(self.params) | {head: _reordered(self.params[head], order)}
@@ -203,13 +207,13 @@ def _reordered(leaves: dict[str, jax.Array], order: np.ndarray) -> dict[str, jax
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; give at least 1 image at a time")
+    if not is_kind(batch_size, 0) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}; give at least 1 image at a time")
 
 
 def _stored(image: np.ndarray, size: int) -> np.ndarray:
     image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
             f"an image of {image.dtype} {list(image.shape)}; it is uint8 [H, W, 3], RGB 0-255, and "
             "one alone is given as images[None]"

@@ -140,6 +140,8 @@ def test_a_head_of_the_same_classes_in_another_order_is_put_in_this_one(old):
     for name, leaf in state.params["fc8"].items():
         np.testing.assert_array_equal(leaf, old.params["fc8"][name][..., [2, 0, 1]])
     assert "in this run's order" in transfer.format_rows(rows)
+    twice = old._replace(class_names=("a", "b", "a"))  # which of the two is not known
+    assert fates(transfer.start_from(fresh, twice, ("a", "a", "b"))[1])["fc8"] == "renewed"
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

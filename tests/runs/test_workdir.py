@@ -47,9 +47,13 @@ def test_it_predicts_images_of_any_size_in_batches_of_any(run):
     assert run.predict([]).shape == (0, 10)
     with pytest.raises(ValueError, match="it is uint8"):
         run.predict(images(1).astype(np.float32))
+    with pytest.raises(ValueError, match=r"an image of uint8 \[0, 5, 3\]; it is uint8"):
+        run.predict([np.zeros((0, 5, 3), np.uint8)])
     for ask in (run.predict, run.features):
-        with pytest.raises(ValueError, match="batch_size=0; give at least 1 image at a time"):
-            ask(images(1), batch_size=0)
+        for size in (0, 2.0, "2"):
+            told = f"batch_size={size!r}; give at least 1 image at a time"
+            with pytest.raises(ValueError, match=told):
+                ask(images(1), batch_size=size)
 
 
 def test_it_predicts_the_same_on_a_mesh(workdir, run):
@@ -71,6 +75,9 @@ def test_its_classes_can_be_put_in_another_order(run):
     assert run.with_classes(run.class_names) is run
     with pytest.raises(ValueError, match="10 are wanted; '0' is not in both; use runs on the same"):
         run.with_classes(["a"] * 10)
+    twice = dataclasses.replace(run, class_names=("crane", "crane", *run.class_names[2:]))
+    with pytest.raises(ValueError, match="class 'crane' stands twice"):
+        twice.with_classes(twice.class_names[::-1])
 
 
 def test_an_ensemble_names_its_members(workdir, tmp_path):
