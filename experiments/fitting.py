@@ -162,6 +162,20 @@ def tiny_run(folder: Path) -> Path:
     return folder
 
 
+def digests(config: ConfigDict) -> dict[str, str]:
+    """By which the images of each split of a recipe are told from others of their name."""
+    return {
+        name: _digest(config.dataset, split, config.data_dir, config.stored_size)
+        for name in ("train", "validation", "test")
+        if (split := config[f"{name}_split"])
+    }
+
+
+@lru_cache
+def _digest(dataset: str, split: str, data_dir: str | None, stored_size: int) -> str:
+    return open_dataset(dataset, split, data_dir=data_dir, stored_size=stored_size).digest()
+
+
 def on_device(config: ConfigDict, name: str) -> dict[str, jax.Array]:
     """A split of the recipe, decoded and on the device; kept for the next run."""
     return _split(

@@ -89,16 +89,17 @@ class Sweep:
         """Trains what is not there yet; the results, None for what others are at.
 
         Raises:
-          ValueError: a setting cannot be one, or the file of a result is damaged; nothing was
-            trained.
+          ValueError: a setting cannot be one, or the file of a result is damaged, or of other
+            images; nothing was trained.
           AssertionError: a second run of one architecture compiled something.
         """
         configs = [configure(self.base, setting) for setting in settings]
-        pending = [
-            (setting, config)
-            for setting, config in zip(settings, configs, strict=True)
-            if self._read(config) is None
-        ]
+        pending = []
+        for setting, config in zip(settings, configs, strict=True):
+            if found := self._read(config):
+                self._check_data(config, found)
+            else:
+                pending.append((setting, config))
         epochs = sum(round(config.num_epochs) for _, config in pending)
         with tqdm(total=epochs, unit="epoch", mininterval=1 if sys.stderr.isatty() else 60) as bar:
             for setting, config in pending:
@@ -164,6 +165,21 @@ class Sweep:
             raise ValueError(f"{fact}; delete it to train that run again") from error
         return found
 
+    def _check_data(self, config: ConfigDict, found: Mapping[str, Any]) -> None:
+        """Raises ValueError where a run was of other images under the same name, if these are here.
+
+        Runs of earlier versions do not say which images they were of.
+        """
+        try:
+            now = fitting.digests(config)
+        except ValueError:  # to read finished runs no data are wanted
+            return
+        if found.get("data", now) != now:
+            raise ValueError(
+                f"{self._path(config)} is a run of other images than {config.dataset} has now; "
+                "give another --workdir, or delete it to train that run again"
+            )
+
     def arrays(self, setting: Setting) -> Mapping[str, np.ndarray]:
         """The first layer's kernels and the test log-probabilities of a finished run."""
         path = self._path(configure(self.base, setting)).with_suffix(".npz")
@@ -217,6 +233,7 @@ class Sweep:
         bar.update(round(config.num_epochs) - len(result["epochs"]))
         result |= {"compiled": len(names), "device": provenance.machine()}
         result |= {"configuration": flat(config), "environment": provenance.environment()}
+        result["data"] = fitting.digests(config)
         with whole_file(self._path(config).with_suffix(".npz"), "wb") as file:
             np.savez_compressed(file, **arrays)
         with whole_file(self._path(config)) as file:
@@ -224,7 +241,7 @@ class Sweep:
         assert not (known and names), f"compiled again for {name_of(setting)}: {names}"
 
 
-_MADE_WITH = ("configuration", "environment")  # in a run's file, and no result
+_MADE_WITH = ("configuration", "environment", "data")  # in a run's file, and no result
 
 
 def origin(run: Mapping[str, Any]) -> dict[str, Any]:

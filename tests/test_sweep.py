@@ -13,7 +13,7 @@ import pytest
 from alexnet_jax.configs import default
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.metrics_log import read_metrics
-from experiments import harness, settings, sweep, tables
+from experiments import fitting, harness, settings, sweep, tables
 from tests.commands import run_command
 
 RECIPE = """
@@ -415,7 +415,8 @@ def fitted(monkeypatch):
         ends.append([until(line) for line in lines])
         return shared | {"epochs": lines}, {}
 
-    monkeypatch.setattr(sweep, "fitting", SimpleNamespace(fit=fit, Programs=lambda recipe: None))
+    fake = SimpleNamespace(fit=fit, Programs=lambda recipe: None, digests=lambda config: {})
+    monkeypatch.setattr(sweep, "fitting", fake)
     return ends
 
 
@@ -441,6 +442,28 @@ def test_a_run_says_what_made_it_and_a_report_where_that_was_elsewhere(tmp_path,
     paths[0].write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"is a run of another momentum; delete it to train"):
         runs.result(offered[0])
+
+
+def test_a_run_of_other_images_of_the_same_name_is_told(tmp_path, base, monkeypatch):
+    fitted(monkeypatch)
+    runs = sweep.Sweep(base, tmp_path)
+    runs.train([{}])
+    monkeypatch.setattr(sweep.fitting, "digests", lambda config: {"train": "others"})
+    with pytest.raises(ValueError, match=r"is a run of other images than digits has now; give"):
+        runs.train([{}])
+
+    def gone(config):
+        raise ValueError("data set 'digits' is not prepared")
+
+    monkeypatch.setattr(sweep.fitting, "digests", gone)  # a finished run wants none
+    assert runs.train([{}])[0]
+
+
+def test_the_images_of_a_recipe_are_those_of_its_splits(base):
+    found = fitting.digests(base)
+    assert [*found] == ["train", "validation", "test"] and len({*found.values()}) == 3
+    base.test_split = ""
+    assert fitting.digests(base) == {name: found[name] for name in ("train", "validation")}
 
 
 def test_a_target_ends_runs_and_gives_them_names_of_their_own(tmp_path, base, monkeypatch):
