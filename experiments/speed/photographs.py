@@ -20,8 +20,8 @@ def find() -> list[Path]:
       ValueError: there are none.
     """
     folder = FLAGS.photographs
-    if folder is None and "ALEXNET_DATA_DIR" in os.environ:
-        folder = Path(os.environ["ALEXNET_DATA_DIR"]).parent / "imagenet_samples"
+    if folder is None and (data := os.environ.get("ALEXNET_DATA_DIR")):
+        folder = str(Path(data).parent / "imagenet_samples")
     paths = sorted(Path(folder).glob("*/*.JPEG")) if folder else []
     if not paths:
         where = folder or "a folder that nobody named"
