@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ def run(
     # matplotlib refuses to be imported where that is not installed.
     os.environ["MPLBACKEND"] = "agg"
     python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)  # of its cache
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged tags of images that it can read
     jax.config.update("jax_threefry_partitionable", True)  # else the same seed draws otherwise
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()
