@@ -51,20 +51,22 @@ def test_a_command_runs_as_its_module_does():
 @pytest.mark.parametrize(
     ("output", "status", "told"),
     [
-        ("/dev/full", 1, "error: standard output: No space left on device\n"),
-        (None, 128 + signal.SIGPIPE, ""),  # whose reader has gone, as that of `| head` does
+        ("open('/dev/full', 'w')", 1, "error: standard output: No space left on device\n"),
+        # Whose reader has gone, as that of `| head` does.
+        ("os.fdopen(gone, 'w')", 128 + signal.SIGPIPE, ""),
     ],
 )
-def test_output_that_cannot_be_written_is_told_or_left(output, status, told):
-    reader, writer = os.pipe()
-    os.close(reader)
-    with open(output or writer, "w") as stdout:
-        done = subprocess.run(
-            [sys.executable, "-m", "alexnet_jax.summary"],
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+@pytest.mark.parametrize("flush", [True, False])  # met where it is written, or at the end
+def test_output_that_cannot_be_written_is_told_or_left(output, status, told, flush):
+    program = (
+        "import os, sys\n"
+        "from alexnet_jax.command import run\n"
+        "reader, gone = os.pipe()\n"
+        "os.close(reader)\n"
+        f"sys.stdout = {output}\n"
+        f"run(lambda _: print(1, flush={flush}), ['command'])\n"
+    )
+    done = run_command("-c", program)
     assert (done.returncode, done.stderr) == (status, told)
 
 

@@ -111,7 +111,7 @@ def test_a_misspelt_name_in_ones_own_configuration_leaves_no_run(tmp_path, chang
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize("ensemble", [1, *slow(2)])
 def test_a_run_of_another_version_goes_on_with_its_fields(tmp_path, ensemble):
     config = small()
     config.num_epochs = 0
