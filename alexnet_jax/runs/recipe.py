@@ -58,6 +58,11 @@ class Recipe:
         where = "none" if self.config.cache == "none" else "host"
         return cached(self.split("validation"), where)
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """By which the images that are trained and validated on are told from others."""
+        return {"train": self.training.digest(), "validation": self.validation.digest()}
+
     def cached_training(self, mesh: Mesh | None = None) -> Dataset:
         """The training split where `config.cache` has it: on disk, host or the mesh's devices."""
         return cached(self.training, self.config.cache, mesh=mesh)

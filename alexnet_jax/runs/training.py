@@ -78,7 +78,6 @@ class Training:
         self.model, self.schedule = recipe.model, recipe.schedule
         self.num_steps = recipe.num_steps
         self.step = 0
-        self.digests = {name: recipe.split(name).digest() for name in ("train", "validation")}
         self.progress = Progress(self.schedule.initial_state(), validated=0, sums=meter.no_sums())
         self.state: TrainState
         self.watch_every = self.config.get("watch_every_steps", 0)  # not in earlier versions
@@ -205,8 +204,9 @@ class Training:
                 f"{stored.name} in {stored.path} has others, or in another order; give the data "
                 "set it began with, or another --workdir"
             )
-        noted = restored.metadata.get("data", self.digests)  # not in earlier versions
-        if others := [split for split in self.digests if noted.get(split) != self.digests[split]]:
+        digests = self.recipe.digests
+        noted = restored.metadata.get("data", digests)  # not in earlier versions
+        if others := [split for split in digests if noted.get(split) != digests[split]]:
             raise ValueError(
                 f"{self.workdir} began with other images than those of {stored.name} in "
                 f"{stored.path} now ({' and '.join(others)} differ); give the --data_dir it began "
@@ -409,7 +409,7 @@ class Training:
                 "progress": self.progress._asdict(),
                 "class_names": list(self.data.class_names),
                 "dataset": self.data.name,
-                "data": self.digests,
+                "data": self.recipe.digests,
                 "augmentation": settings,
             },
             best_metric=best_metric,
