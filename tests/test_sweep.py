@@ -185,6 +185,7 @@ def test_a_quick_sweep_leaves_the_reports_of_the_others(tmp_path, base):
     assert quick.base.train_split == "train[:256]"
 
 
+@pytest.mark.slow
 def test_a_worker_of_ray_is_as_quick_as_its_command(tmp_path):
     """It knows no flags. Ray itself is not needed for that."""
     code = """
