@@ -10,6 +10,7 @@ import pytest
 from tests.commands import run_command
 from tests.tiers import slow_rows
 
+MACHINE = {"device": "cpu", "cores": 4, "cpu": {"name": "a chip"}}  # of an earlier result
 RUNS = """
 import json, sys
 from absl import flags
@@ -75,8 +76,7 @@ def test_nets_are_compared_image_by_image(tmp_path):
 def test_variants_of_an_earlier_run_of_the_same_scale_stay(tmp_path):
     (name, paper), _, _ = run("ablations", "", tmp_path, "--variant=paper", "--seed=4")
     paper["runs"][0]["device"] = "another"
-    environment = {"device": "cpu", "cores": 4, "cpu": {"name": "a chip"}}
-    content = {"environment": environment, "result": paper}
+    content = {"environment": MACHINE, "result": paper}
     (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (_, written), _, errors = run("ablations", "", tmp_path, "--variant=no LRN", "--seed=4")
     assert [row["variant"] for row in written["variants"]] == ["paper", "no LRN"], errors
@@ -151,7 +151,7 @@ def test_figure_1_keeps_the_runs_of_an_earlier_result_and_trains_the_others_alon
     few = ("--rate=0.001", "--seed=0", "--seed=1")
     (name, first), _, errors = run("figure1", "", tmp_path, *few)
     flags = {"images": 50_000, "num_epochs": 60, "precision": "tensorfloat32"}
-    content = {"environment": {"flags": flags, "device": "cpu"}, "result": first}
+    content = {"environment": MACHINE | {"flags": flags}, "result": first}
     (tmp_path / f"{name}.json").write_text(json.dumps(content))
     known = "MISSING = lambda setting: setting['learning_rate'] == 0.001 and setting['seed'] < 2"
     more = ("--rate=0.001", "--rate=0.002", "--seed=0", "--seed=1", "--seed=2")
