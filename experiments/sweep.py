@@ -255,9 +255,13 @@ def origin(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def earlier_origins(before: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those of the runs in an earlier result, of which a new one keeps some."""
+    """Those of the runs in an earlier result, of which a new one keeps some.
+
+    Whoever wrote it may have trained none of them: then their devices are others.
+    """
     device = provenance.machine(before["environment"])
-    return [*before.get("runs_made_with", []), origin(before | {"device": device})]
+    trained = any(run.get("device", device) == device for run in before["result"]["runs"])
+    return [*before.get("runs_made_with", []), *[origin(before | {"device": device})] * trained]
 
 
 def search(
