@@ -49,7 +49,7 @@ def ablation(variant: str, grows: str = "error") -> Find:
             for other, one in zip([*tables][1:], others, strict=True)
             if one.seeds
         )
-        learning = _still_learning(tables[name], variant)
+        learning = _still_learning(tables[name], variant) if found.seeds else ""
         return Found(
             f"{MEASURES[grows][0]}: {found.text}{learning}{elsewhere}{_unlearned(variant)}",
             f"{_scale(tables[name])}, {seeds_in_words(found.seeds)}",

@@ -216,7 +216,7 @@ def test_of_two_tables_that_with_most_seeds_of_both_nets_is_judged(results):
     assert "; with 128 pixels, 60 epochs, 1 seed: +" in found.ours
 
 
-def test_a_net_that_never_learned_is_told_and_not_judged(results):
+def test_a_net_that_never_learned_is_told_and_not_judged(results, tmp_path):
     results("ablations_128", _ablations(LOW[:1], HIGH[:1])[1])
     _, table = _ablations(LOW, HIGH)
     table["variants"][1]["left_the_plateau"] = [None, None, None]
@@ -225,6 +225,12 @@ def test_a_net_that_never_learned_is_told_and_not_judged(results):
     assert (found.scale[-6:], found.picture) == ("1 seed", "ablations_128.png")
     told = "; it never left the plateau on 64 pixels at 0.5 of the width, with 3 seeds"
     assert found.ours.endswith(told)
+    (tmp_path / "ablations_128.json").unlink()
+    table["variants"][1]["train"]["mean"] = 0.9
+    results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
+    found = findings_of_ablations.ablation("no LRN")()
+    assert found.verdict == "nothing to compare" and "learning" not in found.ours
+    table["variants"][1]["train"]["mean"] = 0.0
     table["variants"][1]["left_the_plateau"] = [2, 3, None]
     results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
     found = findings_of_ablations.ablation("no LRN")()

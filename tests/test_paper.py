@@ -67,7 +67,9 @@ def test_nets_are_compared_image_by_image(tmp_path):
     (_, written), _, _ = run("lrn_cifar", "", tmp_path, "--seed=4", "--net=18%")
     assert written["nets"]["18%"]["pairs"] == {"4": [3, 1]}
     chosen = ("--variant=paper", "--variant=no LRN", "--seed=4")
-    (_, written), _, errors = run("ablations", "", tmp_path, *chosen)
+    told = "from experiments.findings_of_ablations import FIRST_DROP as told"
+    code = f"{told}\nassert experiment.configuration().schedule.drops[0] == told"
+    (_, written), _, errors = run("ablations", code, tmp_path, *chosen)
     paper, other = (row["pairs"] for row in written["variants"])
     assert (paper, other) == ({}, {"4": {"test_center": [3, 1], "test_ten": [3, 1]}}), errors
 
