@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet_jax.kinds import is_kind
+from alexnet_jax.ops.checks import check_counts
 from alexnet_jax.wording import suggestion
 
 State = dict[str, Any]  # numbers, booleans and None only
@@ -79,7 +80,7 @@ class ExponentialStages(Schedule):
     ratio: float = 250.0
 
     def __post_init__(self) -> None:
-        _check_whole(stages=self.stages)
+        check_counts(stages=self.stages)
         _check_above_0(ratio=self.ratio)
 
     def learning_rate(self, step: int, state: State) -> float:
@@ -138,7 +139,7 @@ class WarmUp(Schedule):
     steps: int
 
     def __post_init__(self) -> None:
-        _check_whole(steps=self.steps)
+        check_counts(steps=self.steps)
         object.__setattr__(self, "base", self.then.base)
 
     def initial_state(self) -> State:
@@ -155,15 +156,10 @@ class WarmUp(Schedule):
 
 
 def _check_above_0(**numbers: Any) -> None:
+    """Raises ValueError for what nothing can be divided by, or no rate is left of."""
     for name, value in numbers.items():
         if not (is_kind(value, like=1.0) and value > 0):
             raise ValueError(f"{name}={value!r}; give a number above 0")
-
-
-def _check_whole(**numbers: Any) -> None:
-    for name, value in numbers.items():
-        if not (is_kind(value, like=0) and value >= 1):
-            raise ValueError(f"{name}={value!r}; give a whole number from 1")
 
 
 def make_schedule(
