@@ -27,7 +27,7 @@ from alexnet_jax.arguments import (
     read_training_batch,
 )
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
-from alexnet_jax.compilation import compiled, compiler_options
+from alexnet_jax.compilation import Compiled, compiled, compiler_options
 from alexnet_jax.eval_step import EvalStep, PredictStep, make_eval_step, make_predict_step
 from alexnet_jax.models.layers import Network
 from alexnet_jax.optimizer import update_rule
@@ -86,6 +86,8 @@ def create_train_state(
 ) -> TrainState:
     """Initialises parameters and the rule's state, the same on every mesh, and places them.
 
+    Compiled once for a network, rule and mesh, whatever the seed.
+
     Args:
       model: the network.
       key: PRNG key of the run; initialisation and all later draws come from it. One that is not
@@ -99,6 +101,21 @@ def create_train_state(
     parallel.check_mesh(model, mesh)
     check_rule(rule)
 
+    key = threefry(key)
+    if mesh is not None and not isinstance(key, jax.core.Tracer) and key.committed:
+        key = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
+    how: tuple[Any, ...] = (model, rule, mesh)
+    try:
+        create = _compiled_creation(*how)
+    except TypeError:  # a network with lists or dicts among its fields: nothing to find it by
+        create = _compiled_creation.__wrapped__(*how)
+    return create(key)
+
+
+@functools.lru_cache(maxsize=32)  # many seeds of one network are one program
+def _compiled_creation(
+    model: Network, rule: Rule, mesh: Mesh | None
+) -> Compiled[[jax.Array], TrainState]:
     def create(key: jax.Array) -> TrainState:
         images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
         init_key, kept_key = jax.random.split(key)
@@ -106,13 +123,10 @@ def create_train_state(
         opt_state = _rule_at(rule, Hyperparameters()).init(params)
         return TrainState(jnp.int32(0), params, opt_state, kept_key)
 
-    key = threefry(key)
     if mesh is None:
-        return compiled(create, runs="once")(key)
-    if not isinstance(key, jax.core.Tracer) and key.committed:
-        key = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
-    placed = parallel.shardings(jax.eval_shape(create, key), model, mesh)
-    return compiled(create, runs="once", out_shardings=placed)(key)
+        return compiled(create, runs="once")
+    placed = parallel.shardings(jax.eval_shape(create, run_key(0)), model, mesh)
+    return compiled(create, runs="once", out_shardings=placed)
 
 
 def state_template(model: Network, mesh: Mesh | None, rule: Rule = update_rule) -> TrainState:

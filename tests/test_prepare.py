@@ -22,6 +22,7 @@ from alexnet_jax.data.sets import open_dataset
 from tests.commands import run_command
 from tests.data.datasets.test_tfds_256 import TinyDots
 from tests.fake_imagenet import make_2012, make_folder
+from tests.tiers import slow
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_the_command_that_is_printed_trains_on_a_folder(tmp_path, prepare, share
         train_as_told(output)
 
 
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("labelled", [*slow(True), False])
 def test_the_command_that_is_printed_tests_where_there_are_labels(
     tmp_path, prepare, labelled, monkeypatch
 ):

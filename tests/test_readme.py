@@ -206,6 +206,21 @@ def _memory(result):
     )
 
 
+def test_the_memory_that_is_explained_is_the_results():
+    at = ("train", 128, "ours bfloat16")
+    intel, amd = (
+        {(row["measure"], row["batch_size"], row["name"]): row for row in _result(name)["rows"]}
+        for name in ("step_cpu_intel", "step_cpu")
+    )
+    more = intel[at]["peak_bytes"] - intel[*at[:2], "ours float32"]["peak_bytes"]
+    found = intel[at]["peak_bytes"], more, intel[at]["temporary_bytes"], amd[at]["peak_bytes"]
+    text = " ".join(
+        (ROOT / "docs" / "performance.md").read_text().partition("So, presum")[2].split()
+    )
+    assert re.findall(r"([\d.]+) GB", text)[:4] == [f"{size / 1e9:.2f}" for size in found]
+    assert intel[at]["temporary_bytes"] == amd[at]["temporary_bytes"]  # the same program
+
+
 def test_figures_of_the_step_are_those_of_the_result():
     result = _result("step_cpu")
     text = partial(_times_pytorch, result)

@@ -19,6 +19,7 @@ from alexnet_jax import (
     make_train_step,
     make_train_steps,
 )
+from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.scores import image_scores
 from tests.models.test_alexnet import small_model
 from tests.reference import alexnet_numpy as reference
@@ -167,6 +168,32 @@ def test_every_step_draws_anew(model, train_step):
     state, first = train_step(fresh_state(model), batch_of(), still)
     _, second = train_step(state, batch_of(), still)
     assert float(first["loss"]) != float(second["loss"])
+
+
+class Counted(AlexNet):
+    """Tells how often it is initialised, which a compiled program does once."""
+
+    def init(self, *args, **kwargs):
+        Counted.times += 1
+        return super().init(*args, **kwargs)
+
+
+class Unhashable(Counted):
+    """As a network with a list among its fields."""
+
+
+Unhashable.__hash__ = None
+
+
+@pytest.mark.parametrize(("network", "times"), [(Counted, 1), (Unhashable, 3)])
+def test_states_of_many_seeds_are_one_program(network, times):
+    Counted.times = 0
+    small = {"num_classes": 3, "image_size": 64, "conv_features": (4,) * 5, "fc_features": (4, 4)}
+    states = [create_train_state(network(**small), jax.random.key(seed)) for seed in (0, 1, 0)]
+    assert Counted.times == times
+    chex.assert_trees_all_equal(states[0], states[2])
+    kernels = [state.params["conv1"]["kernel"] for state in states]
+    assert not np.array_equal(kernels[0], kernels[1])
 
 
 def test_vmap_over_seeds_and_rates_equals_runs_one_by_one(model, train_step, quick_compile):

@@ -132,6 +132,7 @@ def test_what_is_no_flag_is_refused():
     assert "unexpected argument 'torchvision'" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_devices_exchange_is_shown_on_a_machine_with_one():
     """By the command itself: what reads jax's devices first would fix their number."""
     small = ("--batch_size=4", "--model=image_size=64", "--model=fc_features=(64,64)")

@@ -40,6 +40,7 @@ def test_the_activation_is_that_of_the_image_where_the_unit_looks(run):
     np.testing.assert_allclose(maps[[0, 1], middle, middle, UNITS], values, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_flag_for_double_precision_changes_nothing_but_rounding(run):
     with jax.enable_x64(True):
         double = visualise(run, "fc7.linear", [3], steps=4)[0]

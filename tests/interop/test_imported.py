@@ -14,6 +14,7 @@ from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.state import run_key
 from alexnet_jax.step import create_train_state
+from tests.tiers import slow
 from tests.tiny_run import write_run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -24,7 +25,7 @@ def run(tmp_path_factory):
     return load_run(write_run(tmp_path_factory.mktemp("workdir") / "run"))
 
 
-@pytest.mark.parametrize("schedule", ["drops", "plateau"])
+@pytest.mark.parametrize("schedule", [*slow("drops"), "plateau"])
 def test_it_can_be_trained_on(run, tmp_path, schedule):
     config = run.config.copy_and_resolve_references()
     config.train_split, config.final_views, config.schedule.name = "train[:64]", (), schedule
