@@ -68,11 +68,11 @@ bench-gpu: ## Measure what waits for a GPU; PYTHON has jax[cuda] and this packag
 	-$(PYTHON) -m experiments.speed.steps_per_call
 	-$(PYTHON) -m experiments.speed.reading --suffix=_gpu
 	-$(PYTHON) -m experiments.speed.retrieval --gallery=1281167
-	-$(PYTHON) -m experiments.paper.ensemble --num_epochs=30
 	-$(PYTHON) -m experiments.paper.fine_tune --full
 	-$(PYTHON) -m experiments.paper.figure1
 	-$(PYTHON) -m experiments.paper.lrn_cifar
 	-$(PYTHON) -m experiments.paper.ablations
+	-$(PYTHON) -m experiments.paper.ensemble
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/cifar10 --config=cifar10
 	-$(PYTHON) -m alexnet_jax.main --workdir runs/imagenette --config=imagenette
 

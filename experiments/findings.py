@@ -1,5 +1,6 @@
 """What results hold about claims, but for those of the ablations; None where it was not run."""
 
+from experiments.findings_of_ablations import ABLATIONS
 from experiments.found import (
     IMAGENET,
     Find,
@@ -187,7 +188,7 @@ def specialisation() -> Found | None:
         ours = f"{_shares(row)}; by seed, {splits} of random halves of the kernels are split as far"
         if other := table["nets"].get("no LRN"):
             ours += f"; without LRN {_shares(other)}"
-        ours += _shares_at_128()
+        ours += "".join(map(_shares_in, ABLATIONS[:2]))
     return Found(
         ours,
         f"Imagenette, {size(table)}, {seeds_in_words(seeds)}",
@@ -205,9 +206,9 @@ def specialisation() -> Found | None:
     )
 
 
-def _shares_at_128() -> str:
-    """What the ablations of the whole net saw of the same, in words."""
-    table = result("ablations_128") or {"variants": []}
+def _shares_in(name: str) -> str:
+    """What the ablations of a table saw of the same, seed by seed, in words."""
+    table = result(name) or {"variants": []}
     shares = {
         row["variant"]: [
             " and ".join(f"{one:.2f}" for one in sorted(run))
@@ -218,8 +219,11 @@ def _shares_at_128() -> str:
     }
     if not (paper := shares.get("paper")):
         return ""
-    without = "".join(f"; without LRN {one}" for one in shares.get("no LRN", [])[:1])
-    return f"; with {size(table)}, {seeds_in_words(len(paper))}: {', '.join(paper)}{without}"
+    without = ", ".join(shares.get("no LRN", []))
+    return (
+        f"; with {size(table)}, {seeds_in_words(len(paper))}: {', '.join(paper)}"
+        f"{without and f'; without LRN {without}'}"
+    )
 
 
 def _shares(row: dict) -> str:
@@ -230,28 +234,36 @@ def _shares(row: dict) -> str:
 
 
 def ensembles() -> Found | None:
-    """Several nets against one, on all images that were held out."""
+    """Several nets against one, image by image."""
     table = result("ensemble")
     if not table:
         return None
-    nets = table["views"]["center"]
-    splits = ("validation", "test")
-    images = sum(nets[0][split]["images"] for split in splits)
-    *alone, together = (
-        sum(row[split]["top1_error"] * row[split]["images"] for split in splits) / images
-        for row in nets
-    )
+    view = table["views"]["ten"]
+    errors = [row["top1_error"] for row in view["means"]]  # of 1 net, of 2, …: of each subset
+    one, *middle, (together,) = errors
     # The mean is one run: what another five nets would come to is not known.
-    found = judge(
-        Errors({0: sum(alone) / len(alone)}, {0: together}, images),
-        claimed=-1,
-    )
+    images, pairs = table["images"]["test"], {0: view["pairs"]}
+    found = judge(Errors({0: sum(one) / len(one)}, {0: together}, images, pairs=pairs), claimed=-1)
+    texts = [
+        f"test error, ten views: {found.text}",
+        f"alone {percent(min(one))} to {percent(max(one))}%",
+        *(
+            f"means of {nets} {percent(sum(subsets) / len(subsets))}%"
+            for nets, subsets in enumerate(middle, 2)
+        ),
+    ]
     return Found(
-        f"test error, centre crop: {found.text}; alone {percent(min(alone))} to "
-        f"{percent(max(alone))}%",
-        f"{table['dataset']}, {table['epochs']} epochs, one mean of {len(alone)} nets",
+        "; ".join(texts),
+        f"Imagenette, {size(table)}, {counted(table['images'])}, one mean of {len(one)} nets",
         found.verdict,
-        command("paper.ensemble", num_epochs=table["epochs"], seed=table["seeds"]),
+        command(
+            "paper.ensemble",
+            image_size=table["image_size"],
+            width=table["width"],
+            num_epochs=table["epochs"],
+            precision=table["precision"],
+            seed=table["seeds"],
+        ),
         "ensemble.png",
     )
 

@@ -157,15 +157,37 @@ def test_ties_are_scored_as_the_project_scores_them():
     clear = np.eye(10, dtype=np.float32)[[0, 1, 2, 3, 4, 5, 6, 7, 9, 9]]
     found = fitting._errors(clear, labels)
     assert (found["wrong"], type(found["wrong"]), found["top1_error"]) == (1, int, 0.1)
+
+
+def test_an_ensemble_is_scored_for_every_number_of_its_nets():
+    """Ties as the project scores them; of the pairs an image counts where a net alone differs."""
     code = """
+import json
 import numpy as np
 from experiments.paper import ensemble
-alike = np.log(np.full((10, 10), 0.1)).astype(np.float16).astype(np.float32)
-found = ensemble.errors(alike, np.arange(10))
-print(found["images"], round(found["top1_error"], 4), round(found["top5_error"], 4))
+right = np.array([  # probability of the right class, by net and image
+    [0.8, 0.4, 0.4, 0.1],
+    [0.7, 0.7, 0.4, 0.6],
+    [0.9, 0.9, 0.4, 0.4],
+])
+nets = np.log(np.stack([right, 1 - right], -1)).astype(np.float32)
+print(json.dumps(ensemble.compared(nets, np.zeros(4, int))))
+alike = np.full((1, 10, 10), np.log(0.1)).astype(np.float16).astype(np.float32)
+print(json.dumps(ensemble.compared(alike, np.arange(10))["means"]))
 """
     ended = run_command("-c", code)
-    assert ended.stdout == "10 0.9 0.5\n", ended.stderr
+    assert not ended.returncode, ended.stderr
+    found, tied = map(json.loads, ended.stdout.splitlines())
+    assert [row["nets"] for row in found["means"]] == [1, 2, 3]
+    # Of the second image the first net and the second make 0.55, and so on.
+    errors = [[0.75, 0.25, 0.5], [0.5, 0.5, 0.375], [0.5]]
+    assert [row["top1_error"] for row in found["means"]] == errors
+    assert {len(row["loss"]) for row in found["means"][:2]} == {3}
+    last = -np.log([0.8, 2 / 3, 0.4, 1.1 / 3]).mean()
+    assert found["means"][2]["loss"] == pytest.approx([last], abs=1e-6)
+    # The first net alone errs at the second image, the second net alone is right at the last.
+    assert found["pairs"] == pytest.approx([1 / 3, 1 / 3])
+    assert tied[0]["top1_error"] == [pytest.approx(0.9)] and tied[0]["top5_error"] == [0.5]
 
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):

@@ -47,11 +47,11 @@ def _lrn(theirs, ours, net="conv-local"):
 
 
 def _ensemble(theirs, ours):
-    def row(error):
-        return {split: {"images": 1000, "top1_error": error} for split in ("validation", "test")}
-
-    table = {"dataset": "digits", "epochs": 30, "seeds": [0, 1, 2]}
-    return "ensemble", table | {"views": {"center": [*map(row, [*theirs, ours[0]])]}}
+    means = [{"nets": 1, "top1_error": theirs}, {"nets": len(theirs), "top1_error": ours}]
+    return "ensemble", {
+        "images": IMAGES, "image_size": 64, "width": 0.5, "epochs": 60, "precision": "float32",
+        "seeds": [*range(len(theirs))], "views": {"ten": {"means": means, "pairs": [210.5, 10.5]}},
+    }  # fmt: skip
 
 
 def _fine_tune(theirs, ours):
@@ -255,7 +255,7 @@ def test_nets_that_were_still_learning_say_which_learns_sooner(results):
     assert found.ours.endswith(f", still learning when they ended {told}")
 
 
-def test_the_colours_of_the_whole_net_stand_beside_those_of_the_narrow_one(results):
+def test_the_colours_of_longer_trainings_stand_beside_those_of_the_shorter(results):
     results(*_specialised([], [0.3]))
     assert "pixels" not in findings.specialisation().ours
     name, table = _ablations([0.2], [0.3])
@@ -264,8 +264,13 @@ def test_the_colours_of_the_whole_net_stand_beside_those_of_the_narrow_one(resul
     results(name, table)
     told = "; with 128 pixels, 60 epochs, 1 seed: 0.23 and 0.56; without LRN 0.30 and 0.40"
     assert findings.specialisation().ours.endswith(told)
+    table["variants"][0]["color_shares"].append([0.1, 0.2])
+    results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
+    told += "; with 64 pixels, 0.5 of the width, 60 epochs, 2 seeds: 0.23 and 0.56, 0.10 and 0.20"
+    assert findings.specialisation().ours.endswith(f"{told}; without LRN 0.30 and 0.40")
     table["variants"][0]["color_shares"] = [[None, None]]
-    results(name, table)
+    for size in ("128", "64_width_0.5"):
+        results(f"ablations_{size}", table)
     assert "pixels" not in findings.specialisation().ours
 
 

@@ -73,15 +73,12 @@ def test_figures_of_the_sweep_are_those_of_the_result():
 
 
 def test_figures_of_the_ensemble_are_those_of_the_result():
-    *alone, together = [
-        round(
-            sum(row[split]["top1_error"] * row[split]["images"] for split in ("validation", "test"))
-        )
-        for row in _result("ensemble")["views"]["center"]
-    ]
-    assert f"| {min(alone)} to {max(alone)} / {together} |" in _row(
-        "five seeds of the digits recipe"
-    )
+    result = _result("ensemble")
+    alone, *means = (row["top1_error"] for row in result["views"]["ten"]["means"])
+    assert (result["image_size"], result["width"], result["epochs"]) == (64, 0.5, 60)
+    of_two, _, _, of_five = (_percent(np.mean(errors)) for errors in means)
+    figures = f"{_percent(min(alone))} to {_percent(max(alone))} / {of_two} / {of_five}%"
+    assert f"| {figures} |" in _row("the paper's net of five seeds")
 
 
 def test_figures_of_the_baselines_are_those_of_the_results():
@@ -123,6 +120,14 @@ def test_figures_of_the_ablations_are_those_of_the_result():
         f"{_percent(small[name]['mean'])} ± {_percent(small[name]['deviation'])}" for name in named
     ]
     assert f"{' / '.join(errors)}%" in _row("Imagenette, 64 pixels, half the width")
+    longer = {
+        row["variant"]: row["test_ten"] for row in _result("ablations_64_width_0.5")["variants"]
+    }
+    errors = [
+        f"{_percent(longer[name]['mean'])} ± {_percent(longer[name]['deviation'])}"
+        for name in ("paper", "no LRN")
+    ]
+    assert f"{' / '.join(errors)}%" in _row("the same, 60 epochs: the paper's net")
     paper, _, apart, everywhere = (100 * small[name]["mean"] for name in named)
     assert (round(apart - paper), round(paper - everywhere)) == (10, 6)
     text = " ".join((ROOT / "docs" / "parallel.md").read_text().split())
