@@ -46,6 +46,7 @@ def ablation(variant: str, grows: str = "error") -> Find:
         found, *others = (_judged(table, variant, grows) for table in tables.values())
         elsewhere = "".join(
             f"; with {size(tables[other])}, {seeds_in_words(one.seeds)}: {one.text}"
+            f"{_still_learning(tables[other], variant)}"
             for other, one in zip([*tables][1:], others, strict=True)
             if one.seeds
         )

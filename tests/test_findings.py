@@ -253,6 +253,14 @@ def test_nets_that_were_still_learning_say_which_learns_sooner(results):
     assert found.verdict == "cut short: for it"
     told = "(training error 9.1 and 2.0%, off the plateau in epoch 3.3 and 7.5)"
     assert found.ours.endswith(f", still learning when they ended {told}")
+    short = table | {"image_size": 64, "width": 0.5, "epochs": 20}
+    results("ablations_64_width_0.5_20_epochs", short)
+    table["variants"][0]["train"]["mean"] = 0.09
+    results(name, table)
+    found = findings_of_ablations.ablation("no LRN")()
+    assert found.verdict == "reproduced"  # by the longer trainings, beside which the others stand
+    assert found.ours.partition("20 epochs")[2].endswith(f", still learning when they ended {told}")
+    assert "learning" not in found.ours.partition("20 epochs")[0]
 
 
 def test_the_colours_of_longer_trainings_stand_beside_those_of_the_shorter(results):
