@@ -114,6 +114,7 @@ def test_a_misspelt_name_in_ones_own_configuration_leaves_no_run(tmp_path, chang
 @pytest.mark.parametrize("ensemble", [1, *slow(2)])
 def test_a_run_of_another_version_goes_on_with_its_fields(tmp_path, ensemble):
     config = small()
+    config.model.update({"conv_features": (4,) * 5, "fc_features": (4, 4)})
     config.num_epochs = 0
     config.test_split = None
     config.ensemble = ensemble

@@ -243,7 +243,7 @@ def test_parameters_are_drawn_the_same_on_every_mesh():
     model = narrow()
     expected = jax.device_get(create_train_state(model, jax.random.key(3)).params)
     key = jax.device_put(jax.random.key(3), jax.devices()[1])  # wherever it is
-    for shape in ((1, 2), (2, 1), (4, 2)):
+    for shape in ((1, 2), (4, 2)):
         state = create_train_state(model, key, mesh=make_mesh(*shape))
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), expected)
 
@@ -392,6 +392,7 @@ def test_two_towers_alone_send_nothing_else():
     assert len(found) == len(expected)
 
 
+@pytest.mark.slow
 def test_two_batches_send_the_gradients_alone():
     mesh = make_mesh(2, 1)
     found = collectives(twenty_steps((2, 1))[0], mesh, narrow())

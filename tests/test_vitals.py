@@ -302,6 +302,7 @@ def test_the_plateau_says_which_layers_starve(tmp_path, capsys, monkeypatch):
     assert "starve, with gradients below 0.001 of fc8's" in output
 
 
+@pytest.mark.slow
 def test_a_slow_source_is_named(tmp_path, capsys, monkeypatch):
     batches = training.train_batches
 

@@ -49,6 +49,7 @@ def test_images_of_a_tar_of_tars_are_read_where_they_lie(nested):
     assert [member.label for member in members] == [0] * 4 + [1] * 4
 
 
+@pytest.mark.slow
 def test_index_of_a_long_tar_takes_no_memory(tmp_path):
     with open(tmp_path / "long.tar", "wb") as file:
         for number in range(20_000):

@@ -632,6 +632,7 @@ def test_calls_that_something_cuts_short_take_few_programs(tmp_path, dictated, m
     assert set(calls) == {10, 8, 4, 2, 1}  # and not every number up to 10
 
 
+@pytest.mark.slow
 def test_the_time_that_compiling_takes_is_not_logged_as_training(tmp_path, dictated, monkeypatch):
     lengths = set()
 
