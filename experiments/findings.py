@@ -11,6 +11,7 @@ from experiments.found import (
     log_of_one_net,
     result,
     size,
+    size_flags,
 )
 from experiments.verdicts import (
     NOT,
@@ -188,16 +189,14 @@ def specialisation() -> Found | None:
         ours = f"{_shares(row)}; by seed, {splits} of random halves of the kernels are split as far"
         if other := table["nets"].get("no LRN"):
             ours += f"; without LRN {_shares(other)}"
-        ours += "".join(map(_shares_in, ABLATIONS[:2]))
+        ours += "".join(map(_shares_in, ABLATIONS[:2]))  # the long trainings
     return Found(
         ours,
         f"Imagenette, {size(table)}, {seeds_in_words(seeds)}",
         capped(word, seeds),
         command(
             "paper.specialisation",
-            image_size=table["image_size"],
-            width=table["width"],
-            num_epochs=table["epochs"],
+            **size_flags(table),
             seed=row["seeds"],
         ),
         f"{name}.png",
@@ -258,9 +257,7 @@ def ensembles() -> Found | None:
         found.verdict,
         command(
             "paper.ensemble",
-            image_size=table["image_size"],
-            width=table["width"],
-            num_epochs=table["epochs"],
+            **size_flags(table),
             precision=table["precision"],
             seed=table["seeds"],
         ),

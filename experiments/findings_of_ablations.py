@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments import harness
-from experiments.found import Find, Found, command, counted, listed, result, size
+from experiments.found import Find, Found, command, counted, listed, result, size, size_flags
 from experiments.verdicts import (
     CUT_SHORT,
     Errors,
@@ -159,9 +159,7 @@ def _command_of_ablations(table: dict) -> str:
     precision = table["precision"]
     return command(
         "paper.ablations",
-        image_size=table["image_size"],
-        width=table.get("width"),
-        num_epochs=table["epochs"],
+        **size_flags(table),
         precision=precision[0] if isinstance(precision, list) else precision,
         seed=list(dict.fromkeys(seed for row in table["variants"] for seed in row["seeds"])),
         variant=[row["variant"] for row in table["variants"]],

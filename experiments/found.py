@@ -77,6 +77,15 @@ def size(table: dict) -> str:
     return f"{table['image_size']} pixels, {narrower}{table['epochs']} epochs"
 
 
+def size_flags(table: dict) -> dict[str, Any]:
+    """The same as flags of `command`."""
+    return {
+        "image_size": table["image_size"],
+        "width": table.get("width"),
+        "num_epochs": table["epochs"],
+    }
+
+
 def untested() -> Found:
     """A claim about ImageNet."""
     return Found("", "", f"{UNTESTED}: {IMAGENET}")

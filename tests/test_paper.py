@@ -74,6 +74,28 @@ def test_nets_are_compared_image_by_image(tmp_path):
     assert (paper, other) == ({}, {"4": {"test_center": [3, 1], "test_ten": [3, 1]}}), errors
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--variant=no LRN"],
+            "--variant is for experiments.paper.ablations; here it is the paper's",
+        ),
+        (["--seed=3"], "--seed=3 alone has no mean; give --seed several times"),
+        (["--seed=3", "--seed=4"], "the run of --seed=4 diverged; leave it out"),
+    ],
+)
+def test_what_an_ensemble_cannot_be_made_of_is_named(tmp_path, flags, message):
+    code = """
+as_ever = result
+def result(setting, sweep):
+    run = as_ever(setting, sweep)
+    return run | dict(train=dict(top1_error=None)) if setting["seed"] == 4 else run
+"""
+    _, _, errors = run("ensemble", code, tmp_path, *flags)
+    assert message in errors.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_variants_of_an_earlier_run_of_the_same_scale_stay(tmp_path):
     (name, paper), _, _ = run("ablations", "", tmp_path, "--variant=paper", "--seed=4")

@@ -35,8 +35,8 @@ def main(_) -> None:
     settings = [ablations.setting("paper", seed) for seed in FLAGS.seed]
     sweep.train(settings)
     runs = sweep.results(settings)  # or it says which are missing
-    if None in (diverged := {run["train"]["top1_error"]: run["seed"] for run in runs}):
-        raise ValueError(f"the run of --seed={diverged[None]} diverged; leave it out")
+    if diverged := [run["seed"] for run in runs if run["train"]["top1_error"] is None]:
+        raise ValueError(f"the run of --seed={diverged[0]} diverged; leave it out")
     labels = np.asarray(fitting.on_device(sweep.base, "test")["label"])
     views = {}
     for view, (name, _) in VIEWS.items():
