@@ -55,7 +55,7 @@ def ablation(variant: str, grows: str = "error") -> Find:
             f"{MEASURES[grows][0]}: {found.text}{learning}{elsewhere}{_unlearned(variant)}",
             f"{_scale(tables[name])}, {seeds_in_words(found.seeds)}",
             CUT_SHORT.get(found.verdict, found.verdict) if learning else found.verdict,
-            _command_of_ablations(tables[name]),
+            _command(tables[name], variant),
             f"{name}.png",
         )
 
@@ -155,14 +155,16 @@ def _scale(table: dict) -> str:
     return f"Imagenette, {size(table)}, {counted(images)}"
 
 
-def _command_of_ablations(table: dict) -> str:
+def _command(table: dict, variant: str) -> str:
+    """Trains the paper's net and this one with the seeds that both have; other rows stay."""
     precision = table["precision"]
+    seeds = (_row(table, net)["seeds"] for net in ("paper", variant))
     return command(
         "paper.ablations",
         **size_flags(table),
         precision=precision[0] if isinstance(precision, list) else precision,
-        seed=list(dict.fromkeys(seed for row in table["variants"] for seed in row["seeds"])),
-        variant=[row["variant"] for row in table["variants"]],
+        seed=sorted(set.intersection(*map(set, seeds))),
+        variant=["paper", variant],
     )
 
 
@@ -198,7 +200,7 @@ def dropout_slows() -> Found | None:
         f"{FIRST_DROP * table['epochs']:g})",
         f"{_scale(table)}, {seeds_in_words(found.seeds)}",
         found.verdict,
-        _command_of_ablations(table),
+        _command(table, "no dropout"),
         f"{name}.png",
         rule_of_sooner(ENOUGH_OF_DROPOUT),
     )

@@ -17,13 +17,12 @@ def _variant(name, **errors):
 
 
 def _ablations(theirs, ours, variant="no LRN", errors=("test_ten",), runs=()):
-    nothing = [0.0] * 3
     return "ablations_128", {
         "image_size": 128, "epochs": 60, "precision": ["tensorfloat32"],
         "runs": [{"variant": "", "images": IMAGES}, *runs],
         "variants": [
             _variant(name, **{
-                key: values if key in errors else nothing[: len(values)]
+                key: values if key in errors else [0.0] * len(values)
                 for key in ("test_ten", "test_center", "train")
             })
             for name, values in (("paper", theirs), (variant, ours))
@@ -296,8 +295,9 @@ def _flags(command, name):
     return [w.partition("=")[2] for w in shlex.split(command) if w.startswith(f"--{name}=")]
 
 
-def test_a_command_names_what_its_result_holds(results):
-    name, table = _ablations(LOW, HIGH)
+def test_a_command_trains_what_is_compared_and_no_more(results):
+    name, table = _ablations([*LOW, 0.2, 0.2], HIGH)
+    table["variants"].append(_variant("no colour", train=[0.1] * 5))
     results(name, table | {"width": 0.5})
     command = findings_of_ablations.ablation("no LRN")().command
     assert _flags(command, "variant") == ["paper", "no LRN"]

@@ -177,6 +177,12 @@ def test_figures_of_the_step_with_avx2_alone_are_those_of_its_results():
     rows = ("training on an AMD EPYC with AVX2", "the same where PyTorch's process keeps its")
     for kept, row in enumerate(rows):
         assert f"| {_times_pytorch(training, 'train', kept)} |" in _row(row)
+    large = {
+        row["mode"].endswith("kept"): f"{row['ours'] / row['theirs']:.2f}x"
+        for row in _result("step_cpu_amd_avx2_512")["ratios"]
+        if row["batch_size"] == 512
+    }
+    assert f"| {large[False]}; {large[True]} |" in _row("at batch 512 there")
     texts = [_times_pytorch(whole, of, kept) for kept in (False, True) for of in ("center", "ten")]
     assert f"| {'; '.join(texts)} |" in _row("evaluation there at batch 32, float32")
 
