@@ -1,6 +1,8 @@
 """What results hold about claims, but for those of the ablations; None where it was not run."""
 
-from experiments.findings_of_ablations import ABLATIONS
+from collections.abc import Sequence
+from typing import Any
+
 from experiments.found import (
     IMAGENET,
     Find,
@@ -14,10 +16,12 @@ from experiments.found import (
     size_flags,
 )
 from experiments.verdicts import (
+    CUT_SHORT,
     NOT,
     NOTHING,
     PARTLY,
     REPRODUCED,
+    SPREAD,
     UNTESTED,
     Errors,
     capped,
@@ -26,6 +30,7 @@ from experiments.verdicts import (
     rule_of_sooner,
     seeds_in_words,
     sooner,
+    still_learning,
 )
 
 
@@ -53,7 +58,7 @@ NETS = {"relu": "ReLU", "tanh": "tanh"}
 def figure1() -> Found | None:
     """ReLU against tanh."""
     table = result("figure1")
-    if not table:
+    if not table or not {*NETS} <= table["epochs_to_25_percent"].keys():
         return None
     relu, tanh = (table["epochs_to_25_percent"][name] for name in NETS)
     found = sooner(relu, tanh, ENOUGH_OF_RELU)
@@ -121,23 +126,25 @@ def biases() -> Found | None:
 
 
 def _command_of_figure1(table: dict) -> str:
-    """One command; where the nets were not tried alike, one for each net and one that reports."""
+    """One command; where the nets were not tried alike, one for each net."""
     runs = table["runs"]
 
-    def tried(nets: list[str]) -> dict[str, list]:
+    def of(nets: list[str], **flags: Any) -> str:
         those = [run for run in runs if run["activation"] in nets]
-        return {flag: list(dict.fromkeys(run[flag] for run in those)) for flag in ("rate", "seed")}
+        tried = {flag: list(dict.fromkeys(run[flag] for run in those)) for flag in ("rate", "seed")}
+        return command(
+            "paper.figure1",
+            images=int(table["data"].split()[1]),  # "cifar10, 10000 training images"
+            num_epochs=max(len(run["training_error"]) for run in runs),  # none needs more
+            precision=table.get("precision"),
+            **flags,
+            **tried,
+        )
 
-    shared = {
-        "images": int(table["data"].split()[1]),  # "cifar10, 10000 training images"
-        "num_epochs": max(len(run["training_error"]) for run in runs),  # none needs more
-        "precision": table.get("precision"),
-    }
-    both = command("paper.figure1", **shared, **tried([*NETS]))
-    if tried(["relu"]) == tried(["tanh"]):
-        return both
-    alone = [command("paper.figure1", **shared, activation=net, **tried([net])) for net in NETS]
-    return " && ".join([*alone, f"{both} --report"])
+    alone = {net: of([net]) for net in NETS}
+    if len({*alone.values()}) == 1:
+        return of([*NETS])
+    return " && ".join(of([net], activation=net) for net in NETS)
 
 
 def lrn_cifar(net: str = "conv-local", name: str = "lrn_cifar") -> Find:
@@ -152,11 +159,14 @@ def lrn_cifar(net: str = "conv-local", name: str = "lrn_cifar") -> Find:
         errors = Errors(row["without"], row["with_norm"], images["test"], pairs=row.get("pairs"))
         found = judge(errors, claimed=-1)
         views = {"ten": "ten views", "center": "centre crop"}[runs[0]["views"]]
+        learning = ""
+        if found.seeds:
+            learning = still_learning(*(_ends(runs, norm) for norm in (False, True)))
         return Found(
-            f"test error, {views}: {found.text}",
+            f"test error, {views}: {found.text}{learning}",
             f"cifar10, {counted(images)}, {table['num_epochs']} epochs, "
             f"{seeds_in_words(found.seeds)}",
-            found.verdict,
+            CUT_SHORT.get(found.verdict, found.verdict) if learning else found.verdict,
             command(
                 "paper.lrn_cifar",
                 images=images["train"],
@@ -171,64 +181,95 @@ def lrn_cifar(net: str = "conv-local", name: str = "lrn_cifar") -> Find:
     return find
 
 
+def _ends(runs: list[dict], norm: bool) -> tuple[float | None, float | None]:
+    """Training and test error of the centre crops, the mean of the nets with norms or without."""
+    nets = [run for run in runs if run["norm"] == norm]
+    errors = [(run["train"]["top1_error"], run["test"]["center"]["top1_error"]) for run in nets]
+    train, test = (None if None in of else sum(of) / len(of) for of in zip(*errors, strict=True))
+    return train, test
+
+
 CHANCE = 0.05
+SPECIALISED = ("specialisation_64_60_epochs", "specialisation_64", "specialisation_128")
 
 
 def specialisation() -> Found | None:
-    """Colour in one tower."""
-    name = next((n for n in ("specialisation_64", "specialisation_128") if result(n)), None)
-    if not name or not (row := (table := result(name))["nets"].get("paper")):
+    """Colour in one tower. The longest training is judged; what others say stands beside it."""
+    tables = {name: table for name in SPECIALISED if (table := result(name))}
+    tables = {name: table for name, table in tables.items() if "paper" in table["nets"]}
+    if not tables:
         return None
+    name = max(tables, key=lambda name: tables[name]["epochs"])
+    table = tables.pop(name)
+    row = table["nets"]["paper"]
     seeds = len(row["seeds"])
     if row["split"]["mean"] is None:  # "p" of such a run is no number either, or nought
         ours, word = "a run diverged", NOTHING
     else:
-        rare = [p < CHANCE for p in row["p"]]
-        word = REPRODUCED if all(rare) else PARTLY if any(rare) else NOT
-        splits = ", ".join(f"{percent(p, 1)}%" for p in row["p"])
-        ours = f"{_shares(row)}; by seed, {splits} of random halves of the kernels are split as far"
-        if other := table["nets"].get("no LRN"):
-            ours += f"; without LRN {_shares(other)}"
-        ours += "".join(map(_shares_in, ABLATIONS[:2]))  # the long trainings
+        ours, word = _colours(table), _specialised(row["p"])
+    ours += "".join(
+        f"; with {size(other)}, {seeds_in_words(len(other['nets']['paper']['seeds']))}: "
+        f"{_colours(other)}"
+        for other in tables.values()
+    )
     return Found(
-        ours,
+        f"{ours}{_colours_in('ablations_128')}",
         f"Imagenette, {size(table)}, {seeds_in_words(seeds)}",
         capped(word, seeds),
         command(
             "paper.specialisation",
             **size_flags(table),
             seed=row["seeds"],
+            variant=[*table["nets"]],
         ),
         f"{name}.png",
         f"{REPRODUCED}: with every seed under {percent(CHANCE, 0)}% of random halves are split as "
-        f"far; {PARTLY}: with some seeds; {NOT}: with none",
+        f"far; {PARTLY}: with the most split seed under {percent(CHANCE, 0)}% divided by the "
+        f"number of seeds; else {SPREAD}",
     )
 
 
-def _shares_in(name: str) -> str:
+def _specialised(chances: list[float]) -> str:
+    """The verdict from the share of random halves that are split as far, by seed."""
+    if max(chances) < CHANCE:
+        return REPRODUCED
+    return PARTLY if min(chances) < CHANCE / len(chances) else SPREAD
+
+
+def _colours(table: dict) -> str:
+    """What a result says of the towers of the paper's net, and without LRN, in words."""
+    texts = []
+    for row in filter(None, map(table["nets"].get, ("paper", "no LRN"))):
+        chances = ", ".join(f"{percent(p, 1)}%" for p in row["p"])
+        shares = _shares(row["lower"]["values"], row["higher"]["values"])
+        texts.append(
+            f"share of colour by seed {shares}, and {chances} of random halves of the kernels are "
+            "split as far"
+        )
+    return "; without LRN ".join(texts)
+
+
+def _colours_in(name: str) -> str:
     """What the ablations of a table saw of the same, seed by seed, in words."""
     table = result(name) or {"variants": []}
     shares = {
-        row["variant"]: [
-            " and ".join(f"{one:.2f}" for one in sorted(run))
-            for run in row.get("color_shares", [])
-            if None not in run
-        ]
+        row["variant"]: [sorted(run) for run in row.get("color_shares", []) if None not in run]
         for row in table["variants"]
     }
     if not (paper := shares.get("paper")):
         return ""
-    without = ", ".join(shares.get("no LRN", []))
+    without = shares.get("no LRN")
+    told = f"; without LRN {_shares(*zip(*without, strict=True))}" if without else ""
     return (
-        f"; with {size(table)}, {seeds_in_words(len(paper))}: {', '.join(paper)}"
-        f"{without and f'; without LRN {without}'}"
+        f"; with {size(table)}, {seeds_in_words(len(paper))}: "
+        f"{_shares(*zip(*paper, strict=True))}{told}"
     )
 
 
-def _shares(row: dict) -> str:
-    return "share of colour " + " and ".join(
-        "diverged" if row[of]["mean"] is None else f"{row[of]['mean']:.2f}"
-        for of in ("lower", "higher")
+def _shares(lower: Sequence[float | None], higher: Sequence[float | None]) -> str:
+    pairs = zip(lower, higher, strict=True)
+    return ", ".join(
+        "diverged" if None in pair else "{:.2f} and {:.2f}".format(*pair) for pair in pairs
     )
 
 
@@ -281,6 +322,7 @@ def pre_training() -> Found | None:
         for way in ("from scratch", "fine-tuned")
     )
     found = judge(Errors(scratch, tuned, table["test_images"]), claimed=-1)
+    # All seeds begin at one pre-trained net: what another would come to is not known.
     each = "; ".join(f"{percent(scratch[s], 1)} → {percent(tuned[s], 1)}%" for s in scratch)
     classes = len(table["classes"])
     return Found(
@@ -288,7 +330,7 @@ def pre_training() -> Found | None:
         f"{classes} classes of Imagenette after the other {classes}, {table['images']:,} training "
         f"and {table['test_images']:,} test images, {table['network']}, {table['epochs']} epochs, "
         f"{seeds_in_words(found.seeds)} of one pre-trained net",
-        found.verdict,
+        capped(found.verdict, 1),
         command(
             "paper.fine_tune",
             seed=table["seeds"],
@@ -308,10 +350,13 @@ def baseline(name: str, *options: str) -> Find:
             return None
         ten, images = log["test_ten_views"], table["of"]
         found = judge(Errors({0: ten["top1_error"]}, {0: table["top1_error"]}, images))
+        weakest = max(table.get("penalties", [100]))  # of the inverse, C
+        edge = [kind for kind, row in table["kinds"].items() if row.get("C") == weakest]
+        tried = f"; of {' and '.join(edge)} the weakest penalty tried was the best" if edge else ""
         return Found(
             f"test error, our net with ten views → this: {found.text}; top-5: "
             f"{percent(ten['top5_error'])} → {percent(table['top5_error'])}%; of SIFT alone "
-            f"{percent(table['kinds']['SIFT']['top1_error'])}%",
+            f"{percent(table['kinds']['SIFT']['top1_error'])}%{tried}",
             f"Imagenette, {table['training images']:,} training and {images:,} test images, those "
             f"of our net at 224 pixels, {seeds_in_words(1)} of each",
             found.verdict,

@@ -13,6 +13,7 @@ from experiments.verdicts import (
     rule_of_sooner,
     seeds_in_words,
     sooner,
+    still_learning,
 )
 
 ABLATIONS = ("ablations_128", "ablations_64_width_0.5", "ablations_64_width_0.5_20_epochs")
@@ -82,26 +83,25 @@ def _judged(table: dict, variant: str, grows: str) -> Judged:
 def _still_learning(table: dict, variant: str) -> str:
     """In words, where one of the nets compared had not finished; empty where both had."""
     rows = [_row(table, net) for net in ("paper", variant)]
-    train, test = ([row[part]["mean"] for row in rows] for part in ("train", "test_center"))
-    if None in train or None in test or all(a <= b / 2 for a, b in zip(train, test, strict=True)):
-        return ""
-    left = [np.mean([epoch for epoch in row["left_the_plateau"] if epoch]) for row in rows]
-    return (
-        f", still learning when they ended (training error {percent(train[0], 1)} and "
-        f"{percent(train[1], 1)}%, off the plateau in epoch {left[0]:.1f} and {left[1]:.1f})"
+    epochs = [[epoch for epoch in row.get("left_the_plateau", []) if epoch] for row in rows]
+    left = " and ".join(f"{np.mean(of):.1f}" for of in epochs if of)
+    return still_learning(
+        *((row["train"]["mean"], row["test_center"]["mean"]) for row in rows),
+        more=f", off the plateau in epoch {left}",
     )
 
 
 def _unlearned(variant: str) -> str:
-    """Where this net never learned, in words: its errors there say nothing of what it is worth."""
-    tables = [table for name in ABLATIONS if (table := result(name))]
-    rows = [(table, row) for table in tables for row in table["variants"]]
-    texts = [
-        f"; it never left the plateau on {table['image_size']} pixels at "
-        f"{table.get('width', 1):g} of the width, with {seeds_in_words(len(row['seeds']))}"
-        for table, row in rows
-        if row["variant"] == variant and not _learned(row)
-    ]
+    """Runs that never learned, in words: their errors say nothing of what a part is worth."""
+    texts = []
+    for table in filter(None, map(result, ABLATIONS)):
+        for row in table["variants"]:
+            seeds, learned = len(row["seeds"]), len(_learned(row))
+            if row["variant"] in ("paper", variant) and learned < seeds:
+                texts.append(
+                    f"; with {size(table)}, {seeds - learned} of {seeds_in_words(seeds)} of "
+                    f"{row['variant']} never left the plateau and are not counted"
+                )
     return "".join(texts)
 
 

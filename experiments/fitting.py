@@ -136,7 +136,7 @@ def fit(
     elif views:
         outcome = f"test {100 * result['test'][views[0]]['top1_error']:.2f}%"
     say(f"seed {config.seed}: {outcome}, {len(lines)} epochs, {result['seconds']} s")
-    arrays = {f"log_probs_{name}": found.astype(np.float16) for name, found in predicted.items()}
+    arrays = {f"log_probs_{name}": np.asarray(found) for name, found in predicted.items()}
     arrays["conv1"] = np.asarray(state.params[first]["kernel"]).astype(np.float16)
     return rounded(result), arrays
 

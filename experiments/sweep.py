@@ -257,11 +257,12 @@ def origin(run: Mapping[str, Any]) -> dict[str, Any]:
 def earlier_origins(before: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those of the runs in an earlier result, of which a new one keeps some.
 
-    Whoever wrote it may have trained none of them: then their devices are others.
+    Whoever wrote it may have trained none of them: then others are named there, and no run says
+    that it was trained on this device.
     """
-    device = provenance.machine(before["environment"])
-    trained = any(run.get("device", device) == device for run in before["result"]["runs"])
-    return [*before.get("runs_made_with", []), *[origin(before | {"device": device})] * trained]
+    device, others = provenance.machine(before["environment"]), before.get("runs_made_with", [])
+    trained = any(run.get("device") == device for run in before["result"]["runs"])
+    return [*others, *[origin(before | {"device": device})] * (trained or not others)]
 
 
 def search(

@@ -37,8 +37,8 @@ MEANINGS = {
     NOT: "several seeds, and it lies on the other side.",
     SPREAD: "it holds nought, so the results do not decide.",
     "one run: for it, partly for it, against it": (
-        f"{REPRODUCED}, {PARTLY} and {NOT}, but from one seed (or one mean of several nets): "
-        "another could turn it."
+        f"{REPRODUCED}, {PARTLY} and {NOT}, but from one seed (or one mean of several nets, or one "
+        "pre-trained net): another could turn it."
     ),
     "cut short: for it, against it": (
         f"{REPRODUCED} and {NOT}, but by nets that were still learning when they ended: of one at "
@@ -130,6 +130,20 @@ def verdict(mean: float, half: float, seeds: int) -> str:
 def capped(word: str, seeds: int) -> str:
     """The verdict, or what it may be called with one seed."""
     return OF_ONE_RUN.get(word, word) if seeds == 1 else word
+
+
+def still_learning(*nets: tuple[float | None, float | None], more: str = "") -> str:
+    """In words, where one of the nets compared had not finished; empty where all had.
+
+    Args:
+      nets: training and test error of each, both of the same views.
+      more: what else is told of them.
+    """
+    errors = [error for net in nets for error in net]
+    if None in errors or all(train <= test / 2 for train, test in nets):
+        return ""
+    trained = " and ".join(percent(train, 1) for train, _ in nets)
+    return f", still learning when they ended (training error {trained}%{more})"
 
 
 def sooner(

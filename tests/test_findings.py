@@ -40,7 +40,11 @@ def _training(theirs, ours):
 
 def _lrn(theirs, ours, net="conv-local"):
     without, with_norm = (dict(enumerate(errors)) for errors in (theirs, ours))
-    runs = [{"net": net, "views": "ten", "seed": seed, "images": IMAGES} for seed in without]
+    ends = {"train": {"top1_error": 0.1}, "test": {"center": {"top1_error": 0.2}}}
+    runs = [
+        {"net": net, "norm": norm, "views": "ten", "seed": seed, "images": IMAGES} | ends
+        for norm, of in ((False, without), (True, with_norm)) for seed in of
+    ]  # fmt: skip
     nets = {net: {"without": without, "with_norm": with_norm}}
     return "lrn_cifar", {"num_epochs": 12, "precision": "float32", "nets": nets, "runs": runs}
 
@@ -103,7 +107,7 @@ def _dropout(theirs, ours):
 
 
 def _specialised(theirs, ours):
-    mean = {"mean": None if None in ours else 0.1}
+    mean = {"mean": None if None in ours else 0.1, "values": [0.1] * len(ours)}
     row = {"seeds": [*range(len(ours))], "p": ours, "lower": mean, "higher": mean, "split": mean}
     table = {"image_size": 64, "width": 0.5, "epochs": 12, "nets": {"paper": row}}
     return "specialisation_64", table
@@ -135,8 +139,10 @@ MEAN_OF_NETS = [(HIGH, [0.1], "one run: for it"), (LOW, [0.2], "one run: against
                 (LOW, [0.11], "inside the spread")]  # fmt: skip
 TIMES = [([12, 13], [2, 2], "reproduced"), ([12, 13], [10, 11], "partly"), ([2, 2], [3, 3], "not"),
          ([None], [None], "nothing to compare"), ([12], [2], "one run: for it")]  # fmt: skip
-CHANCES = [([], [0.01, 0.02], "reproduced"), ([], [0.01, 0.2], "partly"), ([], [0.3, 0.2], "not"),
-           ([], [0.0, None], "nothing to compare"), ([], [0.3], "one run: against it")]  # fmt: skip
+OF_ONE_NET = [(HIGH, LOW, "one run: for it"), (LOW, HIGH, "one run: against it"), *SMALLER[2:4]]
+CHANCES = [([], [0.01, 0.04], "reproduced"), ([], [0.02, 0.2], "partly"),
+           ([], [0.03, 0.2], "inside the spread"), ([], [0.0, None], "nothing to compare"),
+           ([], [0.3], "inside the spread"), ([], [0.01], "one run: for it")]  # fmt: skip
 FINDERS = {
     "ablation": (findings_of_ablations.ablation("no LRN"), _ablations, LARGER),
     "overfitting": (
@@ -153,7 +159,7 @@ FINDERS = {
     "figure 1": (findings.figure1, _figure1, TIMES),
     "biases": (findings.biases, _biases, [TIMES[0], *TIMES[2:]]),
     "LRN": (findings.lrn_cifar(), _lrn, SMALLER),
-    "pre-training": (findings.pre_training, _fine_tune, [*SMALLER[:4], SMALLER[5]]),
+    "pre-training": (findings.pre_training, _fine_tune, OF_ONE_NET),
     "ensemble": (findings.ensembles, _ensemble, MEAN_OF_NETS),
     "baseline": (findings.baseline("sift_fisher", "modes"), _baseline, SINGLE),
     "specialisation": (findings.specialisation, _specialised, CHANCES),
@@ -222,8 +228,9 @@ def test_a_net_that_never_learned_is_told_and_not_judged(results, tmp_path):
     results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
     found = findings_of_ablations.ablation("no LRN")()
     assert (found.scale[-6:], found.picture) == ("1 seed", "ablations_128.png")
-    told = "; it never left the plateau on 64 pixels at 0.5 of the width, with 3 seeds"
-    assert found.ours.endswith(told)
+    told = "; with 64 pixels, 0.5 of the width, 60 epochs, {} of 3 seeds of no LRN never left the "
+    told += "plateau and are not counted"
+    assert found.ours.endswith(told.format(3))
     (tmp_path / "ablations_128.json").unlink()
     table["variants"][1]["train"]["mean"] = 0.9
     results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
@@ -233,7 +240,10 @@ def test_a_net_that_never_learned_is_told_and_not_judged(results, tmp_path):
     table["variants"][1]["left_the_plateau"] = [2, 3, None]
     results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
     found = findings_of_ablations.ablation("no LRN")()
-    assert found.scale.endswith("2 seeds") and "plateau" not in found.ours
+    assert found.scale.endswith("2 seeds") and found.ours.endswith(told.format(1))
+    table["variants"][0]["left_the_plateau"] = [None, 2, 3]
+    results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
+    assert "1 of 3 seeds of paper never" in findings_of_ablations.ablation("no LRN")().ours
 
 
 def test_nets_that_were_still_learning_say_which_learns_sooner(results):
@@ -251,18 +261,40 @@ def test_nets_that_were_still_learning_say_which_learns_sooner(results):
     found = findings_of_ablations.ablation("no LRN")()
     assert found.verdict == "cut short: for it"
     told = "(training error 9.1 and 2.0%, off the plateau in epoch 3.3 and 7.5)"
-    assert found.ours.endswith(f", still learning when they ended {told}")
+    assert f", still learning when they ended {told}; with 128 pixels" in found.ours
     short = table | {"image_size": 64, "width": 0.5, "epochs": 20}
     results("ablations_64_width_0.5_20_epochs", short)
     table["variants"][0]["train"]["mean"] = 0.09
     results(name, table)
     found = findings_of_ablations.ablation("no LRN")()
     assert found.verdict == "reproduced"  # by the longer trainings, beside which the others stand
-    assert found.ours.partition("20 epochs")[2].endswith(f", still learning when they ended {told}")
+    assert f", still learning when they ended {told}" in found.ours.partition("20 epochs")[2]
     assert "learning" not in found.ours.partition("20 epochs")[0]
 
 
-def test_the_colours_of_longer_trainings_stand_beside_those_of_the_shorter(results):
+def test_cifar_nets_that_were_still_learning_say_which_learns_sooner(results):
+    name, table = _lrn(HIGH, LOW)
+    results(name, table)
+    assert findings.lrn_cifar()().verdict == "reproduced"
+    table["runs"][-1]["train"] = {"top1_error": 0.11}  # of three with norms
+    results(name, table)
+    found = findings.lrn_cifar()()
+    assert found.verdict == "cut short: for it"
+    assert found.ours.endswith("when they ended (training error 10.0 and 10.3%)")
+
+
+def test_the_colours_of_the_longest_training_are_judged_and_others_stand_beside(results):
+    results(*_specialised([], [0.3, 0.3]))
+    name, longer = _specialised([], [0.01, 0.02, 0.03])
+    results(f"{name}_60_epochs", longer | {"epochs": 60})
+    found = findings.specialisation()
+    assert (found.verdict, found.picture) == ("reproduced", f"{name}_60_epochs.png")
+    assert _flags(found.command, "variant") == ["paper"]
+    assert "; with 64 pixels, 0.5 of the width, 12 epochs, 2 seeds: share of" in found.ours
+    assert found.ours.count("30.0%, 30.0% of random halves") == 1
+
+
+def test_the_colours_of_ablations_stand_beside_those_of_the_specialisation(results):
     results(*_specialised([], [0.3]))
     assert "pixels" not in findings.specialisation().ours
     name, table = _ablations([0.2], [0.3])
@@ -272,13 +304,22 @@ def test_the_colours_of_longer_trainings_stand_beside_those_of_the_shorter(resul
     told = "; with 128 pixels, 60 epochs, 1 seed: 0.23 and 0.56; without LRN 0.30 and 0.40"
     assert findings.specialisation().ours.endswith(told)
     table["variants"][0]["color_shares"].append([0.1, 0.2])
-    results("ablations_64_width_0.5", table | {"image_size": 64, "width": 0.5})
-    told += "; with 64 pixels, 0.5 of the width, 60 epochs, 2 seeds: 0.23 and 0.56, 0.10 and 0.20"
-    assert findings.specialisation().ours.endswith(f"{told}; without LRN 0.30 and 0.40")
+    results(name, table)
+    told = told.replace("1 seed: 0.23 and 0.56", "2 seeds: 0.23 and 0.56, 0.10 and 0.20")
+    assert findings.specialisation().ours.endswith(told)
     table["variants"][0]["color_shares"] = [[None, None]]
-    for size in ("128", "64_width_0.5"):
-        results(f"ablations_{size}", table)
+    results(name, table)
     assert "pixels" not in findings.specialisation().ours
+
+
+def test_a_baseline_says_where_a_weaker_penalty_may_be_better(results):
+    name, table = _baseline([0.2], [0.3])
+    find = findings.baseline("sift_fisher", "modes")
+    table["kinds"]["SIFT"] = TEN | {"C": 100.0}
+    results(name, table)
+    assert find().ours.endswith("; of SIFT the weakest penalty tried was the best")
+    results(name, table | {"penalties": [1.0, 100.0, 1000.0]})
+    assert find().ours.endswith("of SIFT alone 20.00%")
 
 
 def test_a_damaged_result_is_named(results, tmp_path):
@@ -313,15 +354,15 @@ def test_nets_of_figure_1_that_were_not_tried_alike_have_commands_of_their_own(r
     name, table = _figure1([12], [2])
     results(name, table)
     assert "&&" not in findings.figure1().command
-    table["runs"][1]["rate"] = 0.008  # of tanh
+    of_tanh = [run for run in table["runs"] if run["activation"] == "tanh"]
+    of_tanh[1]["rate"] = 0.008
     table["rates_tried"]["tanh"] = [0.001, 0.008]
     results(name, table)
     found = findings.figure1()
-    relu, tanh, both = found.command.split(" && ")
-    assert [_flags(one, "activation") for one in (relu, tanh, both)] == [["relu"], ["tanh"], []]
+    relu, tanh = found.command.split(" && ")
+    assert [_flags(one, "activation") for one in (relu, tanh)] == [["relu"], ["tanh"]]
+    assert _flags(relu, "rate") == ["0.001", "0.002"]
     assert _flags(tanh, "rate") == ["0.001", "0.008"]
-    assert _flags(both, "rate") == ["0.001", "0.008", "0.002"]  # as they were run
-    assert both.endswith(" --report")
     assert "the rates tried are not the same" in found.ours
 
 

@@ -137,55 +137,83 @@ def test_a_net_that_diverged_has_no_colours_and_each_width_its_file(tmp_path):
     ]
 
 
-def test_the_nets_of_the_specialisation_are_fixed(tmp_path):
-    recorded, _, errors = run("specialisation", "", tmp_path, "--variant=paper")
-    assert recorded is None and "--variant is for experiments.paper.ablations" in errors
+def test_a_split_is_compared_with_random_halves_of_the_same_kernels(tmp_path):
+    code = """
+as_ever = result
+def result(setting, sweep):
+    shares = [0.3, 0.4] if setting["seed"] else [0.35, 0.35]
+    return as_ever(setting, sweep) | dict(color_shares=[shares])
+"""
+    asked = ("--variant=paper", "--seed=0", "--seed=1")
+    (_, written), _, errors = run("specialisation", code, tmp_path, *asked)
+    (net,) = written["nets"].values()
+    assert net["p"] == [1, 0], errors  # of normal weights, whose halves are hardly split
+    assert 0 < net["by_chance"] < 0.05
 
 
-LACKS = "MISSING = lambda setting: setting['learning_rate'] == 0.002 or setting['seed'] == 2"
+def test_a_net_without_towers_to_compare_is_named(tmp_path):
+    recorded, _, errors = run("specialisation", "", tmp_path, "--variant=no conv3")
+    assert recorded is None and "--variant=no conv3 has no towers to compare; use paper" in errors
 
 
 @pytest.mark.parametrize(
-    ("code", "flags", "told"),
+    ("missing", "flags", "told", "nets"),
     [
-        ("", [], ""),
-        (LACKS, ["--report"], "runs are not finished"),
+        ("setting['learning_rate'] == 0.002", [], "2 of 8 runs are not finished", None),
         *slow_rows(
-            ("MISSING = lambda setting: True", ["--report"], "no finished run of relu or tanh"),
-            (LACKS, [], "2 of 8 runs are not finished"),
-            ("", ["--activation=relu"], "figure 1 wants tanh, too"),
+            ("False", [], "", ["relu", "tanh"]),
+            ("False", ["--activation=relu"], "figure 1 wants tanh, too", ["relu"]),
         ),
     ],
-    ids=["all", "some, reported", "none", "some", "one net"],
+    ids=["some", "all", "one net"],
 )
-def test_figure_1_says_what_is_missing(code, flags, told, tmp_path):
-    recorded, said, errors = run("figure1", code, tmp_path, *flags)
+def test_figure_1_says_what_is_missing(missing, flags, told, nets, tmp_path):
+    recorded, said, errors = run(
+        "figure1", f"MISSING = lambda setting: {missing}", tmp_path, *flags
+    )
     assert told in said + errors, errors
-    if not flags and not code:
-        assert "incomplete" not in recorded[1]
-    elif code == LACKS and flags:
-        missing = [(one["learning_rate"], one["seed"]) for one in recorded[1]["incomplete"]]
-        assert missing == [(0.002, 0)] * 2 + [(0.0005, 2)] * 2
-    else:
-        assert recorded is None
+    assert (recorded and list(recorded[1]["best_rates"])) == nets
+
+
+BY_RATE = """
+as_ever = result
+def result(setting, sweep):
+    line = dict(top1_error=0.1 if setting["learning_rate"] == 0.002 else 0.2, loss=0.5)
+    return as_ever(setting, sweep) | dict(epochs=[dict(train=line, validation=line)])
+"""
+
+
+def test_figure_1_takes_the_rate_that_is_soonest_for_the_other_seeds(tmp_path):
+    (_, written), _, errors = run("figure1", BY_RATE, tmp_path)
+    assert written["best_rates"] == {"relu": 0.002, "tanh": 0.002}, errors
+    others = {one["rate"] for one in written["runs"] if one["seed"]}
+    assert others == {0.002} and len(written["runs"]) == 2 * (4 + 2)
 
 
 @pytest.mark.slow
-def test_figure_1_keeps_the_runs_of_an_earlier_result_and_trains_the_others_alone(tmp_path):
+def test_figure_1_keeps_what_is_not_asked_for_and_trains_the_rest(tmp_path):
     few = ("--rate=0.001", "--seed=0", "--seed=1")
     (name, first), _, errors = run("figure1", "", tmp_path, *few)
     flags = {"images": 50_000, "num_epochs": 60, "precision": "tensorfloat32"}
     content = {"environment": MACHINE | {"flags": flags}, "result": first}
-    (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    known = "MISSING = lambda setting: setting['learning_rate'] == 0.001 and setting['seed'] < 2"
-    more = ("--rate=0.001", "--rate=0.002", "--seed=0", "--seed=1", "--seed=2")
-    (_, second), _, errors = run("figure1", known, tmp_path, *more)
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(content))
+    gone = f"{BY_RATE}\nMISSING = lambda setting: setting['learning_rate'] == 0.001"
+    more = ("--rate=0.002", "--activation=tanh", "--seed=0", "--seed=1")
+    (_, second), _, errors = run("figure1", gone, tmp_path, *more)
     assert second["runs"][:4] == first["runs"], errors
-    assert [(one["rate"], one["seed"]) for one in second["runs"][4:6]] == [(0.002, 0)] * 2
-    content["environment"]["flags"]["num_epochs"] = 100  # of another length: trained again
-    (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    recorded, _, errors = run("figure1", known, tmp_path, *more)
-    assert recorded is None and "runs are not finished" in errors
+    assert [(one["activation"], one["rate"], one["seed"]) for one in second["runs"][4:]] == [
+        ("tanh", 0.002, 0),
+        ("tanh", 0.002, 1),
+    ]
+    assert second["best_rates"] == {"relu": 0.001, "tanh": 0.002}
+    for asked in (few, (*more, "--rate=0.001")):  # what a result holds is measured again
+        recorded, _, errors = run("figure1", gone, tmp_path, *asked)
+        assert recorded is None and "runs are not finished" in errors
+    content["environment"]["flags"]["num_epochs"] = 100
+    path.write_text(json.dumps(content))
+    (_, alone), _, errors = run("figure1", gone, tmp_path, *more)  # not of another length
+    assert {(one["activation"], one["rate"]) for one in alone["runs"]} == {("tanh", 0.002)}, errors
 
 
 @pytest.mark.parametrize("module", ["sift_fisher", "sparse_coding"])

@@ -449,12 +449,14 @@ def test_who_wrote_an_earlier_result_made_its_runs_only_where_their_devices_say_
     environment = {"device": "cpu", "cores": 4, "cpu": {"name": "a chip"}, "commit": "0123"}
     for run, commits in (
         ({"device": "a chip, 4 cores"}, ["4567", "0123"]),
-        ({}, ["4567", "0123"]),  # as figure 1 has them
+        ({}, ["4567"]),  # as runs of figure 1 were that earlier versions made
         ({"device": "NVIDIA H200"}, ["4567"]),
     ):
         before = {"environment": environment, "result": {"runs": [run]}}
         found = sweep.earlier_origins(before | {"runs_made_with": [{"commit": "4567"}]})
         assert [one["commit"] for one in found] == commits
+    (found,) = sweep.earlier_origins({"environment": environment, "result": {"runs": [{}]}})
+    assert found["commit"] == "0123"
 
 
 def test_a_run_of_other_images_of_the_same_name_is_told(tmp_path, base, monkeypatch):

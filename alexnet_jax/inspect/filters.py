@@ -78,3 +78,18 @@ def color_shares(kernel: np.ndarray, *, towers: int = 2) -> list[float]:
         grey = np.einsum("hwcn,c->hwn", tower, _GREY_AXIS)
         shares.append(float(1 - (grey**2).sum() / (tower**2).sum()))
     return shares
+
+
+def splits_by_chance(kernel: np.ndarray, *, draws: int = 2000) -> np.ndarray:
+    """How far apart the `color_shares` of two halves are, drawn at random among the kernels.
+
+    What two towers that did not specialise would have: float64 [draws], the same at each call.
+
+    Args:
+      kernel: the first convolution's, float [h, w, 3, N].
+      draws: number of draws.
+    """
+    rng = np.random.default_rng(0)
+    shuffled = (kernel[..., rng.permutation(kernel.shape[-1])] for _ in range(draws))
+    shares = np.array([color_shares(halves) for halves in shuffled])
+    return np.abs(shares[:, 0] - shares[:, 1])

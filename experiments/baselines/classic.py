@@ -27,7 +27,7 @@ from experiments import harness
 from experiments.baselines.descriptors import KINDS, PLACES, SIDE
 
 FLAGS = flags.FLAGS
-PENALTIES = (1.0, 10.0, 100.0)  # C, their inverse; chosen on validation images
+PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)  # C, their inverse; chosen on validation images
 PACKAGES = ("opencv-python-headless", "scikit-image", "scikit-learn")
 Encode = Callable[[np.ndarray], np.ndarray]
 

@@ -5,9 +5,9 @@
 The net is the authors' three convolutions and a full connection (`cifar10_quick`), without decay,
 crops or flips; "the learning rates for each network were chosen independently". First every rate
 with one seed, then the best of each activation with the other seeds. The error is that of the whole
-training set after each epoch. Writes results/figure1.json and .png, whose runs of the same images,
-length and precision stay and are not trained again; several processes may share a --workdir, and
---report writes what is there: what is not is listed under "incomplete".
+training set after each epoch. Several processes may share a --workdir. Writes results/figure1.json
+and .png, in which runs of an earlier result with the same images, length and precision stay, where
+they are of an --activation, --rate or --seed that is not asked for now.
 """
 
 import itertools
@@ -30,7 +30,6 @@ flags.DEFINE_multi_float("rate", [5e-4, 1e-3, 2e-3, 4e-3], "learning rates to ch
 flags.DEFINE_multi_integer("seed", [0, 1, 2], "the first chooses the rate")
 flags.DEFINE_integer("num_epochs", 60, "passes over the training images at most")
 flags.DEFINE_integer("images", 50_000, "training images")
-flags.DEFINE_bool("report", False, "train nothing: write what is there")
 flags.DEFINE_multi_enum("activation", list(ACTIVATIONS), ACTIVATIONS, "which nets")
 flags.DEFINE_string("precision", "tensorfloat32", "of the products; see AlexNet.precision")
 TARGET = 0.25
@@ -48,60 +47,60 @@ def configuration() -> ConfigDict:
 
 
 def main(_) -> None:
-    """Trains and writes the results."""
+    """Trains what is asked for, and writes it beside what an earlier run left."""
     first, *others = FLAGS.seed
     sweep = Sweep(configuration(), local_path(FLAGS.workdir), target=TARGET)
-    before = harness.recorded("figure1")
-    runs = earlier(before)
-    settings = missing(runs, itertools.product(FLAGS.activation, FLAGS.rate, [first]))
-    origins = earlier_origins(before) if runs else []
-    runs += train(sweep, settings)
-    tried = [one for one in runs if one["seed"] == first]
-    if absent := [name for name in FLAGS.activation if not runs_of(tried, name)]:
-        raise ValueError(
-            f"{sweep.runs} holds no finished run of {' or '.join(absent)} with seed {first}; "
-            "train them, without --report"
-        )
-    best = {name: min(runs_of(tried, name), key=_order)["rate"] for name in FLAGS.activation}
-    more = missing(runs, ((*choice, seed) for choice in best.items() for seed in others))
-    runs += train(sweep, more)
+    before = earlier(harness.recorded("figure1"))
+    kept, best = (before["result"][of] for of in ("runs", "best_rates")) if before else ([], {})
+    settings = settings_of(itertools.product(FLAGS.activation, FLAGS.rate, [first]))
+    runs = joined(kept, trained(sweep, settings))
+    best |= {name: best_rate(runs, name, first) for name in FLAGS.activation}
+    there = {_choice(one) for one in kept if one["rate"] not in FLAGS.rate}
+    more = itertools.product(((name, best[name]) for name in FLAGS.activation), others)
+    more = settings_of((*pair, seed) for pair, seed in more if (*pair, seed) not in there)
+    runs = joined(runs, trained(sweep, more))
     settings += more
-    if absent := [name for name in ACTIVATIONS if name not in FLAGS.activation]:
-        print(f"figure 1 wants {absent[0]}, too; when it is trained, write it with --report")
-        return
-    result = summary(runs, best) | incomplete(runs, settings)
+    result = summary(runs, best)
     print({key: value for key, value in result.items() if key != "runs"})
+    if absent := [name for name in ACTIVATIONS if name not in best]:
+        print(f"figure 1 wants {absent[0]}, too: run this again with --activation={absent[0]}")
+    origins = earlier_origins(before) if len(runs) > len(settings) else []
     harness.record("figure1", result, draw(runs, best), origins=origins + sweep.origins(settings))
 
 
-def earlier(before: dict) -> list[dict]:
-    """The runs of an earlier result, where it is of the same images, length and precision."""
+def earlier(before: dict) -> dict:
+    """An earlier result, where it is of the same images, length and precision; else {}."""
     flags_then = before.get("environment", {}).get("flags", {})
     names = ("images", "num_epochs", "precision")
-    same = all(flags_then.get(name) == FLAGS[name].value for name in names)
-    return before["result"]["runs"] if same else []
+    return before if all(flags_then.get(name) == FLAGS[name].value for name in names) else {}
 
 
-def missing(runs: list[dict], choices: Iterable[tuple[str, float, int]]) -> list[dict]:
-    """The settings of those choices of activation, rate and seed that are not among the runs."""
-    there = {(one["activation"], one["rate"], one["seed"]) for one in runs}
+def settings_of(choices: Iterable[tuple[str, float, int]]) -> list[dict]:
+    """Choices of activation, rate and seed as settings of a sweep."""
     names = ("model.activation", "learning_rate", "seed")
-    return [dict(zip(names, choice, strict=True)) for choice in choices if choice not in there]
+    return [dict(zip(names, choice, strict=True)) for choice in choices]
 
 
-def train(sweep: Sweep, settings: list[dict]) -> list[dict]:
-    """The training error after each epoch; with --report of the runs that are there."""
-    if not FLAGS.report:
-        sweep.train(settings)
-    results = sweep.results(settings, partly=FLAGS.report)  # the best rate is that of all
-    pairs = zip(settings, results, strict=True)
-    return [described(setting, result) for setting, result in pairs if result]
+def trained(sweep: Sweep, settings: list[dict]) -> list[dict]:
+    """The training error after each epoch of all of these, as the result file has it."""
+    sweep.train(settings)
+    return [described(*one) for one in zip(settings, sweep.results(settings), strict=True)]
 
 
-def incomplete(runs: list[dict], settings: list[dict]) -> dict:
-    """What the result file says of runs that were asked for and are not there."""
-    absent = missing(runs, (tuple(setting.values()) for setting in settings))
-    return {"incomplete": absent} if absent else {}
+def joined(before: list[dict], now: list[dict]) -> list[dict]:
+    """The runs of now and those before that are none of them."""
+    again = {_choice(one) for one in now}
+    return [one for one in before if _choice(one) not in again] + now
+
+
+def _choice(one: dict) -> tuple[str, float, int]:
+    return one["activation"], one["rate"], one["seed"]
+
+
+def best_rate(runs: list[dict], activation: str, seed: int) -> float:
+    """That with which the net is soonest at the target with this seed, or nearest to it."""
+    tried = [one for one in runs_of(runs, activation) if one["seed"] == seed]
+    return min(tried, key=_order)["rate"]
 
 
 def described(setting: dict, result: dict) -> dict:
@@ -115,6 +114,7 @@ def described(setting: dict, result: dict) -> dict:
         "epochs_to_target": harness.epochs_to(errors, TARGET),
         "test_error": result["test"]["center"]["top1_error"],
         "seconds": result["seconds"],
+        "device": result["device"],
     }
 
 
@@ -138,8 +138,8 @@ def summary(runs: list[dict], best: dict[str, float]) -> dict:
     }
     ratios = [
         slow / epochs["relu"][seed]
-        for seed, slow in epochs["tanh"].items()
-        if slow and epochs["relu"].get(seed)
+        for seed, slow in epochs.get("tanh", {}).items()
+        if slow and epochs.get("relu", {}).get(seed)
     ]
     never = {
         seed for of_seed in epochs.values() for seed, reached in of_seed.items() if not reached
@@ -167,9 +167,10 @@ def draw(runs: list[dict], best: dict[str, float]) -> Figure:
     figure = Figure(figsize=(4.2, 4), layout="constrained")
     axes = figure.subplots()
     for activation, style, name in (("relu", "-", "ReLU"), ("tanh", "--", "tanh")):
-        for one in runs_of(runs, activation, best[activation]):
+        drawn = runs_of(runs, activation, best[activation]) if activation in best else ()
+        for number, one in enumerate(drawn):
             errors = [np.nan if error is None else error for error in one["training_error"]]
-            label = f"{name}, rate {one['rate']:g}" if one["seed"] == FLAGS.seed[0] else None
+            label = None if number else f"{name}, rate {one['rate']:g}"
             axes.plot(range(len(errors) + 1), [0.9, *errors], f"k{style}", lw=1.2, label=label)
     axes.axhline(TARGET, color="#aaaaaa", linewidth=0.8)
     axes.set(xlabel="epochs", ylabel="training error", ylim=(0, 0.92), xlim=(0, None))

@@ -8,8 +8,8 @@ squared conv1 weights that lies off the grey axis, after every epoch: 2/3 at the
 kernels, 1 for kernels blind to brightness. The split is the difference of the two shares. The
 paper's exchange (conv3 and the full layers read both towers) against exchange at every layer and
 against one tower, whose two halves stand for towers; each with LRN and without. Flags and runs are
-those of `experiments.paper.ablations`. Writes results/specialisation_SIZE.json, .png and the
-kernels of each net.
+those of `experiments.paper.ablations`; --variant chooses among these six nets. Writes
+results/specialisation_SIZE.json, .png and the kernels of each net.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from alexnet_jax.files import local_path
-from alexnet_jax.inspect.filters import color_shares, filter_picture
+from alexnet_jax.inspect.filters import color_shares, filter_picture, splits_by_chance
 from experiments import harness
 from experiments.paper import ablations
 from experiments.sweep import Sweep
@@ -35,10 +35,11 @@ NETS = {
 
 def main(_) -> None:
     """Trains what is not there yet, and writes what there is."""
-    if FLAGS.variant:
-        raise ValueError("--variant is for experiments.paper.ablations; these nets are fixed")
     sweep = Sweep(ablations.configuration(), local_path(FLAGS.workdir))
-    names = [name for pair in NETS.values() for name in pair]
+    nets = [name for pair in NETS.values() for name in pair]
+    names = FLAGS.variant or nets
+    if others := [name for name in names if name not in nets]:
+        raise ValueError(f"--variant={others[0]} has no towers to compare; use {', '.join(nets)}")
     asked = [(name, seed) for seed in FLAGS.seed for name in names]
     settings = [ablations.setting(*one) for one in asked]
     sweep.train(settings)
@@ -72,8 +73,13 @@ def main(_) -> None:
     }
     name = ablations.result_name("specialisation")
     harness.record(name, result, draw(curves), origins=sweep.origins(settings))
-    first = {net: of_seed[min(of_seed)] for net, of_seed in kernels.items() if of_seed}
-    filters = draw_filters(first)
+    filters = draw_filters(
+        {
+            f"{net}, seed {seed}": kernel
+            for net, of in kernels.items()
+            for seed, kernel in of.items()
+        }
+    )
     with harness.result_file(f"{name}_filters.png", "wb") as file:
         filters.savefig(file, format="png", dpi=110)
 
@@ -84,7 +90,7 @@ def summary(kernels: dict[int, np.ndarray], curves: dict[int, list]) -> dict:
     "p" is the share of random halves that are split at least as far, by seed.
     """
     splits = [shares[-1][1] - shares[-1][0] for shares in curves.values()]
-    chance = {seed: _splits_by_chance(kernel) for seed, kernel in kernels.items()}
+    chance = {seed: splits_by_chance(kernel) for seed, kernel in kernels.items()}
     return harness.rounded(
         {
             "seeds": list(curves),
@@ -100,22 +106,12 @@ def summary(kernels: dict[int, np.ndarray], curves: dict[int, list]) -> dict:
     )
 
 
-def _splits_by_chance(kernel: np.ndarray, draws: int = 2000) -> np.ndarray:
-    """The splits [draws] of random halves of the kernels of one net."""
-    rng = np.random.default_rng(0)
-    kernel = kernel.astype(np.float64)
-    splits = []
-    for _ in range(draws):
-        one, other = color_shares(kernel[..., rng.permutation(kernel.shape[-1])])
-        splits.append(abs(one - other))
-    return np.array(splits)
-
-
 def draw(curves: dict[str, dict[int, list]]) -> Figure:
     """The two shares by epoch, a line a seed: solid with LRN, dashed without."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(NETS), sharey=True)
-    for axes, (title, pair) in zip(panels, NETS.items(), strict=True):
+    asked = {title: pair for title, pair in NETS.items() if any(name in curves for name in pair)}
+    figure = Figure(figsize=(3 * len(asked) + 1, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(asked), sharey=True, squeeze=False)[0]
+    for axes, (title, pair) in zip(panels, asked.items(), strict=True):
         for name, style, label in zip(pair, ("-", "--"), ("with LRN", "without"), strict=True):
             for number, shares in enumerate(curves.get(name, {}).values()):
                 epochs = range(len(shares) + 1)
@@ -132,14 +128,17 @@ def draw(curves: dict[str, dict[int, list]]) -> Figure:
 
 def draw_filters(kernels: dict[str, np.ndarray]) -> Figure:
     """The first layer of each net, tower above tower, the greyer one first."""
-    figure = Figure(figsize=(11, 1.9 * len(NETS)), layout="constrained")
-    for axes, (name, kernel) in zip(figure.subplots(len(NETS), 2).flat, kernels.items()):  # noqa: B905
+    rows = -(-len(kernels) // 2)
+    figure = Figure(figsize=(11, 1.9 * rows), layout="constrained")
+    places = figure.subplots(rows, 2, squeeze=False).flat
+    for axes in places:
+        axes.axis("off")
+    for axes, (name, kernel) in zip(places, kernels.items()):  # noqa: B905
         towers = np.split(kernel.astype(np.float32), 2, axis=-1)
         ordered = np.concatenate(sorted(towers, key=lambda k: color_shares(k, towers=1)), axis=-1)
         axes.imshow(filter_picture(ordered, per_filter=True, scale=4))
         low, high = sorted(color_shares(kernel))
         axes.set_title(f"{name}: {low:.2f} and {high:.2f}", fontsize=9)
-        axes.axis("off")
     return figure
 
 
