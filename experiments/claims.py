@@ -8,8 +8,10 @@ from experiments.findings import (
     ensembles,
     figure1,
     lrn_cifar,
+    off_center,
     one_net,
     pre_training,
+    retrieval,
     specialisation,
 )
 from experiments.findings_of_ablations import ablation, dropout_slows
@@ -99,6 +101,13 @@ CLAIMS = (
         _ABLATIONS,
         ablation("one-GPU net"),
     ),
+    Claim(
+        "3.2",
+        "Towers that meet at the last layer alone are worse",
+        "+1.2 points (authors' log 150)",
+        _ABLATIONS,
+        ablation("towers apart"),
+    ),
     Claim("3.3", "Without LRN worse", "+1.4 points", _ABLATIONS, ablation("no LRN")),
     Claim(
         "3.3",
@@ -169,5 +178,19 @@ CLAIMS = (
         "every run",
         "python -m experiments.paper.specialisation",
         specialisation,
+    ),
+    Claim(
+        "6.1, figure 4",
+        "The nearest images by the last hidden layer are alike in what they show, not in pixels",
+        "no number",
+        "python -m experiments.paper.look_inside --workdir=RUN",
+        retrieval,
+    ),
+    Claim(
+        "6.1, figure 4",
+        "Objects off the centre are recognised",
+        "no number",
+        "python -m experiments.paper.look_inside --workdir=RUN",
+        off_center,
     ),
 )

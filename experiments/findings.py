@@ -273,6 +273,61 @@ def _shares(lower: Sequence[float | None], higher: Sequence[float | None]) -> st
     )
 
 
+def retrieval() -> Found | None:
+    """The training images nearest to a test image, by the last hidden layer and by pixels."""
+    table = result("look_inside_imagenette")
+    if not table:
+        return None
+    hidden, pixels = (
+        [run[f"precision_of_{by}"] for run in table["runs"]] for by in ("fc7", "pixels")
+    )
+    better = all(a > b for a, b in zip(hidden, pixels, strict=True))
+    texts = (f"{', '.join(percent(one, 1) for one in of)}%" for of in (hidden, pixels))
+    return _looked_inside(
+        table,
+        f"of the {table['neighbors']} nearest of {table['gallery']:,} training images are of the "
+        "image's class: {} by fc7, {} by pixels".format(*texts),
+        better,
+        f"{REPRODUCED}: more by fc7 than by pixels in every run; else {NOT}",
+    )
+
+
+def off_center() -> Found | None:
+    """Errors where the crop is moved, so that what is to be seen is not in the middle."""
+    table = result("look_inside_imagenette")
+    if not table:
+        return None
+    texts, known = [], []
+    for run in table["runs"]:
+        errors = {row["shift"]: row["top1_error"] for row in run["off_center"]}
+        moved = ", ".join(f"{shift} pixels {percent(of, 1)}%" for shift, of in errors.items())
+        texts.append(f"error with the crop moved by {moved}")
+        quarter = min(errors, key=lambda shift: abs(shift - table["image_size"] / 4))
+        known.append(errors[quarter] < GUESSING)
+    return _looked_inside(
+        table,
+        "; ".join(texts),
+        all(known),
+        f"{REPRODUCED}: moved by a quarter of its side, a crop is recognised better than by "
+        f"guessing ({percent(GUESSING, 0)}% wrong) in every run; else {NOT}",
+    )
+
+
+GUESSING = 0.9  # wrong of ten classes
+
+
+def _looked_inside(table: dict, ours: str, holds: bool, rule: str) -> Found:
+    seeds = len(table["runs"])
+    return Found(
+        ours,
+        f"Imagenette, {table['image_size']} pixels, {table['conv_features'][0]} kernels in conv1, "
+        f"{table['test_images']:,} test images, {seeds_in_words(seeds)}",
+        capped(REPRODUCED if holds else NOT, seeds),
+        command("paper.look_inside", workdir="RUN"),
+        rule=rule,
+    )
+
+
 def ensembles() -> Found | None:
     """Several nets against one, image by image."""
     table = result("ensemble")

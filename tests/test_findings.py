@@ -113,6 +113,20 @@ def _specialised(theirs, ours):
     return "specialisation_64", table
 
 
+def _inside(theirs, ours):
+    """Runs by their share of the right class by pixels and by fc7, or their error by shift."""
+    runs = [
+        {"precision_of_pixels": pixels, "precision_of_fc7": fc7,
+         "off_center": [{"shift": 0, "top1_error": 0.3}, {"shift": 15, "top1_error": fc7},
+                        {"shift": 32, "top1_error": 0.95}]}
+        for pixels, fc7 in zip(theirs, ours, strict=True)
+    ]  # fmt: skip
+    return "look_inside_imagenette", {
+        "image_size": 64, "conv_features": [48, 128], "test_images": 1000, "gallery": 10000,
+        "neighbors": 6, "runs": runs,
+    }  # fmt: skip
+
+
 def _biases(theirs, ours):
     """Updates at which nets of biases 0, and of 1, leave the plateau."""
     starts = [
@@ -140,6 +154,10 @@ MEAN_OF_NETS = [(HIGH, [0.1], "one run: for it"), (LOW, [0.2], "one run: against
 TIMES = [([12, 13], [2, 2], "reproduced"), ([12, 13], [10, 11], "partly"), ([2, 2], [3, 3], "not"),
          ([None], [None], "nothing to compare"), ([12], [2], "one run: for it")]  # fmt: skip
 OF_ONE_NET = [(HIGH, LOW, "one run: for it"), (LOW, HIGH, "one run: against it"), *SMALLER[2:4]]
+NEARER = [([0.2, 0.2], [0.5, 0.6], "reproduced"), ([0.2, 0.2], [0.5, 0.2], "not"),
+          ([0.2], [0.5], "one run: for it")]  # fmt: skip
+OFF = [([0, 0], [0.5, 0.8], "reproduced"), ([0, 0], [0.5, 0.9], "not"),
+       ([0], [0.5], "one run: for it")]  # fmt: skip
 CHANCES = [([], [0.01, 0.04], "reproduced"), ([], [0.02, 0.2], "partly"),
            ([], [0.03, 0.2], "inside the spread"), ([], [0.0, None], "nothing to compare"),
            ([], [0.3], "inside the spread"), ([], [0.01], "one run: for it")]  # fmt: skip
@@ -163,6 +181,8 @@ FINDERS = {
     "ensemble": (findings.ensembles, _ensemble, MEAN_OF_NETS),
     "baseline": (findings.baseline("sift_fisher", "modes"), _baseline, SINGLE),
     "specialisation": (findings.specialisation, _specialised, CHANCES),
+    "retrieval": (findings.retrieval, _inside, NEARER),
+    "off the centre": (findings.off_center, _inside, OFF),
 }
 
 
