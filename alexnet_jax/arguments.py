@@ -12,12 +12,49 @@ from alexnet_jax.scores import in_32_bits
 from alexnet_jax.state import Hyperparameters, TrainState
 
 
-def check_state(state: Any) -> None:
-    """Raises ValueError for what is no train state."""
+def check_state(state: Any, model: Any) -> None:
+    """Raises ValueError for what is no train state, or has layers that `model` has not.
+
+    Flax tells parameters that are missing or of another shape, and takes no notice of others.
+    """
     if not isinstance(state, TrainState):
         raise ValueError(
             f"the state is a {type(state).__name__}; `create_train_state` makes one, and a step "
             "gives the next"
+        )
+    known = {layer.name for layer in model.layers}
+    if isinstance(state.params, Mapping) and (
+        others := [n for n in state.params if n not in known]
+    ):
+        raise ValueError(
+            f"the state has parameters of {' and '.join(map(str, others))}, which the network has "
+            "not; give the network that the state was created for"
+        )
+
+
+def check_cuts(cuts: Any, images: int) -> None:
+    """Raises ValueError where an augmentation's `views` are not crops of each image, by name."""
+    wanted = "[V, B, s, s, 3], the V views of B images, by name"
+    if not isinstance(cuts, Mapping):
+        raise ValueError(
+            f"`views` of the augmentation gives a {type(cuts).__name__}; let it give a dict of "
+            f"{wanted}"
+        )
+    for name, crops in cuts.items():
+        shape = jnp.shape(crops)
+        if len(shape) != 5 or shape[1] != images:
+            raise ValueError(
+                f"`views` of the augmentation gives {name!r} of shape {list(shape)} for {images} "
+                f"images; let it give {wanted}"
+            )
+
+
+def check_logits(logits: jax.Array, images: int, num_classes: int) -> None:
+    """Raises ValueError where a network does not give one number for each image and class."""
+    if logits.shape != (images, num_classes):
+        raise ValueError(
+            f"the network gives {list(logits.shape)} where [{images}, {num_classes}] is wanted: "
+            f"its num_classes is {num_classes}, so let its last layer have as many features"
         )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from alexnet_jax import augment, parallel
-from alexnet_jax.arguments import check_state, read_batch
+from alexnet_jax.arguments import check_cuts, check_logits, check_state, read_batch
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized
 from alexnet_jax.compilation import compiled
 from alexnet_jax.models.layers import Network
@@ -71,7 +71,7 @@ def make_eval_step(
         return axes.sum({name: jnp.where(mask, score, 0).sum() for name, score in scores.items()})
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
-        check_state(state)
+        check_state(state, model)
         return parallel.on_mesh(local_step, model, mesh)(state, read(batch))
 
     return compiled(eval_step, reads={"batch": read})
@@ -95,7 +95,7 @@ def make_predict_step(
         return predict(state.params, batch["image"])
 
     def predict_step(state: TrainState, batch: Batch) -> jax.Array:
-        check_state(state)
+        check_state(state, model)
         out = parallel.batch_spec(mesh)
         return parallel.on_mesh(local_step, model, mesh, out_specs=out)(state, read(batch))
 
@@ -118,11 +118,13 @@ def make_predictor(
 
     def predict(params: Any, images: Any) -> jax.Array:
         cuts = augmentation.views(images)
+        check_cuts(cuts, images.shape[0])
         _check_views(views, cuts)
         crops = cuts[views]
         count, batch = crops.shape[:2]
         variables = {"params": axes.replicate(params)}
         logits = net.apply(variables, crops.reshape(count * batch, *crops.shape[2:]))
+        check_logits(logits, count * batch, model.num_classes)
         log_probs = jax.nn.log_softmax(logits).reshape(count, batch, logits.shape[-1])
         return jax.nn.logsumexp(log_probs, axis=0) - math.log(count)
 

@@ -90,7 +90,8 @@ def output_folder(folder: Path, flag: str = "--workdir") -> Path:
 
 def _check_writable(folder: Path, flag: str) -> None:
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")  # a full disk has room for a name
     except OSError as error:
         raise ValueError(
             f"nothing can be written in {folder} ({error.strerror}); change {flag}"

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from alexnet_jax import augment, parallel, vitals
 from alexnet_jax.arguments import (
     check_hparams,
+    check_logits,
     check_opt_state,
     check_rule,
     check_state,
@@ -306,6 +307,7 @@ def _train_step(
 
         def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
             logits = forward(params)
+            check_logits(logits, here, model.num_classes)
             with jax.named_scope("loss"):
                 scores = float32_scores(jax.nn.log_softmax(logits), labels)
                 # A factor of all losses, so that the whole gradient is NaN too.
@@ -337,7 +339,7 @@ def _train_step(
     def train_step(
         state: TrainState, batch: Batch, hparams: Hyperparameters
     ) -> tuple[TrainState, Metrics]:
-        check_state(state)
+        check_state(state, model)
         batch = read_training_batch(batch)
         check_hparams(hparams)
         return parallel.on_mesh(local_step, model, mesh)(state, batch, hparams)

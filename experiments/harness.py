@@ -47,6 +47,7 @@ def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> Non
     def prepared(argv: list[str]) -> None:
         if not arguments:
             command.flags_alone(argv)
+        _check_once()
         if quick():
             jax.config.update("jax_disable_most_optimizations", True)  # compiles sooner
         try:
@@ -58,6 +59,15 @@ def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> Non
             raise ValueError(f"{error.name} is not installed; pip install '.[{extra}]'") from error
 
     command.run(prepared, **how)
+
+
+def _check_once() -> None:
+    """Raises ValueError for a value that a flag is given twice: it would be counted as two."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        values = (flag.value or []) if isinstance(flag, flags.MultiFlag) else []
+        if twice := [one for number, one in enumerate(values) if one in values[:number]]:
+            raise ValueError(f"--{name}={twice[0]} is given twice; leave one out")
 
 
 def quick() -> bool:

@@ -51,6 +51,7 @@ def main(_: Sequence[str]) -> None:
     base, folder = asked()
     folder = folder.resolve()
     settings = checked(from_file("sweep()", "give one")(), base)
+    sweep = Sweep(base, folder)
     import ray
     from ray import tune
 
@@ -62,7 +63,7 @@ def main(_: Sequence[str]) -> None:
         param_space={"setting": tune.grid_search(settings)},
         tune_config=tune.TuneConfig(metric="validation_error", mode="min", reuse_actors=True),
         run_config=tune.RunConfig(
-            storage_path=str(folder / "ray"),
+            storage_path=str(sweep.reports / "ray"),
             name="sweep",
             verbose=1,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -73,7 +74,8 @@ def main(_: Sequence[str]) -> None:
         raise ValueError(
             f"{len(results.errors)} of {len(settings)} runs failed: {results.errors[0]}"
         )
-    print(f"{len(results)} runs are finished: {folder}")
+    finished = sum(sweep.result(setting) is not None for setting in settings)  # others train some
+    print(f"{finished} of {len(settings)} runs are finished: {sweep.runs}")
 
 
 if __name__ == "__main__":

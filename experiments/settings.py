@@ -127,7 +127,21 @@ _UNUSED = {
 }
 
 
+def plain(value: Any) -> Any:
+    """A value of NumPy as Python has it; what is none as it is."""
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value))
+    return value
+
+
 def _override(config: ConfigDict, field: str, value: Any) -> None:
+    group, _, name = field.rpartition(".")
+    kind = (config[group] if group else config).get_type(name)
+    value = plain(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)  # 2 and 2.0 are the same run
     try:
         config.update_from_flattened_dict({field: value})
     except TypeError as error:

@@ -24,12 +24,16 @@ Writes table.jsonl (a line a run), and sweep.json and .png (mean and spread over
 workdir; the whole curves are in runs/.
 """
 
+import functools
+import hashlib
 import importlib.util
+import inspect
 import json
 import sys
 import time
+import traceback
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,7 @@ from experiments.settings import (
     grid,
     identity,
     name_of,
+    plain,
 )
 from experiments.tables import COLUMNS, draw, row, shown, summary
 
@@ -270,6 +275,8 @@ def search(
 ) -> list[Setting]:
     """Asks Optuna for settings until `trials` are finished, by all the processes on `journal`.
 
+    Those of another `space` that the journal holds guide the search and are not counted.
+
     Raises:
       ValueError: a setting cannot be one, or a file is damaged.
     """
@@ -297,20 +304,40 @@ def search(
         ) from error
     failed = optuna.trial.TrialState.FAIL  # those that diverged; they are finished all the same
     complete = (optuna.trial.TrialState.COMPLETE, failed)
-    while len(study.get_trials(deepcopy=False, states=complete)) < trials:
+    text = _text_of(space)
+
+    def finished() -> list[Any]:
+        return [
+            trial
+            for trial in study.get_trials(deepcopy=False, states=complete)
+            if trial.user_attrs.get("space", text) == text  # not in earlier versions
+        ]
+
+    if others := len(study.get_trials(deepcopy=False, states=complete)) - len(finished()):
+        print(f"{others} trials in {journal} are of another space(trial) and are not counted")
+    while len(finished()) < trials:
         trial = study.ask()
+        trial.set_user_attr("space", text)
         found = space(trial)
         if not isinstance(found, Mapping):
             raise ValueError(
                 f"space(trial) gave {found!r}; let it return a dictionary {{field: value}}"
             )
-        setting = dict(found)
+        setting = {field: plain(value) for field, value in found.items()}
         trial.set_user_attr("setting", setting)
         while (result := sweep.train([setting])[0]) is None:
             time.sleep(WAIT_SECONDS)  # another process is at the very same setting
         error = row(setting, result)["validation_error"]
         study.tell(trial, error, failed if error is None else None)
-    return [trial.user_attrs["setting"] for trial in study.get_trials(states=complete)]
+    return [trial.user_attrs["setting"] for trial in finished()]
+
+
+def _text_of(function: Callable[..., Any]) -> str:
+    """A digest of how a function is written; of one that is written nowhere nothing."""
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return ""
 
 
 # --- what came out --------------------------------------------------------------------------------
@@ -321,10 +348,11 @@ def report(folder: Path, settings: Sequence[Setting], sweep: Sweep) -> None:
     finished = [(setting, sweep.result(setting)) for setting in settings]
     finished = [(setting, result) for setting, result in finished if result]
     rows = [row(setting, result) for setting, result in finished]
+    if not rows:
+        print(f"0 of {len(settings)} runs are finished; other processes train them, come again")
+        return
     with whole_file(folder / "table.jsonl") as file:
         file.writelines(json.dumps(one) + "\n" for one in rows)
-    if not rows:
-        return
     groups = summary([setting for setting, _ in finished], rows)
     title = f"{sweep.base.dataset}, {len(rows)} of {len(settings)} runs"
     result = {"configuration": flat(sweep.base), "finished": len(rows), "of": len(settings)}
@@ -381,12 +409,27 @@ def _given(*names: str) -> list[str]:
 
 
 def from_file(function: str, otherwise: str) -> Callable[..., Any]:
-    """A function of the configuration's file; ValueError: it has none, with what to do then."""
+    """A function of the configuration's file; ValueError: it has none, with what to do then.
+
+    A ValueError of its call says in which line of the file it fails.
+    """
     path = config_flags.get_config_filename(FLAGS["config"])
     found = getattr(module_of(path), function.partition("(")[0], None)
     if not callable(found):
         raise ValueError(f"{path} has no `def {function}`; {otherwise}")
-    return found
+
+    @functools.wraps(found)
+    def called(*given: Any) -> Any:
+        try:
+            result = found(*given)
+            return list(result) if isinstance(result, Iterator) else result
+        except Exception as error:
+            file, frames = path.partition(":")[0], traceback.extract_tb(error.__traceback__)
+            lines = [found.__code__.co_firstlineno]
+            lines += [frame.lineno for frame in frames if frame.filename == file]
+            raise ValueError(f"{file} line {lines[-1]}: {type(error).__name__}: {error}") from error
+
+    return called
 
 
 _YIELD = "let its `def sweep()` yield dictionaries {field: value}"
@@ -401,6 +444,7 @@ def checked(settings: Iterable[Setting], base: ConfigDict) -> list[Setting]:
         raise ValueError("the sweep has no setting; let its `def sweep()` yield one")
     if others := [setting for setting in settings if not isinstance(setting, Mapping)]:
         raise ValueError(f"{others[0]!r} is no setting of the sweep; {_YIELD}")
+    settings = [{field: plain(value) for field, value in one.items()} for one in settings]
     numbers: dict[str, int] = {}
     for number, setting in enumerate(settings):
         run = identity(configure(base, setting))
@@ -421,7 +465,7 @@ def main(_) -> None:
             raise ValueError(f"--{others[0]} with --trials, where Optuna chooses; leave one out")
         space = from_file("space(trial)", "give one for --trials to search")
         sweep = Sweep(base, folder)
-        settings = search(sweep, space, FLAGS.trials, folder / "study.log")
+        settings = search(sweep, space, FLAGS.trials, sweep.reports / "study.log")
     else:
         if FLAGS.list and FLAGS.sweep_index is not None:
             raise ValueError("--sweep_index with --list, which trains nothing; leave one out")

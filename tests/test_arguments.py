@@ -76,6 +76,17 @@ def test_what_is_no_state_or_no_hyperparameters_is_named(model):
         create_train_state(model, 3)
 
 
+def test_the_state_of_a_larger_network_is_refused(model):
+    """Its other layers would lie there untrained, and decay."""
+    state, smaller = state_template(model, None), model.clone(remove=("conv4",))
+    told = "the state has parameters of conv4, which the network has not"
+    with pytest.raises(ValueError, match=told):
+        make_train_step(smaller).eval_shape(state, batch_of(), Hyperparameters())
+    for step in (make_eval_step, make_predict_step):
+        with pytest.raises(ValueError, match=told):
+            step(smaller).eval_shape(state, batch_of())
+
+
 def test_a_mask_is_read_in_evaluation_alone(model):
     state, batch = state_template(model, None), batch_of()
     for mask, message in (

@@ -15,6 +15,7 @@ from alexnet_jax import evaluate
 from alexnet_jax.data.sets import Dataset, open_dataset
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs import submission, tables
+from alexnet_jax.runs.configuration import load_config, save_config
 from alexnet_jax.runs.evaluation import predictions
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.scores import image_scores
@@ -85,6 +86,18 @@ def test_an_ensemble_is_found_averaged_and_written(workdirs, tmp_path, capsys):
     assert lines[2].split() == ["Centre", "crop", "validation", "test"]
     assert lines[6].startswith("2 CNNs    mean weighted ")  # with the weights that were found
     assert f"{tmp_path}/confusion_test.png: test[:50], centre crop: 50 images" in "\n".join(lines)
+
+
+def test_an_ensemble_says_which_of_its_networks_are_not_there(workdirs, capsys):
+    config = load_config(workdirs[0])
+    config.ensemble = 3
+    save_config(config, workdirs[0].parent, resumes=False)
+    assert tables._networks(workdirs[0].parent) == workdirs
+    assert "holds 2 of 3 networks: seed_2 not; the training" in capsys.readouterr().out
+    (workdirs[0].parent / "config.json").unlink()
+    assert tables._networks(workdirs[0].parent) == workdirs
+    assert tables._networks(workdirs[0]) == [workdirs[0]]
+    assert not capsys.readouterr().out
 
 
 def test_the_results_of_an_ensemble_go_into_its_own_folder(workdirs):

@@ -52,13 +52,22 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 
 
 def test_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
-    def refuse(dir):
+    def refuse(**_):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     with pytest.raises(ValueError, match=r"nothing can be written in .* \(Read-only file system\)"):
         output_file(tmp_path / "new.npz")
     with pytest.raises(ValueError, match=r"\(Read-only file system\); change --workdir"):
+        output_folder(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        files.tempfile, "TemporaryFile", lambda **how: Path("/dev/full").open("wb", 0)
+    )
+    with pytest.raises(ValueError, match=r"\(No space left on device\); change --workdir"):
         output_folder(tmp_path)
 
 

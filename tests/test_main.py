@@ -168,6 +168,12 @@ def test_another_configuration_in_the_same_workdir_names_the_fields(tmp_path):
         save_config(config, tmp_path, resumes=True)
 
 
+def test_a_run_whose_configuration_is_gone_is_not_taken_for_another(tmp_path):
+    with pytest.raises(ValueError, match=r"holds a run and no config.json, .*; put it back, or"):
+        save_config(digits.get_config(), tmp_path, resumes=True)
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_it_can_be_mended(tmp_path):
     message = error_of(f"--workdir={tmp_path}", *SMALL, "--config.learning_rate=1e9")
     assert "at step " in message and "before any checkpoint; lower --config.learning" in message

@@ -151,6 +151,12 @@ def result(setting, sweep):
     assert 0 < net["by_chance"] < 0.05
 
 
+def test_a_seed_given_twice_is_not_counted_as_two(tmp_path):
+    code = "from experiments import harness\nfrom experiments.paper import ensemble\n"
+    ended = run_command("-c", f"{code}harness.run(ensemble.main)", "--seed=0", "--seed=0")
+    assert ended.stderr == "error: --seed=0 is given twice; leave one out\n"
+
+
 def test_a_net_without_towers_to_compare_is_named(tmp_path):
     recorded, _, errors = run("specialisation", "", tmp_path, "--variant=no conv3")
     assert recorded is None and "--variant=no conv3 has no towers to compare; use paper" in errors

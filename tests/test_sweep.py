@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from alexnet_jax.configs import default
@@ -123,6 +124,26 @@ def test_a_search_waits_for_a_setting_of_another_process_and_counts_what_diverge
     assert not [warning for warning in recwarn if "could not be cast" in str(warning.message)]
 
 
+def test_a_search_counts_no_trials_of_another_space(tmp_path, base, monkeypatch, capsys):
+    runs = sweep.Sweep(base, tmp_path)
+    monkeypatch.setattr(runs, "train", lambda settings: [result(0.5)])
+
+    def rates(trial):
+        return {"learning_rate": trial.suggest_float("learning_rate", 0.1, 0.2)}
+
+    def seeds(trial):
+        return {"seed": np.int64(trial.suggest_int("seed", 0, 9))}
+
+    for _ in range(2):
+        found = sweep.search(runs, rates, 2, tmp_path / "study.log")
+        assert [[*setting] for setting in found] == [["learning_rate"]] * 2
+    assert not capsys.readouterr().out
+    (found,) = sweep.search(runs, seeds, 1, tmp_path / "study.log")
+    assert [*found] == ["seed"]
+    assert "2 trials in" in (told := capsys.readouterr().out)
+    assert told.endswith("study.log are of another space(trial) and are not counted\n")
+
+
 def test_a_search_waits_for_no_lock_that_a_killed_process_left(tmp_path, base, monkeypatch):
     """Optuna breaks a lock that leads to the journal; one that leads nowhere it waits for."""
     made, symlink = [], os.symlink
@@ -217,6 +238,40 @@ def test_a_report_says_what_diverged_and_what_had_no_test(results, told, tmp_pat
     sweep.report(tmp_path, settings, runs)
     assert told in capsys.readouterr().out
     assert (tmp_path / "sweep.png").exists()
+
+
+def test_a_report_of_no_run_leaves_the_table(tmp_path, base, capsys):
+    (tmp_path / "table.jsonl").write_text("{}\n")
+    sweep.report(tmp_path, [{"seed": 3}], sweep.Sweep(base, tmp_path))
+    assert capsys.readouterr().out.startswith("0 of 1 runs are finished; other processes")
+    assert (tmp_path / "table.jsonl").read_text() == "{}\n"
+
+
+def test_numbers_of_numpy_are_those_of_python(base):
+    base.model.lrn_k = 1.0
+    offered = [
+        {"seed": np.int64(3), "model.lrn_k": np.float32(2), "schedule.drops": np.arange(1, 3)}
+    ]
+    (setting,) = sweep.checked(offered, base)
+    assert json.dumps(setting) == '{"seed": 3, "model.lrn_k": 2.0, "schedule.drops": [1, 2]}'
+    settings_of = [{"model.lrn_k": 2}, {"model.lrn_k": 2.0}]
+    assert len({settings.identity(settings.configure(base, one)) for one in settings_of}) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "line", "told"),
+    [
+        ("def sweep():\n    yield {'seed': rate}", 2, "NameError: name 'rate' is not defined"),
+        ("def sweep():\n    return {}['a']", 2, "KeyError: 'a'"),
+        ("def sweep(trial):\n    return []", 1, "TypeError: sweep() missing 1 required positional"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_by_its_line(function, line, told, recipe):
+    recipe.write_text(f"{RECIPE.partition('def sweep')[0]}{function}\n")
+    ended = run_command("experiments.sweep", "--workdir=w", f"--config={recipe}", "--list")
+    line += RECIPE.partition("def sweep")[0].count("\n")
+    assert ended.stderr.startswith(f"error: {recipe} line {line}: {told}")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

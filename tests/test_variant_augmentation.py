@@ -1,6 +1,7 @@
 """Another augmentation is one object: in training, in both evaluations, and on the host."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from alexnet_jax import (
 )
 from alexnet_jax.augment import sized
 from alexnet_jax.data.host import host_augment
+from alexnet_jax.step import state_template
 from tests.models.test_alexnet import small_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -106,3 +108,30 @@ def test_fields_of_ones_own_need_no_image_size():
     images = np.zeros((2, 72, 72, 3), np.uint8)
     step = make_predict_step(small_model("paper"), Darker())
     assert step(state, {"image": images}).shape == (2, small_model("paper").num_classes)
+
+
+def test_views_of_another_shape_are_refused():
+    """Of [B, V] instead of [V, B] the mean would be over the images."""
+    state, batch = state_template(MODEL, None), batch_of()
+
+    @dataclasses.dataclass(frozen=True)
+    class Wrong(Grey):
+        make: Callable = None
+
+        def views(self, images):
+            return self.make(super().views(images)["center"])
+
+    for make, told in (
+        (
+            lambda x: {"center": jnp.swapaxes(x, 0, 1)},
+            r"'center' of shape \[4, 1, 64, 64, 3\] for 4",
+        ),
+        (
+            lambda x: {"center": x[0]},
+            r"'center' of shape \[4, 64, 64, 3\] for 4 images; let it give",
+        ),
+        (lambda x: [x], "gives a list; let it give a dict of"),
+    ):
+        for step in (make_eval_step, make_predict_step):
+            with pytest.raises(ValueError, match=told):
+                step(MODEL, Wrong(make=make)).eval_shape(state, batch)

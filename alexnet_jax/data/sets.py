@@ -19,6 +19,7 @@ from alexnet_jax.data.names import NO_TEST, PARTS, prepared_name
 from alexnet_jax.data.records import Batch, Records, Source
 from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
 from alexnet_jax.files import local_path
+from alexnet_jax.kinds import is_kind
 from alexnet_jax.wording import first_line
 
 FEATURES = "features.json"  # tfds's own, as is
@@ -78,6 +79,10 @@ def open_dataset(
       ValueError: it is not prepared (the message says what to run), not whole, or has no such
         split.
     """
+    if not (isinstance(name, str) and isinstance(split, str | None)):
+        raise ValueError(f"data set {name!r}, split {split!r}: give both as text")
+    if not is_kind(stored_size, like=0) or stored_size < 1:
+        raise ValueError(f"stored_size={stored_size!r}; give a side in pixels from 1")
     folders = _folders(data_dir)
     builder = _find(name, folders)
     if builder is None and (bare := name.partition(":")[0]) in WITHOUT_DOWNLOAD:

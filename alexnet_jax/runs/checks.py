@@ -61,10 +61,13 @@ def check(config: ConfigDict, *, besides: Collection[str] | None = ()) -> None:
             f"read_workers={config.read_workers} with {reason}, which needs the images in this "
             "process; use read_workers=0"
         )
-    if config.bias_learning_rate is not None and not config.learning_rate:
-        raise ValueError(
-            "learning_rate=0 with a bias_learning_rate, which is a factor on it; use a small one"
-        )
+    changes = [change for _, change in config.hand_changes if "learning_rate" in change]
+    for told, fields in (("", config), *(("hand_changes has ", change) for change in changes)):
+        if config.bias_learning_rate is not None and not fields["learning_rate"]:
+            raise ValueError(
+                f"{told}learning_rate=0 with a bias_learning_rate, which is a factor on it; use a "
+                "small one"
+            )
     if config.steps_per_call > 1 and config.cache != "device":
         raise ValueError(
             f"steps_per_call={config.steps_per_call} with cache={config.cache!r}; it is 1, or more "

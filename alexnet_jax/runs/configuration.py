@@ -47,12 +47,17 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
       What is different from the run so far, a line per field.
 
     Raises:
-      ValueError: it `resumes` a run of another configuration.
+      ValueError: it `resumes` a run of another configuration, or one that has none.
     """
     path = workdir / "config.json"
     text = _as_text(config)
     changes = []
-    if resumes and path.exists():
+    if resumes and not path.exists():
+        raise ValueError(
+            f"{workdir} holds a run and no config.json, which says of what configuration it is; "
+            "put it back, or give another --workdir"
+        )
+    if resumes:
         saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
         fields = [f for f in sorted(saved.keys() | given.keys()) if saved.get(f) != given.get(f)]
         told = {f: f"{f} was {_said(saved, f)} and is {_said(given, f)}" for f in fields}

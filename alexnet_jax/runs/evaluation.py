@@ -231,9 +231,11 @@ def search_weights(
     for _ in range(passes):
         before = best
         for network in range(len(weights)):
-            errors = _top5_errors(log_probs, labels, weights, network, grid)
+            # With a weight of 0 for all, none would have a say, and ties score as half right.
+            usable = grid if np.delete(weights, network).any() else grid[1:]
+            errors = _top5_errors(log_probs, labels, weights, network, usable)
             if errors.min() < best:
-                best, weights[network] = errors.min(), grid[errors.argmin()]
+                best, weights[network] = errors.min(), usable[errors.argmin()]
         if best == before:
             break
     return weights / weights.sum()

@@ -23,6 +23,7 @@ def locked(workdir: Path, name: str = ".lock") -> Iterator[None]:
 
     Raises:
       Locked: another process holds it.
+      OSError: the file cannot be written; it names it.
     """
     path = workdir / name
     with path.open("a+", encoding="utf-8") as file:
@@ -31,9 +32,12 @@ def locked(workdir: Path, name: str = ".lock") -> Iterator[None]:
                 f"{workdir} is in use by {_owner(path)}; wait until it ends or stop it, or give "
                 "another --workdir"
             )
-        file.truncate(0)
-        json.dump({"host": socket.gethostname(), "process": os.getpid()}, file)
-        file.flush()
+        owner = json.dumps({"host": socket.gethostname(), "process": os.getpid()})
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), owner.encode())
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         yield
 
 

@@ -20,7 +20,7 @@ from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.sets import Dataset, match_classes, open_dataset
 from alexnet_jax.files import local_path, output_file, output_folder, reserve, whole_file
 from alexnet_jax.runs import submission
-from alexnet_jax.runs.configuration import members
+from alexnet_jax.runs.configuration import load_config, members
 from alexnet_jax.runs.evaluation import (
     Predictions,
     SplitResult,
@@ -80,11 +80,7 @@ def evaluate_runs(
     Raises:
       ValueError, CheckpointError: a run, a split or a file cannot be used.
     """
-    folders = [
-        folder
-        for workdir in map(local_path, workdirs)
-        for folder in (members(workdir) or [workdir])
-    ]
+    folders = [folder for workdir in map(local_path, workdirs) for folder in _networks(workdir)]
     shares = _shares(weights, len(folders), search)
     loaded = [load_run(folder, which=checkpoint, mesh=mesh) for folder in folders]
     _check_distinct(loaded)
@@ -166,6 +162,22 @@ def evaluate_runs(
             print(printable(line))
         _write(report, output / "evaluation.json")
     return report
+
+
+def _networks(workdir: Path) -> list[Path]:
+    """The run in a folder, or those of the ensemble there; says which of these are not there."""
+    if not (found := members(workdir)):
+        return [workdir]
+    if (workdir / "config.json").exists():
+        config = load_config(workdir)
+        seeds = range(config.seed, config.seed + config.ensemble)
+        absent = [f"seed_{s}" for s in seeds if workdir / f"seed_{s}" not in found]
+        if absent and jax.process_index() == 0:
+            print(
+                f"{printable(str(workdir))} holds {len(found)} of {len(seeds)} networks: "
+                f"{', '.join(absent)} not; the training command makes them"
+            )
+    return found
 
 
 def _check_distinct(runs: Sequence[Run]) -> None:

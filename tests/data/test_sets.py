@@ -155,6 +155,16 @@ def test_an_unknown_split_names_those_there_are(digits):
         open_dataset("digits", "val")
 
 
+def test_what_is_no_name_or_size_is_told(digits):
+    """And no file of the set is blamed for it."""
+    for name, split in (("digits", ["test"]), (3, "test")):
+        with pytest.raises(ValueError, match=rf"data set {name!r}, split .*: give both as text"):
+            open_dataset(name, split, data_dir=digits)
+    for size in (0, -4, 72.5, "72"):
+        with pytest.raises(ValueError, match=r"stored_size=.*; give a side in pixels from 1"):
+            open_dataset("digits", "test", data_dir=digits, stored_size=size)
+
+
 def test_a_missing_shard_is_named(tmp_path):
     path = write_dataset(tmp_path, "bad", grey(), [0, 1, 2, 0], shards=2)
     (path / "bad-train.array_record-00001-of-00002").unlink()

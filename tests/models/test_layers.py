@@ -14,6 +14,7 @@ from alexnet_jax import (
     create_train_state,
     make_eval_step,
     make_mesh,
+    make_predict_step,
     make_train_step,
 )
 from alexnet_jax.models.layer_table import format_table, layer_table
@@ -44,6 +45,14 @@ class Plain(LayeredNetwork):
             Layer("front1", self.features, 5, 2, (2, 1), after, stddev=0.1, reads="image"),
             Layer("back2", self.num_classes, stddev=0.1),
         )
+
+
+class Narrow(Plain):
+    """Its last layer has not its number of classes."""
+
+    @property
+    def layers(self):
+        return (*Plain.layers.fget(self)[:-1], Layer("back2", 3, stddev=0.1))
 
 
 PLAIN = Plain(num_classes=5)
@@ -180,3 +189,15 @@ def test_every_operation_of_the_net_carries_its_layer_forward_and_backward():
     assert any(path.endswith("jvp(AlexNet)/conv1/rsqrt") for path in of_net)  # of the norm
     assert any(path.endswith("jvp(AlexNet)/conv1/max") for path in of_net)  # of the pooling
     assert any(path.endswith("transpose(jvp(AlexNet))/conv1/eq") for path in of_net)  # its gradient
+
+
+def test_a_network_of_fewer_outputs_than_classes_is_refused():
+    """Labels beyond its outputs would add nothing to the loss."""
+    model = Narrow(num_classes=5)
+    state = state_template(model, None)
+    told = r"the network gives \[8, 3\] where \[8, 5\] is wanted: its num_classes is 5"
+    with pytest.raises(ValueError, match=told):
+        make_train_step(model, PLAIN_AUGMENTATION).eval_shape(state, batch(), Hyperparameters())
+    for step in (make_eval_step, make_predict_step):
+        with pytest.raises(ValueError, match=told):
+            step(model, PLAIN_AUGMENTATION).eval_shape(state, batch())

@@ -103,6 +103,10 @@ def test_a_value_in_the_place_of_a_group_is_named(group):
         ({"read_workers": 2, "augment": "host"}, "read_workers=2 with augment='host'"),
         ({"read_workers": 2, "cache": "device"}, "read_workers=2 with cache='device'"),
         ({"learning_rate": 0.0, "bias_learning_rate": 0.02}, "learning_rate=0 with a bias_learn"),
+        (
+            {"hand_changes": ((1, {"learning_rate": 0.0}),), "bias_learning_rate": 0.02},
+            "hand_changes has learning_rate=0 with a bias_learning_rate",
+        ),
         ({"schedule.factor": 1e200}, "schedule.factor=1e.200; it is a number of at least 0.001"),
     ],
 )

@@ -137,6 +137,16 @@ def test_the_search_finds_the_best_weights_of_two_networks():
     np.testing.assert_allclose(found, np.array(weights) / sum(weights))
 
 
+@pytest.mark.parametrize("networks", [1, 2])
+def test_networks_that_are_worse_than_ties_have_weights_all_the_same(networks):
+    """Of ten classes five are among the best five of a tie; these have the right one never."""
+    labels = np.arange(40) % 10
+    log_probs = np.full((networks, 40, 10), np.log(0.1), np.float32)
+    log_probs[:, np.arange(40), labels] = np.log(0.01)
+    weights = search_weights(log_probs, labels)
+    assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+
+
 def test_of_very_many_classes_no_matrix_is_kept():
     classes = 2 * MOST_CONFUSED
     counts = Tally(classes)

@@ -1,5 +1,6 @@
 """A workdir takes one run at a time."""
 
+import errno
 import json
 import os
 import signal
@@ -51,4 +52,13 @@ def test_where_there_are_no_locks_a_run_goes_on(tmp_path, monkeypatch):
         pass
     monkeypatch.setattr("alexnet_jax.machine.fcntl", None)
     with locked(tmp_path), locked(tmp_path):
+        pass
+
+
+def test_a_lock_that_a_full_disk_has_no_room_for_names_its_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/\.lock'"), locked(tmp_path):
         pass
