@@ -11,13 +11,18 @@ from pathlib import Path
 import jinja2
 
 from alexnet_jax.files import naming, whole_file
-from experiments import harness
+from experiments import errors_table, harness
 from experiments.claims import CLAIMS
 from experiments.found import Found
 from experiments.traps import TRAPS
 from experiments.verdicts import INTERVAL, MEANINGS, NOT_RUN
 
 ROOT = Path(__file__).parents[1]
+STARRED = (
+    "1 CNN* and 7 CNNs* have no row: a net that was pre-trained on more classes of photographs "
+    "wants ImageNet. What pre-training on half of these classes is worth to the other half stands "
+    "above."
+)
 
 
 def lines() -> list[dict[str, str]]:
@@ -47,6 +52,8 @@ def render(template: str) -> str:
     pictures = {row["picture"]: _data_url(row["picture"]) for row in rows if row["picture"]}
     return environment.get_template(template).render(
         rows=rows,
+        errors=errors_table.rows(),
+        starred=STARRED,
         traps=TRAPS,
         pictures=pictures,
         interval=INTERVAL,

@@ -64,9 +64,8 @@ def test_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        files.tempfile, "TemporaryFile", lambda **how: Path("/dev/full").open("wb", 0)
-    )
+    full = Path("/dev/full").open("wb", 0)  # noqa: SIM115
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", lambda **how: full)
     with pytest.raises(ValueError, match=r"\(No space left on device\); change --workdir"):
         output_folder(tmp_path)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import harness, ledger
+from experiments import errors_table, harness, ledger
 from experiments.found import IMAGENET, untested
 from experiments.verdicts import (
     CUT_SHORT,
@@ -155,3 +155,20 @@ def test_overfitting_is_judged_by_the_gap_and_the_row_says_so():
     claims = [claim for claim in rows if "overfit" in claim]
     assert len(claims) == 3
     assert all(rows[claim].startswith("gap from training to test error") for claim in claims)
+
+
+def test_the_table_of_errors_is_that_of_the_results(tmp_path, monkeypatch):
+    stored = {row.method: row for row in errors_table.rows()}
+    assert stored["5 CNNs"].top1 == "23.21" and stored["Sparse coding"].top5 == "2.73"
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    assert errors_table.rows() == []
+    means = [
+        {"nets": 1, "top1_error": [0.2, 0.4], "top5_error": [0.1, 0.2]},
+        {"nets": 2, "top1_error": [0.25], "top5_error": [0.125]},
+    ]
+    views = {"ten": {"means": means}}
+    table = {"image_size": 64, "epochs": 60, "seeds": [3, 4], "views": views}
+    (tmp_path / "ensemble.json").write_text(json.dumps({"result": table}))
+    one, both = errors_table.rows()
+    assert one == ("1 CNN", "30.00", "15.00", "64 pixels, 60 epochs, the mean of 2 seeds")
+    assert both == ("2 CNNs", "25.00", "12.50", "64 pixels, 60 epochs")

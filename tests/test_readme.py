@@ -257,6 +257,68 @@ def test_figures_of_the_step_are_those_of_the_result():
     assert seconds in _row("from the start of a process")
 
 
+def test_what_falls_short_is_as_the_results_have_it():
+    rows = (ROOT / "docs" / "performance.md").read_text().partition("## What falls short")[2]
+    lines = iter(line for line in rows.splitlines() if line.startswith("| ") and "---" not in line)
+    amd, intel, avx2, evaluated, crops = (
+        _result(f"step_cpu{name}")
+        for name in ("", "_intel", "_amd_avx2_train", "_amd_avx2", "_intel_center")
+    )
+    rates = lambda of: {  # noqa: E731
+        (row["measure"], row["batch_size"], row["name"]): row for row in of["rows"]
+    }
+
+    def times(of, measure, precision, kept):
+        """Ours over PyTorch's best mode by batch size."""
+        return ", ".join(
+            f"{row['ours'] / row['theirs']:.2f}"
+            for row in of["ratios"]
+            if (row["measure"], row["precision"]) == (measure, precision)
+            and row["mode"].endswith("kept") == kept
+        )
+
+    def evaluation(of, ten, precision, kept):
+        return f"{times(of, 'center', precision, kept)}, {times(ten, 'ten', precision, kept)}"
+
+    def of_float32(of):
+        return ", ".join(
+            f"{rates(of)['train', size, 'ours bfloat16']['images_per_second'] / row:.2f}"
+            for size in (32, 128)
+            for row in [rates(of)["train", size, "ours float32"]["images_per_second"]]
+        )
+
+    def of_product(of):
+        bound = of["ceilings"]["float32 TFLOP/s"]
+        found = (rates(of)["train", size, "ours float32"]["tflops"] for size in (32, 128))
+        return ", ".join(f"{one / bound:.2f}" for one in found)
+
+    def more_memory(of):
+        pairs = (pair.split(" / ") for pair in _memory(of).split(", "))
+        return " and ".join(f"{float(ours) - float(theirs):.2f}" for ours, theirs in pairs)
+
+    loop, sweep = _result("loop_cpu")["digits"]["more"], _result("sweep_cpu")
+    assert next(lines).startswith("| wanted")
+    assert next(lines).endswith(f": {times(intel, 'train', 'float32', True)} |")
+    assert next(lines).endswith(f": {times(amd, 'train', 'bfloat16', True)} |")
+    of_amd = evaluation(amd, amd, "bfloat16", False)
+    row = f": {evaluation(crops, intel, 'float32', False)}; bfloat16 on the AMD: {of_amd} |"
+    assert next(lines).endswith(row)
+    machines = ((crops, intel), (amd, amd), (evaluated, evaluated))
+    kept = "; ".join(evaluation(*pair, "float32", True) for pair in machines)
+    of_amd = evaluation(amd, amd, "bfloat16", True)
+    assert next(lines).endswith(f": {kept}; bfloat16 on the AMD: {of_amd} |")
+    assert next(lines).endswith(f": {of_float32(amd)}; {of_float32(intel)} times |")
+    row = next(lines)
+    assert f"the Intel: {of_product(intel)}; where" in row
+    assert row.endswith(f"alone: {of_product(amd)}; {of_product(avx2)} |")
+    assert f"by {more_memory(amd)} GB on" in (row := next(lines))
+    assert f"by {more_memory(intel)} GB on" in row
+    assert f"| {loop:.1%} to the" in next(lines)
+    assert f"| {_result('start_cpu')['cold']['median']:.1f} s on" in next(lines)
+    slow = " and ".join(f"{row['times_as_fast']:.1f}" for row in sweep[1:])
+    assert f"| {slow} times where" in next(lines)
+
+
 def test_every_operation_far_under_its_bound_has_its_reason_written():
     text = " ".join((ROOT / "docs" / "performance.md").read_text().split())
     result = _result("operations_cpu")
