@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMMAND = re.compile(r"python\)? (-m experiments\.[\w.]+|experiments/[\w/]+\.py)([^`#\n]*)", re.I)
+COMMAND = re.compile(
+    r"python\)? (-m experiments\.[\w.]+|experiments/[\w/]+\.py)((?:(?!&&)[^`#\n])*)", re.I
+)
 PLACEHOLDER = re.compile(r"…|\$|\b(?:DIR|FILE|FOLDER|RUN)\b")
 CHECKS = {"DEFINE_integer": int, "DEFINE_multi_integer": int}
 CHECKS |= {"DEFINE_float": float, "DEFINE_multi_float": float}
@@ -41,12 +43,17 @@ ELSEWHERE = {
 }
 
 
-def printed() -> list[str]:
-    """The commands in the documents and at the head of the experiments, each once."""
-    texts = [(ROOT / name).read_text() for name in ("README.md", "Makefile")]
-    texts += [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+def texts() -> list[str]:
+    """The documents, and what stands at the head of the experiments."""
+    found = [(ROOT / name).read_text() for name in ("README.md", "Makefile")]
+    found += [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
     for path in sorted((ROOT / "experiments").rglob("*.py")):
-        texts.append(ast.get_docstring(ast.parse(path.read_text())) or "")
+        found.append(ast.get_docstring(ast.parse(path.read_text())) or "")
+    return found
+
+
+def printed(texts: list[str]) -> list[str]:
+    """The commands of experiments in texts, each once."""
     found = (
         f"{program} {' '.join(rest.split())}".strip()
         for text in texts
@@ -55,7 +62,9 @@ def printed() -> list[str]:
     return sorted(set(found))
 
 
-COMMANDS = printed()
+LEDGER = printed([(ROOT / "experiments" / "README.md").read_text()])
+IN_TEXTS = printed(texts())
+COMMANDS = sorted({*IN_TEXTS, *LEDGER})
 
 
 def source(module: str) -> Path | None:
@@ -108,6 +117,8 @@ def test_the_commands_are_found():
     modules = {split(command)[0] for command in COMMANDS}
     assert {"experiments.speed.step", "experiments.paper.ensemble", "experiments.sweep"} <= modules
     assert any("--grid=seed" in command for command in COMMANDS)  # behind the end of a line
+    nets = [command for command in LEDGER if "--activation=" in command]  # two, joined by &&
+    assert len(nets) == 2 and not any("&&" in command for command in LEDGER)
 
 
 def test_all_experiments_are_run_by_the_harness():
@@ -160,7 +171,9 @@ def missing(command: str) -> str | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", sorted({*IN_TEXTS, *{split(command)[0]: command for command in LEDGER}.values()})
+)
 def test_printed_experiments_run(command, tmp_path):
     if reason := missing(command):
         pytest.skip(reason)
