@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from tests.mutants.__main__ import ROOT, mutated, try_all
+from tests.mutants.__main__ import COPIED, ROOT, mutated, try_all
 from tests.mutants.listed import MUTANTS, Mutant
 
 
@@ -24,7 +24,7 @@ def decorators_of(path, name):
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_fits_the_code_and_its_test_is_there(mutant):
-    old = module(f"alexnet_jax/{mutant.file}")
+    old = module(mutant.path)
     assert ast.dump(ast.parse(mutated(mutant))) != ast.dump(old)
     path, _, name = mutant.test.partition("::")
     decorators = decorators_of(path, name.partition("[")[0])
@@ -42,8 +42,10 @@ def test_only_a_failed_assertion_kills(tmp_path, capsys):
     (tmp_path / "tests").mkdir()
     text = "from alexnet_jax.one import one, two\ndef test_one():\n    assert one == 1\n"
     (tmp_path / "tests" / "test_one.py").write_text(text)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    for name in ("docs", "experiments"):
+        (tmp_path / name).mkdir()
+    for name in ("pyproject.toml", "README.md", "Makefile"):
+        (tmp_path / name).touch()
     test = "tests/test_one.py::test_one"
     mutants = [
         Mutant("noticed", "one.py", "= 1,", "= 3,", test),
@@ -60,6 +62,4 @@ def test_only_a_failed_assertion_kills(tmp_path, capsys):
     (tmp_path / "alexnet_jax" / "one.py").write_text("one, two = 2, 1\n")
     with pytest.raises(SystemExit, match="the tests do not pass without a mutant"):
         try_all(mutants[:1], jobs=1, root=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "alexnet_jax", "docs", "pyproject.toml", "tests"
-    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(COPIED)

@@ -235,3 +235,31 @@ harness.run({module}.main)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
     assert "is not installed; pip install '.[baselines]'" in ended.stderr
+
+
+LOSSES = """
+as_ever = result
+def result(setting, sweep):
+    losses = {LOSSES}
+    epochs = [dict(epoch=n, train=dict(loss=loss, top1_error=0.2), validation=dict(top1_error=0.2))
+              for n, loss in enumerate(losses, 1)]
+    return as_ever(setting, sweep) | dict(epochs=epochs)
+"""
+
+
+def test_updates_to_the_end_of_the_plateau_are_counted_between_epochs(tmp_path):
+    by_bias = "{1.0: [1.9], 0.1: [2.3, 2.3], 0.0: [2.2, 1.9]}[setting['model.hidden_bias']]"
+    code = LOSSES.replace("{LOSSES}", by_bias)
+    (_, written), _, errors = run("plateau", code, tmp_path, "--seed=4")
+    assert written["updates_an_epoch"] == 21, errors
+    updates = {row["bias"]: row["updates"]["4"] for row in written["starts"]}
+    # ln 10 to 1.9 passes 2 after 0.75 of an epoch, 2.2 to 1.9 after two thirds of the second.
+    assert updates == {1.0: round(21 * 0.75), 0.1: None, 0.0: round(21 * 1.67)}
+
+
+def test_an_ablation_says_in_which_epoch_a_net_left_the_plateau(tmp_path):
+    code = LOSSES.replace("{LOSSES}", "[2.3, None, 1.9, 2.1] if setting['seed'] else [2.3, 2.0]")
+    (_, written), _, errors = run(
+        "ablations", code, tmp_path, "--variant=paper", "--seed=0", "--seed=1"
+    )
+    assert written["variants"][0]["left_the_plateau"] == [None, 3], errors

@@ -12,7 +12,7 @@ class Mutant(NamedTuple):
 
     Fields:
       name: what is wrong.
-      file: of the package.
+      file: of the package, or, beginning with "experiments/", of those.
       old: text that stands in it exactly once.
       new: what stands there instead.
       test: "file::function", with a parameter in brackets where one will do; of the fast tier.
@@ -23,6 +23,11 @@ class Mutant(NamedTuple):
     old: str
     new: str
     test: str
+
+    @property
+    def path(self) -> str:
+        """The file from the root of the repository on."""
+        return self.file if self.file.startswith("experiments/") else f"alexnet_jax/{self.file}"
 
 
 # Tests that many rely on.
@@ -814,6 +819,83 @@ _INTEROP = (
     ),
 )
 
+# --- what experiments find ------------------------------------------------------------------------
+
+_JUDGES = "tests/test_findings.py::test_each_finder_judges"
+_EXPERIMENTS = (
+    Mutant(
+        "the interval is of the images alone",
+        "experiments/verdicts.py",
+        "math.hypot(of_seeds, of_images)",
+        "of_images",
+        "tests/test_ledger.py::test_an_interval_holds_the_paired_seeds_and_the_shared_images",
+    ),
+    Mutant(
+        "images that both nets got wrong are not heeded",
+        "experiments/verdicts.py",
+        "each = apart.sum(1) - (",
+        "each = 1 - (",
+        "tests/test_findings.py::"
+        "test_nets_that_were_wrong_about_the_same_images_differ_by_a_narrower_interval",
+    ),
+    Mutant(
+        "a slower net need not be slower with every seed",
+        "experiments/verdicts.py",
+        "always = all(",
+        "always = any(",
+        "tests/test_ledger.py::test_sooner_is_with_every_seed",
+    ),
+    Mutant(
+        "a net has finished while its training error is under its test error",
+        "experiments/verdicts.py",
+        "train <= test / 2",
+        "train <= test",
+        "tests/test_findings.py::test_nets_that_were_still_learning_say_which_learns_sooner",
+    ),
+    Mutant(
+        "one split of several seeds may be chance",
+        "experiments/findings.py",
+        "CHANCE / len(chances)",
+        "CHANCE",
+        _JUDGES,
+    ),
+    Mutant(
+        "the spread is of all there are, not of a sample",
+        "experiments/tables.py",
+        "ddof=1",
+        "ddof=0",
+        "tests/test_sweep.py::test_the_spread_is_that_of_students_t",
+    ),
+    Mutant(
+        "figure 1 takes the slowest rate",
+        "experiments/paper/figure1.py",
+        "return min(tried",
+        "return max(tried",
+        "tests/test_paper.py::test_figure_1_takes_the_rate_that_is_soonest_for_the_other_seeds",
+    ),
+    Mutant(
+        "halves that are split less are counted",
+        "experiments/paper/specialisation.py",
+        "chance[seed] >= split",
+        "chance[seed] < split",
+        "tests/test_paper.py::test_a_split_is_compared_with_random_halves_of_the_same_kernels",
+    ),
+    Mutant(
+        "the plateau ends at another loss",
+        "experiments/paper/ablations.py",
+        "or np.inf) < 2:",
+        "or np.inf) < 2.2:",
+        "tests/test_paper.py::test_an_ablation_says_in_which_epoch_a_net_left_the_plateau",
+    ),
+    Mutant(
+        "updates are of one epoch too many",
+        "experiments/paper/plateau.py",
+        'round(steps * run["epochs"])',
+        'round(steps * (run["epochs"] + 1))',
+        "tests/test_paper.py::test_updates_to_the_end_of_the_plateau_are_counted_between_epochs",
+    ),
+)
+
 MUTANTS = (
     *_CONFIGURATION,
     *_RUN,
@@ -822,4 +904,5 @@ MUTANTS = (
     *_UPDATE,
     *_MEASURES,
     *_INTEROP,
+    *_EXPERIMENTS,
 )
