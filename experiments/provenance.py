@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit(),
         "command": shlex.join(["python", *_short(sys.argv)]),
         "flags": _settings(),
         "seconds": round(time.perf_counter() - _STARTED, 1),
@@ -60,22 +60,21 @@ def _cpu() -> dict[str, Any]:
 
 
 @cache
-def _commit() -> str | None:
+def commit(folder: Path = Path(__file__).parent) -> str | None:
     """The commit checked out, "+" where files other than results differ; None outside git.
 
     When it is first asked for: a later one is not what a long sweep runs.
     """
-    here = Path(__file__).parent
     files = [":(top)", ":(top,exclude)docs", ":(top,exclude)experiments/results"]
 
     def git(*words: str) -> str:
-        found = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
-        return found.stdout.strip()
+        ended = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+        return ended.stdout.strip()
 
     try:
-        commit = git("rev-parse", "--short=12", "HEAD")
+        found = git("rev-parse", "--short=12", "HEAD")
         differs = git("status", "-s", "-uno", "--", *files)
-        return commit + ("+" if differs else "") if commit else None
+        return found + ("+" if differs else "") if found else None
     except OSError:
         return None
 

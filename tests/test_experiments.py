@@ -200,3 +200,12 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OSError, match=r"name\.png"):
         harness.record("name", {}, Full(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["name.json"]
+
+
+def test_another_version_that_is_none_or_fails_is_told(tmp_path):
+    ended = run_command("experiments.speed.versions", f"--other={tmp_path}")
+    assert f"{tmp_path} is no checkout of this library; give --other=" in ended.stderr
+    (tmp_path / "alexnet_jax").mkdir()
+    (tmp_path / "alexnet_jax" / "main.py").write_text("raise SystemExit('it cannot')")
+    ended = run_command("experiments.speed.versions", f"--other={tmp_path}")
+    assert ended.stderr == f"error: {tmp_path} fails: it cannot\n"

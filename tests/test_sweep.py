@@ -87,10 +87,12 @@ def test_two_processes_share_a_sweep_and_nothing_is_trained_twice(tmp_path, reci
 
 
 @pytest.mark.slow
-def test_an_index_trains_one_setting(tmp_path, recipe):
-    (line,) = finish(start(tmp_path, recipe, "--sweep_index=3"))
-    assert line.startswith("learning_rate 0.02: seed 1")
-    assert len(table(tmp_path)) == 1
+def test_tasks_of_an_array_train_a_setting_each(tmp_path, recipe):
+    lines = finish(*(start(tmp_path, recipe, f"--sweep_index={task}") for task in (3, 0)))
+    found = [line.partition(": test")[0] for line in lines]
+    assert found == ["learning_rate 0.02: seed 1", "learning_rate 0.01: seed 0"]
+    finish(start(tmp_path, recipe, "--sweep_index=3"))  # trained already: the table has both
+    assert [row["seed"] for row in table(tmp_path)] == [0, 1]
 
 
 @pytest.mark.slow
