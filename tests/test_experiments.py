@@ -206,6 +206,7 @@ def test_another_version_that_is_none_or_fails_is_told(tmp_path):
     ended = run_command("experiments.speed.versions", f"--other={tmp_path}")
     assert f"{tmp_path} is no checkout of this library; give --other=" in ended.stderr
     (tmp_path / "alexnet_jax").mkdir()
+    (tmp_path / "alexnet_jax" / "__init__.py").touch()
     (tmp_path / "alexnet_jax" / "main.py").write_text("raise SystemExit('it cannot')")
     ended = run_command("experiments.speed.versions", f"--other={tmp_path}")
     assert ended.stderr == f"error: {tmp_path} fails: it cannot\n"
