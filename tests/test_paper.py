@@ -6,6 +6,7 @@ Each in a process of its own, as their flags have the same names, with runs that
 import json
 
 import pytest
+from PIL import Image
 
 from tests.commands import run_command
 from tests.tiers import slow_rows
@@ -149,6 +150,8 @@ def result(setting, sweep):
     (net,) = written["nets"].values()
     assert net["p"] == [1, 0], errors  # of normal weights, whose halves are hardly split
     assert 0 < net["by_chance"] < 0.05
+    kernels = Image.open(tmp_path / "specialisation_128_filters.png")
+    assert len(kernels.getcolors(1 << 24)) > 1000  # of a blank picture few
 
 
 def test_a_seed_given_twice_is_not_counted_as_two(tmp_path):

@@ -65,6 +65,26 @@ def test_figures_of_the_centre_crops_measured_again_are_those_of_the_result():
     assert figures in _row("on the same Intel Xeon, since few images pass")
 
 
+def test_figures_of_another_version_are_those_of_the_result():
+    result = _result("versions_cpu")
+    ours, theirs = (result["median_seconds"][name] for name in ("this", "other"))
+    row = _row("`make train` against the version of")
+    assert f"({result['other'][:7]})" in row
+    assert f"| {result['times_as_fast']:.2f}x ({ours:.0f} s against {theirs:.0f} s) |" in row
+
+
+def test_figures_of_the_towers_colours_are_those_of_the_result():
+    nets = _result("specialisation_64_60_epochs")["nets"]
+    row = _row("those ten nets")
+    pairs = [
+        pair
+        for net in nets.values()
+        for pair in zip(net["higher"]["values"], net["lower"]["values"], strict=True)
+    ]
+    high, low = max(pairs, key=lambda pair: pair[0] - pair[1])
+    assert len(pairs) == 10 and f"| {high:.2f} and {low:.2f} |" in row
+
+
 def test_figures_of_the_sweep_are_those_of_the_result():
     rows = _result("sweep_cpu")
     assert [(row["settings"], row["updates"]) for row in rows] == [(24, 2), (24, 10), (24, 50)]

@@ -130,7 +130,7 @@ def draw_filters(kernels: dict[str, np.ndarray]) -> Figure:
     """The first layer of each net, tower above tower, the greyer one first."""
     rows = -(-len(kernels) // 2)
     figure = Figure(figsize=(11, 1.9 * rows), layout="constrained")
-    places = figure.subplots(rows, 2, squeeze=False).flat
+    places = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes in places:
         axes.axis("off")
     for axes, (name, kernel) in zip(places, kernels.items()):  # noqa: B905
