@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-faults mutants test-beam test-ray coverage docs bench bench-gpu release-check lint format clean
+.PHONY: help train test units test-slow test-faults mutants test-beam test-ray coverage docs bench bench-gpu release-check lint format clean
 
 PYTHON ?= python3
 # Another Python has an environment of its own.
@@ -25,7 +25,11 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## Train on the embedded handwritten digits; logs and checkpoints go to runs/
 	$(BIN)/python -m alexnet_jax.main --workdir runs/
 
-test: lint ## Lint, type check and run the tests (under 10 minutes on 2 cores)
+test: $(READY) ## Lint, type check and run the tests (under 10 minutes on 2 cores)
+	@$(MAKE) --no-print-directory --jobs=2 lint units
+
+# Beside lint: half a minute of type checking fits where the tests wait.
+units: $(READY)
 	$(QUICK) $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: $(READY) ## All tests, compiled as for users: full widths, long runs, hours
