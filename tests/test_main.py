@@ -154,6 +154,7 @@ def test_a_checkpoint_of_another_net_is_one_line(tmp_path):
     with Checkpointer(tmp_path / "checkpoints") as checkpointer:
         state = {"params": {"fc8": {"bias": jnp.zeros(7)}}}
         checkpointer.save(1, state, arrays={}, metadata={}, best_metric=None)
+    save_config(small(), tmp_path, resumes=False)
     message = error_of(f"--workdir={tmp_path}", *SMALL)
     assert "params/fc8/bias is float32[7] in the checkpoint, float32[10] in the model" in message
 
