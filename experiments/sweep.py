@@ -46,6 +46,7 @@ from alexnet_jax.files import json_object, local_path, output_folder, whole_file
 from alexnet_jax.runs.lock import Locked, locked
 from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.scores import image_scores
+from alexnet_jax.wording import first_line
 from experiments import fitting, harness, provenance
 from experiments.settings import (
     UNASKED,
@@ -425,9 +426,12 @@ def from_file(function: str, otherwise: str) -> Callable[..., Any]:
             return list(result) if isinstance(result, Iterator) else result
         except Exception as error:
             file, frames = path.partition(":")[0], traceback.extract_tb(error.__traceback__)
-            lines = [found.__code__.co_firstlineno]
-            lines += [frame.lineno for frame in frames if frame.filename == file]
-            raise ValueError(f"{file} line {lines[-1]}: {type(error).__name__}: {error}") from error
+            lines = [frame.lineno for frame in frames if frame.filename == file]
+            if not lines and hasattr(found, "__code__"):  # it takes other arguments
+                lines = [found.__code__.co_firstlineno]
+            where = "".join(f" line {line}" for line in lines[-1:])
+            told = f"{file}{where}: {type(error).__name__}: {first_line(error)}"
+            raise ValueError(told) from error
 
     return called
 

@@ -266,6 +266,7 @@ def test_numbers_of_numpy_are_those_of_python(base):
         ("def sweep():\n    yield {'seed': rate}", 2, "NameError: name 'rate' is not defined"),
         ("def sweep():\n    return {}['a']", 2, "KeyError: 'a'"),
         ("def sweep(trial):\n    return []", 1, "TypeError: sweep() missing 1 required positional"),
+        ("def sweep():\n    raise OSError('no\\nfile')", 2, "OSError: no\n"),
     ],
 )
 def test_a_mistake_in_a_file_is_told_by_its_line(function, line, told, recipe):
