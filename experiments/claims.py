@@ -8,12 +8,10 @@ from experiments.findings import (
     ensembles,
     figure1,
     lrn_cifar,
-    off_center,
     one_net,
     pre_training,
-    retrieval,
-    specialisation,
 )
+from experiments.findings_inside import off_center, retrieval, specialisation
 from experiments.findings_of_ablations import ablation, dropout_slows
 from experiments.found import Find, untested
 

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from experiments import findings, findings_of_ablations, harness, ledger
+from experiments import findings, findings_inside, findings_of_ablations, harness, ledger
 from tests.test_printed_commands import flags_of, split
 
 TEN, IMAGES = {"top1_error": 0.2, "top5_error": 0.02}, {"train": 8000, "test": 2000}
@@ -180,9 +180,9 @@ FINDERS = {
     "pre-training": (findings.pre_training, _fine_tune, OF_ONE_NET),
     "ensemble": (findings.ensembles, _ensemble, MEAN_OF_NETS),
     "baseline": (findings.baseline("sift_fisher", "modes"), _baseline, SINGLE),
-    "specialisation": (findings.specialisation, _specialised, CHANCES),
-    "retrieval": (findings.retrieval, _inside, NEARER),
-    "off the centre": (findings.off_center, _inside, OFF),
+    "specialisation": (findings_inside.specialisation, _specialised, CHANCES),
+    "retrieval": (findings_inside.retrieval, _inside, NEARER),
+    "off the centre": (findings_inside.off_center, _inside, OFF),
 }
 
 
@@ -307,7 +307,7 @@ def test_the_colours_of_the_longest_training_are_judged_and_others_stand_beside(
     results(*_specialised([], [0.3, 0.3]))
     name, longer = _specialised([], [0.01, 0.02, 0.03])
     results(f"{name}_60_epochs", longer | {"epochs": 60})
-    found = findings.specialisation()
+    found = findings_inside.specialisation()
     assert (found.verdict, found.picture) == ("reproduced", f"{name}_60_epochs.png")
     assert _flags(found.command, "variant") == ["paper"]
     assert "; with 64 pixels, 0.5 of the width, 12 epochs, 2 seeds: share of" in found.ours
@@ -316,20 +316,20 @@ def test_the_colours_of_the_longest_training_are_judged_and_others_stand_beside(
 
 def test_the_colours_of_ablations_stand_beside_those_of_the_specialisation(results):
     results(*_specialised([], [0.3]))
-    assert "pixels" not in findings.specialisation().ours
+    assert "pixels" not in findings_inside.specialisation().ours
     name, table = _ablations([0.2], [0.3])
     for row, shares in zip(table["variants"], ([0.56, 0.23], [0.4, 0.3]), strict=True):
         row["color_shares"] = [shares]
     results(name, table)
     told = "; with 128 pixels, 60 epochs, 1 seed: 0.23 and 0.56; without LRN 0.30 and 0.40"
-    assert findings.specialisation().ours.endswith(told)
+    assert findings_inside.specialisation().ours.endswith(told)
     table["variants"][0]["color_shares"].append([0.1, 0.2])
     results(name, table)
     told = told.replace("1 seed: 0.23 and 0.56", "2 seeds: 0.23 and 0.56, 0.10 and 0.20")
-    assert findings.specialisation().ours.endswith(told)
+    assert findings_inside.specialisation().ours.endswith(told)
     table["variants"][0]["color_shares"] = [[None, None]]
     results(name, table)
-    assert "pixels" not in findings.specialisation().ours
+    assert "pixels" not in findings_inside.specialisation().ours
 
 
 def test_a_baseline_says_where_a_weaker_penalty_may_be_better(results):

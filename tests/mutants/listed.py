@@ -854,7 +854,7 @@ _EXPERIMENTS = (
     ),
     Mutant(
         "one split of several seeds may be chance",
-        "experiments/findings.py",
+        "experiments/findings_inside.py",
         "CHANCE / len(chances)",
         "CHANCE",
         _JUDGES,

@@ -1,0 +1,153 @@
+"""What first layers, retrieval and moved crops show (section 6.1); None where it was not run."""
+
+from collections.abc import Sequence
+
+from experiments.found import Found, command, result, size, size_flags
+from experiments.verdicts import (
+    NOT,
+    NOTHING,
+    PARTLY,
+    REPRODUCED,
+    SPREAD,
+    capped,
+    percent,
+    seeds_in_words,
+)
+
+CHANCE = 0.05
+SPECIALISED = ("specialisation_64_60_epochs", "specialisation_64", "specialisation_128")
+
+
+def specialisation() -> Found | None:
+    """Colour in one tower. The longest training is judged; what others say stands beside it."""
+    tables = {name: table for name in SPECIALISED if (table := result(name))}
+    tables = {name: table for name, table in tables.items() if "paper" in table["nets"]}
+    if not tables:
+        return None
+    name = max(tables, key=lambda name: tables[name]["epochs"])
+    table = tables.pop(name)
+    row = table["nets"]["paper"]
+    seeds = len(row["seeds"])
+    if row["split"]["mean"] is None:  # "p" of such a run is no number either, or nought
+        ours, word = "a run diverged", NOTHING
+    else:
+        ours, word = _colours(table), _specialised(row["p"])
+    ours += "".join(
+        f"; with {size(other)}, {seeds_in_words(len(other['nets']['paper']['seeds']))}: "
+        f"{_colours(other)}"
+        for other in tables.values()
+    )
+    return Found(
+        f"{ours}{_colours_in('ablations_128')}",
+        f"Imagenette, {size(table)}, {seeds_in_words(seeds)}",
+        capped(word, seeds),
+        command(
+            "paper.specialisation",
+            **size_flags(table),
+            seed=row["seeds"],
+            variant=[*table["nets"]],
+        ),
+        f"{name}.png",
+        f"{REPRODUCED}: with every seed under {percent(CHANCE, 0)}% of random halves are split as "
+        f"far; {PARTLY}: with the most split seed under {percent(CHANCE, 0)}% divided by the "
+        f"number of seeds; else {SPREAD}",
+    )
+
+
+def _specialised(chances: list[float]) -> str:
+    """The verdict from the share of random halves that are split as far, by seed."""
+    if max(chances) < CHANCE:
+        return REPRODUCED
+    return PARTLY if min(chances) < CHANCE / len(chances) else SPREAD
+
+
+def _colours(table: dict) -> str:
+    """What a result says of the towers of the paper's net, and without LRN, in words."""
+    texts = []
+    for row in filter(None, map(table["nets"].get, ("paper", "no LRN"))):
+        chances = ", ".join(f"{percent(p, 1)}%" for p in row["p"])
+        shares = _shares(row["lower"]["values"], row["higher"]["values"])
+        texts.append(
+            f"share of colour by seed {shares}, and {chances} of random halves of the kernels are "
+            "split as far"
+        )
+    return "; without LRN ".join(texts)
+
+
+def _colours_in(name: str) -> str:
+    """What the ablations of a table saw of the same, seed by seed, in words."""
+    table = result(name) or {"variants": []}
+    shares = {
+        row["variant"]: [sorted(run) for run in row.get("color_shares", []) if None not in run]
+        for row in table["variants"]
+    }
+    if not (paper := shares.get("paper")):
+        return ""
+    without = shares.get("no LRN")
+    told = f"; without LRN {_shares(*zip(*without, strict=True))}" if without else ""
+    return (
+        f"; with {size(table)}, {seeds_in_words(len(paper))}: "
+        f"{_shares(*zip(*paper, strict=True))}{told}"
+    )
+
+
+def _shares(lower: Sequence[float | None], higher: Sequence[float | None]) -> str:
+    pairs = zip(lower, higher, strict=True)
+    return ", ".join(
+        "diverged" if None in pair else "{:.2f} and {:.2f}".format(*pair) for pair in pairs
+    )
+
+
+def retrieval() -> Found | None:
+    """The training images nearest to a test image, by the last hidden layer and by pixels."""
+    table = result("look_inside_imagenette")
+    if not table:
+        return None
+    hidden, pixels = (
+        [run[f"precision_of_{by}"] for run in table["runs"]] for by in ("fc7", "pixels")
+    )
+    better = all(a > b for a, b in zip(hidden, pixels, strict=True))
+    texts = (f"{', '.join(percent(one, 1) for one in of)}%" for of in (hidden, pixels))
+    return _looked_inside(
+        table,
+        f"of the {table['neighbors']} nearest of {table['gallery']:,} training images are of the "
+        "image's class: {} by fc7, {} by pixels".format(*texts),
+        better,
+        f"{REPRODUCED}: more by fc7 than by pixels in every run; else {NOT}",
+    )
+
+
+def off_center() -> Found | None:
+    """Errors where the crop is moved, so that what is to be seen is not in the middle."""
+    table = result("look_inside_imagenette")
+    if not table:
+        return None
+    texts, known = [], []
+    for run in table["runs"]:
+        errors = {row["shift"]: row["top1_error"] for row in run["off_center"]}
+        moved = ", ".join(f"{shift} pixels {percent(of, 1)}%" for shift, of in errors.items())
+        texts.append(f"error with the crop moved by {moved}")
+        quarter = min(errors, key=lambda shift: abs(shift - table["image_size"] / 4))
+        known.append(errors[quarter] < GUESSING)
+    return _looked_inside(
+        table,
+        "; ".join(texts),
+        all(known),
+        f"{REPRODUCED}: moved by a quarter of its side, a crop is recognised better than by "
+        f"guessing ({percent(GUESSING, 0)}% wrong) in every run; else {NOT}",
+    )
+
+
+GUESSING = 0.9  # wrong of ten classes
+
+
+def _looked_inside(table: dict, ours: str, holds: bool, rule: str) -> Found:
+    seeds = len(table["runs"])
+    return Found(
+        ours,
+        f"Imagenette, {table['image_size']} pixels, {table['conv_features'][0]} kernels in conv1, "
+        f"{table['test_images']:,} test images, {seeds_in_words(seeds)}",
+        capped(REPRODUCED if holds else NOT, seeds),
+        command("paper.look_inside", workdir="RUN"),
+        rule=rule,
+    )
