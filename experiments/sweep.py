@@ -25,12 +25,9 @@ workdir; the whole curves are in runs/.
 """
 
 import functools
-import hashlib
 import importlib.util
-import inspect
 import json
 import sys
-import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +45,7 @@ from alexnet_jax.runs.recipe import Recipe
 from alexnet_jax.scores import image_scores
 from alexnet_jax.wording import first_line
 from experiments import fitting, harness, provenance
+from experiments.search import search
 from experiments.settings import (
     UNASKED,
     Setting,
@@ -62,7 +60,6 @@ from experiments.settings import (
 from experiments.tables import COLUMNS, draw, row, shown, summary
 
 FLAGS = flags.FLAGS
-WAIT_SECONDS = 5
 
 
 class Sweep:
@@ -269,76 +266,6 @@ def earlier_origins(before: Mapping[str, Any]) -> list[dict[str, Any]]:
     device, others = provenance.machine(before["environment"]), before.get("runs_made_with", [])
     trained = any(run.get("device") == device for run in before["result"]["runs"])
     return [*others, *[origin(before | {"device": device})] * (trained or not others)]
-
-
-def search(
-    sweep: Sweep, space: Callable[[Any], Setting], trials: int, journal: Path
-) -> list[Setting]:
-    """Asks Optuna for settings until `trials` are finished, by all the processes on `journal`.
-
-    Those of another `space` that the journal holds guide the search and are not counted.
-
-    Raises:
-      ValueError: a setting cannot be one, or a file is damaged.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Its lock is a link to the journal. By an absolute path: a link that leads nowhere, as a killed
-    # process of an earlier version may have left one, is waited for without end.
-    journal = journal.resolve()
-    lock = journal.with_name(f"{journal.name}.lock")
-    if lock.is_symlink() and not lock.exists():
-        lock.unlink(missing_ok=True)
-    try:
-        backend = optuna.storages.journal.JournalFileBackend(str(journal))
-        study = optuna.create_study(
-            study_name=identity(sweep.base),
-            storage=optuna.storages.JournalStorage(backend),
-            direction="minimize",
-            load_if_exists=True,
-        )
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(
-            f"{journal} is damaged ({error}); delete it to begin the search anew: runs that are "
-            "finished are kept"
-        ) from error
-    failed = optuna.trial.TrialState.FAIL  # those that diverged; they are finished all the same
-    complete = (optuna.trial.TrialState.COMPLETE, failed)
-    text = _text_of(space)
-
-    def finished() -> list[Any]:
-        return [
-            trial
-            for trial in study.get_trials(deepcopy=False, states=complete)
-            if trial.user_attrs.get("space", text) == text  # not in earlier versions
-        ]
-
-    if others := len(study.get_trials(deepcopy=False, states=complete)) - len(finished()):
-        print(f"{others} trials in {journal} are of another space(trial) and are not counted")
-    while len(finished()) < trials:
-        trial = study.ask()
-        trial.set_user_attr("space", text)
-        found = space(trial)
-        if not isinstance(found, Mapping):
-            raise ValueError(
-                f"space(trial) gave {found!r}; let it return a dictionary {{field: value}}"
-            )
-        setting = {field: plain(value) for field, value in found.items()}
-        trial.set_user_attr("setting", setting)
-        while (result := sweep.train([setting])[0]) is None:
-            time.sleep(WAIT_SECONDS)  # another process is at the very same setting
-        error = row(setting, result)["validation_error"]
-        study.tell(trial, error, failed if error is None else None)
-    return [trial.user_attrs["setting"] for trial in finished()]
-
-
-def _text_of(function: Callable[..., Any]) -> str:
-    """A digest of how a function is written; of one that is written nowhere nothing."""
-    try:
-        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return ""
 
 
 # --- what came out --------------------------------------------------------------------------------

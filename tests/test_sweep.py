@@ -14,7 +14,7 @@ import pytest
 from alexnet_jax.configs import default
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.metrics_log import read_metrics
-from experiments import fitting, harness, settings, sweep, tables
+from experiments import fitting, harness, search, settings, sweep, tables
 from tests.commands import run_command
 
 RECIPE = """
@@ -118,9 +118,9 @@ def test_a_search_waits_for_a_setting_of_another_process_and_counts_what_diverge
     found = iter([None, None, result(0.5), result(None), result(0.25)])
     runs = sweep.Sweep(base, tmp_path)
     monkeypatch.setattr(runs, "train", lambda settings: [next(found)])
-    monkeypatch.setattr(sweep, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(search, "WAIT_SECONDS", 0)
     space = sweep.module_of(str(tmp_path / "recipe.py")).space
-    settings = sweep.search(runs, space, 3, tmp_path / "study.log")
+    settings = search.search(runs, space, 3, tmp_path / "study.log")
     assert len({setting["learning_rate"] for setting in settings}) == 3
     assert next(found, None) is None
     assert not [warning for warning in recwarn if "could not be cast" in str(warning.message)]
@@ -137,10 +137,10 @@ def test_a_search_counts_no_trials_of_another_space(tmp_path, base, monkeypatch,
         return {"seed": np.int64(trial.suggest_int("seed", 0, 9))}
 
     for _ in range(2):
-        found = sweep.search(runs, rates, 2, tmp_path / "study.log")
+        found = search.search(runs, rates, 2, tmp_path / "study.log")
         assert [[*setting] for setting in found] == [["learning_rate"]] * 2
     assert not capsys.readouterr().out
-    (found,) = sweep.search(runs, seeds, 1, tmp_path / "study.log")
+    (found,) = search.search(runs, seeds, 1, tmp_path / "study.log")
     assert [*found] == ["seed"]
     assert "2 trials in" in (told := capsys.readouterr().out)
     assert told.endswith("study.log are of another space(trial) and are not counted\n")
@@ -162,7 +162,7 @@ def test_a_search_waits_for_no_lock_that_a_killed_process_left(tmp_path, base, m
     monkeypatch.setattr(os, "symlink", counted)
     runs = sweep.Sweep(base, folder)
     monkeypatch.setattr(runs, "train", lambda settings: [result(0.5)])
-    sweep.search(runs, lambda trial: {"seed": trial.number}, 1, folder / "study.log")
+    search.search(runs, lambda trial: {"seed": trial.number}, 1, folder / "study.log")
     assert set(made) == {str(tmp_path / "opt" / "study.log")}
     assert not (folder / "study.log.lock").is_symlink()
 
@@ -172,7 +172,7 @@ def test_a_damaged_journal_is_named(text, tmp_path, base):
     journal = tmp_path / "study.log"
     journal.write_text(text)
     with pytest.raises(ValueError, match=rf"{journal} is damaged .*; delete it to begin"):
-        sweep.search(sweep.Sweep(base, tmp_path), None, 1, journal)
+        search.search(sweep.Sweep(base, tmp_path), None, 1, journal)
 
 
 DAMAGED = ["", "{}", "[]", "null", '{"epochs": []}', '{"epochs": [1]}', "\xff", "[" * 100_000]
@@ -426,7 +426,7 @@ def test_a_sweep_of_another_form_is_told(offered, told, base):
 def test_a_space_of_another_form_is_told(found, tmp_path, base):
     told = re.escape(f"space(trial) gave {found}; let it return a dictionary {{field: value}}")
     with pytest.raises(ValueError, match=told):
-        sweep.search(sweep.Sweep(base, tmp_path), lambda trial: found, 1, tmp_path / "study.log")
+        search.search(sweep.Sweep(base, tmp_path), lambda trial: found, 1, tmp_path / "study.log")
 
 
 def test_a_list_is_no_function_of_the_file(tmp_path, monkeypatch):
