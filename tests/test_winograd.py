@@ -75,6 +75,21 @@ def test_maps_tiles_and_margins_of_any_size(data, taps, batch, channels):
     equals_sum_over_taps(convolution, x, kernel, 1, (low, high))
 
 
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data(), stride=st.integers(2, 4), taps=st.integers(2, 12))
+def test_blocks_that_are_filled_up_added_or_left_out(data, stride, taps):
+    """`space_to_depth`: maps that are no whole blocks, and more or fewer than are read."""
+    low, high = data.draw(st.integers(0, 6)), data.draw(st.integers(0, 6))
+    side = data.draw(st.integers(max(1, taps - low - high), 22))
+    x, kernel = normal(2, side, side, 2), normal(taps, taps, 2, 3, seed=1)
+
+    def convolution(x, kernel):
+        blocks, taps = winograd.space_to_depth(x, kernel, stride, ((low, high), (low, high)))
+        return ops.convolution(blocks, taps, precision="highest")
+
+    equals_sum_over_taps(convolution, x, kernel, stride, (low, high))
+
+
 def test_height_and_width_may_differ():
     x, kernel = jnp.float32(normal(1, 9, 14, 3)), jnp.float32(normal(3, 3, 3, 2, seed=1))
     padding = ((1, 0), (0, 2))

@@ -117,11 +117,16 @@ def space_to_depth(
     side = -(-kernel.shape[0] // stride)
     fill = side * stride - kernel.shape[0]
     kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
-    edges = []
+    # Only what fills a block is padded as pixels. The rest is whole blocks: XLA:CPU would make the
+    # pixels, augmentation and all, value by value in the loop that pads them, four times as slowly.
+    pixels, whole = [], []
     for size, (low, high) in zip(x.shape[1:3], padding, strict=True):
         outputs = (size + low + high + fill - side * stride) // stride + 1
-        edges.append((low, (outputs - 1 + side) * stride - size - low, 0))
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+        begun = -(-(low + size) // stride)
+        pixels.append((low, begun * stride - size - low, 0))
+        whole.append((0, outputs - 1 + side - begun, 0))
+    zero = jnp.zeros((), x.dtype)
+    x = lax.pad(x, zero, [(0, 0, 0), *pixels, (0, 0, 0)])
 
     def blocks(array: jax.Array, axis: int) -> jax.Array:
         """[…, rows, columns, channels, …], rows at `axis`, to blocks."""
@@ -135,7 +140,8 @@ def space_to_depth(
             *before, rows // stride, columns // stride, stride**2 * channels, *rest
         )
 
-    return blocks(x, 1), blocks(kernel, 0)
+    x = lax.pad(blocks(x, 1), zero, [(0, 0, 0), *whole, (0, 0, 0)])
+    return x, blocks(kernel, 0)
 
 
 def _windows(x: jax.Array, inputs: int, tile: int) -> jax.Array:
