@@ -36,12 +36,14 @@ TRAPS = (
         "Explicit padding (0, 3) of conv1, valid poolings",
         "alexnet_jax/models/alexnet.py:AlexNet",
         "tests/models/test_alexnet.py::test_geometry_holds_for_any_image",
+        "fc6 would read 7x7x256: 13.6 million parameters more",
     ),
     Trap(
         "The paper's caption counts 253,440 neurons in conv1; 55 x 55 x 96 is 290,400.",
         "The product: 659,272 neurons in all (the paper says 650,000)",
         "alexnet_jax/models/layer_table.py:layer_table",
         "tests/reference/test_alexnet_numpy.py::test_totals_equal_published_counts",
+        "36,960 neurons",
     ),
     Trap(
         "LRN's α: the paper sums α a²; the authors' parser and Caffe divide α by n first.",
@@ -63,6 +65,7 @@ TRAPS = (
         '`lrn_scope` "tower"; "all" in the presets caffe and caffenet',
         "alexnet_jax/models/layers.py:LocalResponseNorm",
         "tests/models/test_alexnet.py::test_exchanging_nets_equal_two_towers_computed_separately",
+        "4 of conv1's 96 maps, and 4 of conv2's 256, would have other windows",
     ),
     Trap(
         "What stands between conv1 and conv2: the paper normalises, then pools; the authors' files "
@@ -70,6 +73,7 @@ TRAPS = (
         "`conv1_order`, `conv2_order`; the presets original and caffenet have the others",
         "alexnet_jax/models/presets.py:PRESETS",
         "tests/models/test_alexnet.py::test_presets_equal_reference_in_float32",
+        "pooled first, conv1's maps are normalised at 4.1 times fewer places",
     ),
     Trap(
         "The authors' code has a second norm, within each map over 5 x 5 pixels, that the paper "
@@ -103,6 +107,7 @@ TRAPS = (
         "Tower by tower, on one device and on two",
         "alexnet_jax/models/layers.py:_flatten",
         "tests/models/test_alexnet.py::test_exchanging_nets_equal_two_towers_computed_separately",
+        "8,960 of the 9,216 rows would stand elsewhere",
     ),
     Trap(
         "Dropout: the paper masks in training and halves in testing; libraries double in training.",
@@ -116,6 +121,7 @@ TRAPS = (
         "After; `dropout_at`, before in the preset torchvision",
         "alexnet_jax/models/alexnet.py:AlexNet",
         "tests/models/test_alexnet.py::test_dropout_falls_on_both_hidden_layers_independently",
+        "fc6's 9,216 inputs are masked instead of fc8's 4,096",
     ),
     Trap(
         "Initial weights: 0.01 everywhere in the paper, 0.03 in conv3 to conv5 in the authors' "
@@ -166,6 +172,7 @@ TRAPS = (
         "33 x 33, each image its own",
         "alexnet_jax/augment.py:augment",
         "tests/test_augment.py::test_every_offset_is_reached_and_all_equally_often",
+        "2,178 variants of an image instead of 2,048",
     ),
     Trap(
         "Ten views: probabilities are averaged, not logits, and the views are for testing only.",
@@ -178,6 +185,7 @@ TRAPS = (
         "Tied classes share the places, as in the authors' code",
         "alexnet_jax/scores.py:image_scores",
         "tests/test_step.py::test_equal_scores_share_the_slots",
+        "a net of 1,000 equal scores has 99.9% top-1 error, not 0 or 100%",
     ),
     Trap(
         "Momentum: the velocity holds rate times gradient, so a drop of the rate does not touch "
@@ -185,12 +193,14 @@ TRAPS = (
         "The paper's recursion",
         "alexnet_jax/optimizer.py:update_rule",
         "tests/test_optimizer.py::test_old_momentum_keeps_the_rate_it_was_gathered_at",
+        "after a drop by ten, the velocity of before still adds up to 9 steps of its size, not 0.9",
     ),
     Trap(
         "Weight decay: on weights alone, and through the rate; the usual helper decays biases too.",
         "Kernels alone",
         "alexnet_jax/optimizer.py:update_rule",
         "tests/test_optimizer.py::test_rule_equals_recursion_across_rate_drops",
+        "a bias of 1 that no gradient moves would fall to 2e-6 over the paper's 90 epochs",
     ),
     Trap(
         "Rates of biases: equal in the paper; twice as high in Caffe; in the authors' "
@@ -212,5 +222,6 @@ TRAPS = (
         "The preset one_gpu",
         "alexnet_jax/models/presets.py:PRESETS",
         "tests/models/test_alexnet.py::test_parameter_counts_of_the_papers_other_nets",
+        "1.17 million parameters fewer, of 60.97 million",
     ),
 )
