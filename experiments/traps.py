@@ -130,7 +130,8 @@ TRAPS = (
         "alexnet_jax/models/alexnet.py:INITIAL_STDDEV",
         "tests/models/test_alexnet.py::test_initial_weights_are_normal_with_the_rules_deviations",
         "digits at half the width stay at 90% error for 60 epochs with 0.01 (one seed), and for 40 "
-        "whatever the biases (three seeds: results/plateau.png)",
+        "whatever the biases (three seeds: results/plateau.png); photographs of 64 pixels for 20 "
+        "(three seeds: results/ablations_64_width_0.5_20_epochs.png)",
     ),
     Trap(
         "Initial biases: 1 in conv2, conv4, conv5, fc6 and fc7, else 0; Caffe has 0.1 where the "
@@ -139,7 +140,8 @@ TRAPS = (
         "alexnet_jax/models/alexnet.py:AlexNet",
         "tests/models/test_alexnet.py::test_initial_weights_are_normal_with_the_rules_deviations",
         "digits leave the plateau later with 0.1, and latest with 0 (three seeds: "
-        "results/plateau.png)",
+        "results/plateau.png); photographs of 64 pixels after 20 epochs: 36.6% with 1, 40.8% with "
+        "0.1, 60.6% with 0 (three seeds: results/ablations_64_width_0.5_20_epochs.png)",
     ),
     Trap(
         "Pixels: the initial weights and LRN's constants are for 0 to 255 less the mean; dividing "

@@ -141,6 +141,13 @@ def test_figures_of_the_ablations_are_those_of_the_result():
         f"{_percent(small[name]['mean'])} ± {_percent(small[name]['deviation'])}" for name in named
     ]
     assert f"{' / '.join(errors)}%" in _row("Imagenette, 64 pixels, half the width")
+    others = ("biases 0.1", "biases 0", "0.01 everywhere", "ten fixed views")
+    without = ("exchange everywhere, no LRN", "one tower, no LRN")
+    errors = [
+        f"{_percent(small[name]['mean'])} ± {_percent(small[name]['deviation'])}"
+        for name in others + without
+    ]
+    assert f"{' / '.join(errors)}%" in _row("those nets after 20 epochs")
     longer = {
         row["variant"]: row["test_ten"] for row in _result("ablations_64_width_0.5")["variants"]
     }
@@ -148,7 +155,7 @@ def test_figures_of_the_ablations_are_those_of_the_result():
         f"{_percent(longer[name]['mean'])} ± {_percent(longer[name]['deviation'])}"
         for name in ("paper", "no LRN")
     ]
-    assert f"{' / '.join(errors)}%" in _row("the same, 60 epochs: the paper's net")
+    assert f"{' / '.join(errors)}%" in _row("those nets after 60 epochs: the paper's net")
     paper, _, apart, everywhere, _ = (100 * small[name]["mean"] for name in named)
     assert (round(apart - paper), round(paper - everywhere)) == (10, 6)
     text = " ".join((ROOT / "docs" / "parallel.md").read_text().split())

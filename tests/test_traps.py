@@ -1,6 +1,7 @@
 """The traps' table names code and tests that are there."""
 
 import ast
+import json
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,15 @@ def test_effects_on_the_update_are_computed():
     sum_of_rates = steps * np.dot(np.diff(drops), rates)
     left = np.exp(-decay * sum_of_rates / (1 - momentum))
     assert f"to {left:.0e}".replace("e-0", "e-") in effect("Weight decay")
+
+
+def test_effects_on_the_start_are_those_of_the_result():
+    path = ROOT / "experiments" / "results" / "ablations_64_width_0.5_20_epochs.json"
+    nets = {net["variant"]: net for net in json.loads(path.read_text())["result"]["variants"]}
+    one, tenth, none = (
+        f"{100 * nets[name]['test_ten']['mean']:.1f}%"
+        for name in ("paper", "biases 0.1", "biases 0")
+    )
+    assert f"{one} with 1, {tenth} with 0.1, {none} with 0" in effect("Initial biases")
+    stays = nets["0.01 everywhere"]["left_the_plateau"]
+    assert stays == [None] * 3 and "for 20 (three seeds" in effect("Initial weights")
