@@ -4,7 +4,7 @@
 
 Each start is a new process that imports the library, draws the whole net's parameters and makes one
 update of 32 images; "cold" has an empty folder of programs, "warm" the one that a cold start left.
-Writes results/start_cpu.json.
+Writes results/start_cpu.json, with --label results/start_cpu_LABEL.json.
 """
 
 import os
@@ -20,6 +20,7 @@ from experiments import harness
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 3, "pairs of a cold and a warm start")
+flags.DEFINE_string("label", "", "ends the file's name: a second machine's beside the first's")
 
 START = """
 import jax, numpy as np
@@ -63,7 +64,8 @@ def main(_) -> None:
     result = {
         name: {"median": statistics.median(times), "all": times} for name, times in seconds.items()
     }
-    harness.record("start_cpu", harness.rounded(result, 2))
+    name = "start_cpu" + (f"_{FLAGS.label}" if FLAGS.label else "")
+    harness.record(name, harness.rounded(result, 2))
 
 
 if __name__ == "__main__":
