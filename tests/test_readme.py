@@ -290,9 +290,10 @@ def test_figures_of_the_step_are_those_of_the_result():
         map(_memory, (result, _result("step_cpu_intel"), _result("step_cpu_amd_avx2_train")))
     )
     assert f"| {memory} GB |" in _row("most memory of the training process")
-    start = _result("start_cpu")
-    seconds = " / ".join(f"{start[name]['median']:.1f}" for name in ("cold", "warm"))
-    assert seconds in _row("from the start of a process")
+    for name, row in (("", "from the start of a process"), ("_amd", "the same on the AMD with")):
+        start = _result(f"start_cpu{name}")
+        seconds = " / ".join(f"{start[kind]['median']:.1f}" for kind in ("cold", "warm"))
+        assert f"| {seconds} s |" in _row(row)
 
 
 def test_what_falls_short_is_as_the_results_have_it():
@@ -357,7 +358,8 @@ def test_what_falls_short_is_as_the_results_have_it():
     assert f"by {more_memory(intel)} GB on the Intel" in next(lines)
     assert more_memory(amd).count("-") == 2  # less than PyTorch there
     assert f"| {loop:.1%} to the" in next(lines)
-    assert f"| {_result('start_cpu')['cold']['median']:.1f} s on" in next(lines)
+    intel, amd = (_result(f"start_cpu{name}")["cold"]["median"] for name in ("", "_amd"))
+    assert f"| {intel:.1f} s on the Intel, {amd:.1f} s on the AMD" in next(lines)
     slow = " and ".join(f"{row['times_as_fast']:.1f}" for row in sweep[1:])
     assert f"| {slow} times where" in next(lines)
 
