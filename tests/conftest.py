@@ -35,6 +35,22 @@ def pytest_collection_finish():
     seldom_collect()
 
 
+@pytest.fixture
+def sums_over_taps(monkeypatch):
+    """Convolutions in no other form: Winograd's rounds to 2e-5, and a tile leaks into its margin.
+
+    So little turns a ReLU or a maximum over somewhere in a wide net, and its gradient with it.
+    """
+    import jax
+
+    from alexnet_jax.ops import linear
+
+    monkeypatch.setattr(linear, "_winograd_tile", lambda *_: 0)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
     """For tests of many programs that run once or twice: slow machine code is made sooner.

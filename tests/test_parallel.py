@@ -229,7 +229,7 @@ FULL_NETS = nets(alexnet)
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 2), (2, 2), (4, 2)], ids=str)
 @pytest.mark.parametrize("name", FULL_NETS)
-def test_full_width_gradients_equal_one_device(name, shape):
+def test_full_width_gradients_equal_one_device(name, shape, sums_over_taps):
     assert_equal_on(shape, FULL_NETS[name], np.float32, 1e-5)
 
 

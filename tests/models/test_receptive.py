@@ -76,7 +76,7 @@ def test_they_are_the_pixels_with_a_gradient(preset, quick_compilation):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "original"])
-def test_they_are_those_of_the_whole_net(preset):
+def test_they_are_those_of_the_whole_net(preset, sums_over_taps):
     assert_fields_are_seen(alexnet(preset), ("conv1", "conv2", "conv4", "conv5"), images=3)
 
 
