@@ -118,7 +118,7 @@ def space_to_depth(
     fill = side * stride - kernel.shape[0]
     kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
     # Only what fills a block is padded as pixels. The rest is whole blocks: XLA:CPU would make the
-    # pixels, augmentation and all, value by value in the loop that pads them, four times as slowly.
+    # pixels, augmentation and all, value by value in the loop that pads them: 34 ms instead of 6.
     pixels, whole = [], []
     for size, (low, high) in zip(x.shape[1:3], padding, strict=True):
         outputs = (size + low + high + fill - side * stride) // stride + 1
