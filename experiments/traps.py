@@ -95,12 +95,15 @@ TRAPS = (
         "Each tower keeps its own; gradients are summed over the batch's parts alone",
         "alexnet_jax/parallel.py:Axes",
         "tests/test_parallel.py::test_gradients_equal_one_device_in_float64",
+        "one gradient for both: what sets the towers' kernels apart would decay to 2e-6 of the "
+        "first draw over the paper's 90 epochs, and leave one tower twice",
     ),
     Trap(
         "Both towers with one random stream would drop the same units.",
         "The key of an image is folded with the tower's number",
         "alexnet_jax/ops/units.py:dropout_mask",
         "tests/test_ops.py::test_dropout_draws_each_tower_and_image_independently",
+        "a unit and its like in the other tower are dropped together 25% of the time, not 50%",
     ),
     Trap(
         "Rows of fc6: flattening each tower and joining them is not flattening the joined maps.",
@@ -210,6 +213,8 @@ TRAPS = (
         "Equal; the recipes imagenet2012_original and imagenet2012_caffe have the others",
         "alexnet_jax/schedules.py:hyperparameters_at",
         "tests/test_schedules.py::test_biases_may_keep_their_rate",
+        'biases of the authors\' "1 CNN" learn 2 times as fast as the kernels at the start, and '
+        "2,000 times at the end",
     ),
     Trap(
         "When the rate drops: the paper says when the validation error stalls; the authors did it "

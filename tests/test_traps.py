@@ -4,11 +4,13 @@ import ast
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from alexnet_jax import alexnet, ops
 from alexnet_jax.augment import view_offsets
+from alexnet_jax.configs import imagenet2012_original
 from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.schedules import PAPER_DROPS
 from alexnet_jax.scores import image_scores
@@ -86,7 +88,22 @@ def test_effects_on_the_update_are_computed():
     rates = [0.01 / 10**k for k in range(len(drops) - 1)]
     sum_of_rates = steps * np.dot(np.diff(drops), rates)
     left = np.exp(-decay * sum_of_rates / (1 - momentum))
-    assert f"to {left:.0e}".replace("e-0", "e-") in effect("Weight decay")
+    for trap in ("Weight decay", "Averaging gradients"):
+        assert f"to {left:.0e}".replace("e-0", "e-") in effect(trap)
+
+    config = imagenet2012_original.get_config()
+    rates = config.learning_rate / 10.0 ** np.array([0, len(config.schedule.drops)])
+    first, last = config.bias_learning_rate / rates
+    told = f"{first:.0f} times as fast as the kernels at the start, and {last:,.0f} times"
+    assert told in effect("Rates of biases")
+
+
+def test_effects_on_dropout_are_those_of_its_masks():
+    keys = jax.random.split(jax.random.key(0), 64)
+    dropped = ~np.asarray(ops.dropout_mask(keys, np.arange(2), 128, 0.5)).reshape(64, 2, 128)
+    together, alone = dropped.all(1).mean(), dropped.mean()
+    told = f"together {25 * round(4 * together)}% of the time, not {25 * round(4 * alone)}%"
+    assert told in effect("Both towers")
 
 
 def test_effects_on_the_start_are_those_of_the_result():
