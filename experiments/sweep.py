@@ -257,6 +257,18 @@ def origin(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def untouched_runs(
+    before: Sequence[dict], now: Sequence[dict], fields: Sequence[str]
+) -> list[dict]:
+    """The runs of an earlier result that are not made anew, told apart by these fields."""
+
+    def choice(run: dict) -> tuple:
+        return tuple(run[field] for field in fields)
+
+    again = {choice(run) for run in now}
+    return [run for run in before if choice(run) not in again]
+
+
 def earlier_origins(before: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those of the runs in an earlier result, of which a new one keeps some.
 

@@ -89,6 +89,61 @@ for never in ([], [1]):
     ], ended.stderr
 
 
+def test_a_table_joins_new_runs_to_those_of_an_earlier_result():
+    """Rows are made of all runs; pairs are kept where neither of their two runs is made anew."""
+    code = """
+import json
+from absl import flags
+from experiments import harness
+from experiments.paper import ablations
+flags.FLAGS(["ablations", "--image_size=64", "--width=0.5"])
+before = ablations.earlier(harness.recorded(ablations.result_name("ablations")))["result"]
+new = [before["runs"][0] | {"seed": 1}, before["runs"][0] | {"seed": 9}]  # of the paper's net
+for now in ([], new):
+    kept = ablations.untouched_runs(before["runs"], now, ("variant", "seed"))
+    pairs = ablations.joined_pairs(before["variants"], kept, {})
+    result = json.loads(json.dumps(ablations.summary(now + kept, pairs)))
+    rows = {row["variant"]: row for row in result["variants"]}
+    print(json.dumps([
+        result == before, rows["paper"]["seeds"], rows["paper"]["test_ten"]["values"],
+        sorted(rows["no LRN"]["pairs"]),
+    ]))
+flags.FLAGS(["ablations", "--image_size=64", "--width=0.5", "--num_epochs=50"])
+print(json.dumps(ablations.earlier({"result": before})))
+"""
+    ended = run_command("-c", code)
+    same, joined, other = (json.loads(line) for line in ended.stdout.splitlines())
+    assert same[0], ended.stderr
+    seeds, errors, paired = same[1:]
+    assert joined[1:] == [
+        [*seeds, 9],
+        [errors[0], errors[0], *errors[2:], errors[0]],
+        [seed for seed in paired if seed != "1"],
+    ]
+    assert other == {}
+
+
+def test_the_cifar_pairs_join_new_seeds_to_an_earlier_result():
+    code = """
+import json
+from absl import flags
+from experiments import harness
+from experiments.paper import lrn_cifar
+flags.FLAGS(["lrn_cifar", "--num_epochs=12"])
+before = lrn_cifar.earlier(harness.recorded("lrn_cifar_18pct"))["result"]
+for new in ([], [before["runs"][0] | {"seed": 5}], [before["runs"][0]]):
+    kept = lrn_cifar.untouched_runs(before["runs"], new, lrn_cifar.CHOICE)
+    pairs = lrn_cifar.joined_pairs(before["nets"], kept, {})
+    net = json.loads(json.dumps(lrn_cifar.summary(kept + new, pairs)))["nets"]["18%"]
+    print(json.dumps([net, before["nets"]["18%"]]))
+"""
+    ended = run_command("-c", code)
+    (same, before), (more, _), (again, _) = map(json.loads, ended.stdout.splitlines())
+    assert same == before, ended.stderr
+    assert more == before | {"with_norm": before["with_norm"] | {"5": before["with_norm"]["0"]}}
+    assert again == before | {"pairs": {}}
+
+
 def _half(*errors, images=1000, differences=()):
     """Half the width, by hand: of the images, and of three differences."""
     of_images = sum(1.96**2 * e * (1 - e) / images for e in errors)

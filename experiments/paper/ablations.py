@@ -5,8 +5,8 @@
 The claims are in `VARIANTS`. All nets have --width of the paper's kernels and neurons and see crops
 of --image_size pixels; the ten views of the test images are averaged. Trains what is not yet there,
 seed by seed; several processes may share one --workdir. Writes results/ablations_SIZE.json
-and .png, and the kernels of the paper's net beside them. Variants that lie there of an earlier run
-of the same size, width, length and precision, and are not asked for now, stay.
+and .png, and the kernels of the paper's net beside them. Runs that lie there of the same size,
+width, length and precision, and are not among these, stay.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import filter_picture
 from alexnet_jax.models.presets import network
 from experiments import harness
-from experiments.sweep import Sweep, earlier_origins
+from experiments.sweep import Sweep, earlier_origins, untouched_runs
 from experiments.tables import shown, spread
 
 FLAGS = flags.FLAGS
@@ -108,19 +108,17 @@ def main(_) -> None:
     asked = [(name, seed) for seed in FLAGS.seed for name in names]
     settings = [setting(*one) for one in asked]
     sweep.train(settings)
-    found: dict[str, list[dict]] = {}
-    for (name, _), run in zip(asked, sweep.results(settings, partly=True), strict=True):
-        found.setdefault(name, []).extend([run] if run else [])
-    found = {name: runs for name, runs in found.items() if runs}
-    if not found:
+    finished = zip(asked, sweep.results(settings, partly=True), strict=True)
+    runs = [{"variant": name, **run} for (name, _), run in finished if run]
+    if not runs:
         return
-    result, origins = summary(sweep, found), sweep.origins(settings)
-    name = result_name("ablations")
-    before = harness.recorded(name)
-    if others := others_of(before.get("result", {}), result):
-        result |= {key: sorted(result[key] + others[key], key=_order) for key in others}
-        result["devices"] = _devices(result["runs"])
+    name, origins = result_name("ablations"), sweep.origins(settings)
+    pairs = _pairs(sweep, runs)
+    kept, before = [], earlier(harness.recorded(name))
+    if before and (kept := untouched_runs(before["result"]["runs"], runs, ("variant", "seed"))):
         origins += earlier_origins(before)
+        pairs = joined_pairs(before["result"]["variants"], kept, pairs)
+    result = summary(runs + kept, pairs)
     rows = result["variants"]
     print(f"{'':28} runs  centre        ten views     training    gap  loss < 2 at epoch")
     for row in rows:
@@ -131,62 +129,72 @@ def main(_) -> None:
             f"{row['left_the_plateau']}"
         )
     harness.record(name, result, draw(rows), origins=origins)
-    if "paper" in found:
-        kernels = sweep.arrays(setting("paper", found["paper"][0]["seed"]))["conv1"]
+    if papers := [run["seed"] for run in runs if run["variant"] == "paper"]:
+        kernels = sweep.arrays(setting("paper", papers[0]))["conv1"]
         picture = Image.fromarray(filter_picture(kernels, per_filter=True))
         with harness.result_file(f"{name}_filters.png", "wb") as file:
             picture.save(file, "PNG", optimize=True)
 
 
-def summary(sweep: Sweep, found: dict[str, list[dict]]) -> dict:
-    """What is recorded of the finished runs of each variant."""
-    papers = [run["seed"] for run in found.get("paper", [])]
-    pairs = {
-        name: {
-            run["seed"]: _pairs(sweep, name, run["seed"])
-            for run in runs
-            if name != "paper" and run["seed"] in papers
-        }
-        for name, runs in found.items()
-    }
+Pairs = dict[str, dict[int, dict[str, list[int]]]]
+
+
+def _pairs(sweep: Sweep, runs: list[dict]) -> Pairs:
+    """Variant -> seed -> measure -> images that only the paper's net got wrong, only this one."""
+    papers = {run["seed"] for run in runs if run["variant"] == "paper"}
+    pairs: Pairs = {}
+    for run in runs:
+        name, seed = run["variant"], run["seed"]
+        if name != "paper" and seed in papers:
+            nets = setting("paper", seed), setting(name, seed)
+            views = {f"test_{view}": sweep.pairs(*nets, view) for view in ("center", "ten")}
+            pairs.setdefault(name, {})[seed] = views
+    return pairs
+
+
+def joined_pairs(before: list[dict], kept: list[dict], now: Pairs) -> Pairs:
+    """The pairs of now, and those of an earlier result's rows of which both runs are kept."""
+    there = {(run["variant"], run["seed"]) for run in kept}
+    pairs = {name: dict(of) for name, of in now.items()}
+    for row in before:
+        name = row["variant"]
+        for text, views in (row.get("pairs") or {}).items():
+            seed = int(text)
+            if {(name, seed), ("paper", seed)} <= there:
+                pairs.setdefault(name, {})[seed] = views
+    return pairs
+
+
+def summary(runs: list[dict], pairs: Pairs) -> dict:
+    """What is recorded: the runs, and a row for each variant."""
+    runs = sorted(runs, key=lambda run: (list(VARIANTS).index(run["variant"]), run["seed"]))
+    names = dict.fromkeys(run["variant"] for run in runs)
+    by_name = {name: [run for run in runs if run["variant"] == name] for name in names}
     return {
         "claims": "AlexNet §3.1 to §4.2 and §5, one change at a time",
         "data": "imagenette/160px-v2",
         "image_size": FLAGS.image_size,
         "width": FLAGS.width,
         "epochs": FLAGS.num_epochs,
-        "devices": _devices([run for runs in found.values() for run in runs]),
+        "devices": sorted({run["device"] for run in runs}),
         "precision": FLAGS.precision,
-        "variants": [_row(name, runs) | {"pairs": pairs[name]} for name, runs in found.items()],
-        "runs": [{"variant": name, **run} for name, runs in found.items() for run in runs],
+        "variants": [
+            _row(name, of) | {"pairs": dict(sorted(pairs.get(name, {}).items()))}
+            for name, of in by_name.items()
+        ],
+        "runs": runs,
     }
 
 
-def _devices(runs: list[dict]) -> list[str]:
-    """Which trained them."""
-    return sorted({run["device"] for run in runs})
-
-
-def _pairs(sweep: Sweep, name: str, seed: int) -> dict[str, list[int]]:
-    """Of each measure the images that only the paper's net got wrong, and only this one."""
-    nets = setting("paper", seed), setting(name, seed)
-    return {f"test_{view}": sweep.pairs(*nets, view) for view in ("center", "ten")}
-
-
-def others_of(before: dict, now: dict) -> dict[str, list]:
-    """Of an earlier result of the same scale what was not run now; {} where that is nothing."""
-    if any(before.get(key) != now[key] for key in ("image_size", "width", "epochs", "precision")):
-        return {}
-    names = [row["variant"] for row in now["variants"]]
-    kept = {
-        key: [one for one in before[key] if one["variant"] not in names]
-        for key in ("variants", "runs")
+def earlier(before: dict) -> dict:
+    """An earlier result, where it is of the same size, width, length and precision; else {}."""
+    scale = {
+        "image_size": FLAGS.image_size,
+        "width": FLAGS.width,
+        "epochs": FLAGS.num_epochs,
+        "precision": FLAGS.precision,
     }
-    return kept if kept["runs"] else {}
-
-
-def _order(one: dict) -> int:
-    return list(VARIANTS).index(one["variant"])
+    return before if scale.items() <= before.get("result", {}).items() else {}
 
 
 def result_name(experiment: str) -> str:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from alexnet_jax.configs import cifar10_quick
 from alexnet_jax.files import local_path
 from experiments import harness
-from experiments.sweep import Sweep, earlier_origins
+from experiments.sweep import Sweep, earlier_origins, untouched_runs
 
 FLAGS = flags.FLAGS
 ACTIVATIONS = ("relu", "tanh")
@@ -33,6 +33,7 @@ flags.DEFINE_integer("images", 50_000, "training images")
 flags.DEFINE_multi_enum("activation", list(ACTIVATIONS), ACTIVATIONS, "which nets")
 flags.DEFINE_string("precision", "tensorfloat32", "of the products; see AlexNet.precision")
 TARGET = 0.25
+CHOICE = ("activation", "rate", "seed")
 
 
 def configuration() -> ConfigDict:
@@ -48,15 +49,15 @@ def configuration() -> ConfigDict:
 
 def main(_) -> None:
     """Trains what is asked for, and writes it beside what an earlier run left."""
-    first, *others = FLAGS.seed
+    first, *further = FLAGS.seed
     sweep = Sweep(configuration(), local_path(FLAGS.workdir), target=TARGET)
     before = earlier(harness.recorded("figure1"))
     kept, best = (before["result"][of] for of in ("runs", "best_rates")) if before else ([], {})
     settings = settings_of(itertools.product(FLAGS.activation, FLAGS.rate, [first]))
     runs = joined(kept, trained(sweep, settings))
     best |= {name: best_rate(runs, name, first) for name in FLAGS.activation}
-    there = {_choice(one) for one in kept if one["rate"] not in FLAGS.rate}
-    more = itertools.product(((name, best[name]) for name in FLAGS.activation), others)
+    there = {tuple(one[of] for of in CHOICE) for one in kept if one["rate"] not in FLAGS.rate}
+    more = itertools.product(((name, best[name]) for name in FLAGS.activation), further)
     more = settings_of((*pair, seed) for pair, seed in more if (*pair, seed) not in there)
     runs = joined(runs, trained(sweep, more))
     settings += more
@@ -89,12 +90,7 @@ def trained(sweep: Sweep, settings: list[dict]) -> list[dict]:
 
 def joined(before: list[dict], now: list[dict]) -> list[dict]:
     """The runs of now and those before that are none of them."""
-    again = {_choice(one) for one in now}
-    return [one for one in before if _choice(one) not in again] + now
-
-
-def _choice(one: dict) -> tuple[str, float, int]:
-    return one["activation"], one["rate"], one["seed"]
+    return untouched_runs(before, now, CHOICE) + now
 
 
 def best_rate(runs: list[dict], activation: str, seed: int) -> float:

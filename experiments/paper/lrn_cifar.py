@@ -6,7 +6,8 @@ Two pairs of nets that differ by their norms alone: the authors' 11% net (two co
 layers of unshared kernels, norms across maps) with and without them, and their 18% net (norms
 within maps) with and without. All 50,000 training images; the length is --num_epochs, the rate
 falls to a tenth after 0.85 and 0.95 of it; nothing is chosen on the test images. Writes
-results/lrn_cifar.json and .png; of the 18% net alone, lrn_cifar_18pct.
+results/lrn_cifar.json and .png; of the 18% net alone, lrn_cifar_18pct. Runs that lie there of as
+many images and epochs and the same precision, and are not among these, stay.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 from alexnet_jax.configs import cifar10_18pct, cifar10_conv_local_11pct
 from alexnet_jax.files import local_path
 from experiments import harness
-from experiments.sweep import Sweep
+from experiments.sweep import Sweep, earlier_origins, untouched_runs
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "runs/lrn_cifar", "folder of the runs; finished ones are kept")
@@ -30,6 +31,7 @@ NETS = {
     "18%": (cifar10_18pct, ("center",)),
 }
 flags.DEFINE_multi_enum("net", list(NETS), list(NETS), "which pairs")
+CHOICE = ("net", "norm", "seed")
 
 
 def configuration(net: str) -> ConfigDict:
@@ -46,8 +48,10 @@ def configuration(net: str) -> ConfigDict:
 
 
 def main(_) -> None:
-    """Trains seed by seed and writes what there is after every seed."""
+    """Trains seed by seed and writes what there is after every seed, beside an earlier result."""
     sweeps = {net: Sweep(configuration(net), local_path(FLAGS.workdir)) for net in FLAGS.net}
+    name = "lrn_cifar_18pct" if FLAGS.net == ["18%"] else "lrn_cifar"
+    before = earlier(harness.recorded(name))
     settings: list[dict] = []
     for seed in FLAGS.seed:
         settings += [{"model.norm": norm, "seed": seed} for norm in (True, False)]
@@ -69,11 +73,40 @@ def main(_) -> None:
             }
             origins += sweep.origins(settings)
         if runs:
-            name = "lrn_cifar_18pct" if FLAGS.net == ["18%"] else "lrn_cifar"
+            kept = untouched_runs(before["result"]["runs"], runs, CHOICE) if before else []
+            if kept:
+                origins += earlier_origins(before)
+                pairs = joined_pairs(before["result"]["nets"], kept, pairs)
+            runs = sorted(kept + runs, key=lambda run: [list(NETS).index(run["net"]), run["seed"]])
             harness.record(name, summary(runs, pairs), draw(runs), origins=origins)
 
 
-def summary(runs: list[dict], wrong: dict[str, dict[int, list[int]]]) -> dict:
+def earlier(before: dict) -> dict:
+    """An earlier result, where it is of the same images, length and precision; else {}."""
+    scale = {"data": data(), "num_epochs": FLAGS.num_epochs, "precision": FLAGS.precision}
+    return before if scale.items() <= before.get("result", {}).items() else {}
+
+
+def data() -> str:
+    """What a result says that it is of."""
+    return f"cifar10, {FLAGS.images} training and 10,000 test images"
+
+
+Pairs = dict[str, dict[int, list[int]]]
+
+
+def joined_pairs(before: dict[str, dict], kept: list[dict], now: Pairs) -> Pairs:
+    """The pairs of now, and those of an earlier result's nets of which both runs are kept."""
+    there = {tuple(run[field] for field in CHOICE) for run in kept}
+    pairs = {net: dict(of) for net, of in now.items()}
+    for net, row in before.items():
+        for seed, wrong in row.get("pairs", {}).items():
+            if {(net, norm, int(seed)) for norm in (True, False)} <= there:
+                pairs.setdefault(net, {})[int(seed)] = wrong
+    return pairs
+
+
+def summary(runs: list[dict], wrong: Pairs) -> dict:
     """Test errors by net, and the difference seed by seed.
 
     Args:
@@ -97,11 +130,11 @@ def summary(runs: list[dict], wrong: dict[str, dict[int, list[int]]]) -> dict:
             "without": errors[False],
             "gain": [round(gain, 5) for gain in gains],
             "mean_gain": round(float(np.mean(gains)), 5) if gains else None,
-            "pairs": wrong[net],
+            "pairs": dict(sorted(wrong.get(net, {}).items())),
         }
     return {
         "claim": "AlexNet §3.3: a four-layer net's test error falls from 13% to 11%",
-        "data": f"cifar10, {FLAGS.images} training and 10,000 test images",
+        "data": data(),
         "num_epochs": FLAGS.num_epochs,
         "precision": FLAGS.precision,
         "nets": nets,
