@@ -36,6 +36,7 @@ def run(
     argv: Sequence[str] | None = None,
     *,
     rewrite: Arguments = list,
+    in_turn: bool = False,
 ) -> None:
     """Runs a command: what its user can put right ends in one line and exit status 1.
 
@@ -43,9 +44,13 @@ def run(
       main: takes the arguments that are no flags, after the program's name.
       argv: program and arguments; the process's own by default.
       rewrite: applied to them before the flags are read.
+      in_turn: on CPU a step is computed before its call returns. One that is dispatched while
+        another runs already holds its temporary arrays and runs no sooner: memory twice.
     """
     write_on_any_terminal()
-    keep_freed_memory()
+    keep_freed_memory(one_heap=not in_turn)
+    if in_turn:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Pictures go to files. A notebook names a backend of its own to its commands, too, and
     # matplotlib refuses to be imported where that is not installed.

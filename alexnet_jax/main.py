@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from alexnet_jax.command import flags_alone, run
 from alexnet_jax.files import local_path
+from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.wording import suggestion
 
 _CONFIGS = resources.files("alexnet_jax.configs")
@@ -114,6 +115,10 @@ def _saved_config(argv: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the training that the flags describe."""
+    together = _MULTIHOST.value or _COORDINATOR.value
+    if together:  # with steps computed in turn a host that is lost crashes the others
+        jax.config.update("jax_cpu_enable_async_dispatch", True)
+        keep_freed_memory()
     # Only now: loading tfds and Orbax takes seconds, and --help should not.
     from alexnet_jax import hosts  # noqa: PLC0415
     from alexnet_jax.runs.launch import train  # noqa: PLC0415
@@ -124,7 +129,6 @@ def main(argv: Sequence[str]) -> None:
     config = _CONFIG.value
     if _DATA_DIR.value:
         config.data_dir = _DATA_DIR.value
-    together = _MULTIHOST.value or _COORDINATOR.value
     if not together and (_PROCESSES.value, _PROCESS.value) != (None, None):
         raise app.UsageError(
             "--num_processes and --process_id are of several hosts: give --coordinator_address, or "
@@ -132,14 +136,10 @@ def main(argv: Sequence[str]) -> None:
         )
     if together:
         hosts.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    else:
-        # On CPU a step dispatched while another runs already holds its temporary arrays and runs
-        # no sooner: memory twice. Several hosts need it: else a lost one crashes the others.
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
     with hosts.leaving_lost_hosts():
         workdir = local_path(_WORKDIR.value)
         train(config, workdir, strict=_STRICT.value, profile=_PROFILE.value)
 
 
 if __name__ == "__main__":
-    run(main, rewrite=with_config_paths)
+    run(main, rewrite=with_config_paths, in_turn=True)

@@ -41,8 +41,6 @@ def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> Non
       arguments: whether there may be any.
       how: as `alexnet_jax.command.run`.
     """
-    # On CPU a step dispatched while another runs holds its temporary arrays and runs no sooner.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
     def prepared(argv: list[str]) -> None:
         if not arguments:
@@ -58,7 +56,7 @@ def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> Non
                 raise
             raise ValueError(f"{error.name} is not installed; pip install '.[{extra}]'") from error
 
-    command.run(prepared, **how)
+    command.run(prepared, in_turn=True, **how)
 
 
 def _check_once() -> None:

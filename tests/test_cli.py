@@ -88,3 +88,15 @@ def test_closed_streams_and_others_settings_are_nothing_to_a_command(tmp_path):
     environment = {**os.environ, "MPLBACKEND": backend, "JAX_THREEFRY_PARTITIONABLE": "0"}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment)
     assert done.returncode == 0 and (tmp_path / "picture.png").exists()
+
+
+@pytest.mark.parametrize(("in_turn", "dispatches"), [(True, False), (False, True)])
+def test_steps_are_computed_in_turn_where_a_command_says_so(in_turn, dispatches):
+    program = (
+        "import jax\n"
+        "from alexnet_jax.command import run\n"
+        "told = lambda _: print(jax.config.values['jax_cpu_enable_async_dispatch'])\n"
+        f"run(told, ['command'], in_turn={in_turn})\n"
+    )
+    done = run_command("-c", program)
+    assert done.stdout == f"{dispatches}\n", done.stderr

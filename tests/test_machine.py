@@ -10,34 +10,48 @@ from alexnet_jax.machine import processor
 from alexnet_jax.ops import backend
 
 FAULTS = """
-import resource, sys
+import resource, sys, threading
 import numpy as np
 from alexnet_jax.machine import keep_freed_memory
 
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+how, where = sys.argv[1:]
+if how != "give back":
+    keep_freed_memory(one_heap=how == "one heap")
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.ones(5_000_000)
+    np.ones(10_000_000)  # more than a heap of another thread holds
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-print(faults(), faults())
+def twice():
+    print(faults(), faults())
+
+if where == "first thread":
+    twice()
+else:
+    thread = threading.Thread(target=twice)
+    thread.start()
+    thread.join()
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
-def test_freed_memory_is_kept_and_not_mapped_again():
-    def first_and_second(how):
-        done = subprocess.run(
-            [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
-        )
-        return map(int, done.stdout.split())
-
-    first, second = first_and_second("keep")
-    assert second < first / 100
-    first, second = first_and_second("give back")
-    assert second > first / 2  # else the test shows nothing
+@pytest.mark.parametrize(
+    ("how", "where", "kept"),
+    [
+        ("one heap", "first thread", True),
+        ("one heap", "another thread", True),
+        ("several heaps", "first thread", True),
+        ("give back", "first thread", False),  # else the others show nothing
+        ("give back", "another thread", False),
+    ],
+)
+def test_freed_memory_is_kept_and_not_mapped_again(how, where, kept):
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, how, where], capture_output=True, text=True, check=True
+    )
+    first, second = map(int, done.stdout.split())
+    assert second < first / 100 if kept else second > first / 2
 
 
 def test_what_the_first_processor_is_and_can_do(tmp_path):

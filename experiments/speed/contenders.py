@@ -180,7 +180,7 @@ def main(argv: list[str]) -> None:
     contender = json.loads(argv[1])
     started = time.perf_counter()
     if contender.pop("keep"):
-        keep_freed_memory()
+        keep_freed_memory(one_heap="form" not in contender)
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # as our commands do
     if "form" in contender:
         turn: Any = Ours(**contender)

@@ -25,6 +25,7 @@ from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.inspect import features
 from alexnet_jax.inspect.files import read_images
 from alexnet_jax.interop import save_run
+from alexnet_jax.machine import keep_freed_memory
 from alexnet_jax.models.presets import alexnet
 from alexnet_jax.runs.workdir import Run
 from alexnet_jax.step import create_train_state
@@ -49,6 +50,7 @@ def main(_) -> None:
     """Measures and writes."""
     harness.shorten(images=20, turns=1)
     jax.config.update("jax_cpu_enable_async_dispatch", True)  # as in the command
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         few = photographs.draw(folder, 10) if harness.quick() else photographs.find()

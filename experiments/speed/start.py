@@ -29,7 +29,8 @@ from alexnet_jax.state import run_key
 from alexnet_jax.compilation import keep_programs
 from alexnet_jax.machine import keep_freed_memory
 
-keep_freed_memory()
+keep_freed_memory(one_heap=False)
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the command does
 keep_programs()
 model = alexnet()
 state = create_train_state(model, run_key(0))
