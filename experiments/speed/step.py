@@ -7,8 +7,8 @@ The contenders take turns; a turn is a few updates on a batch that lies on the d
 included, after one that is not counted. Each is a process of its own, so that no other's threads
 and memory are in its way; on a GPU, where those do not decide, ours share one and compile at once.
 PyTorch runs in every mode at the first batch size, later in those that were near its best; on CPU
-compiled once more with the memory setting that our commands make
-(`alexnet_jax.machine.keep_freed_memory`). With --forms, each form replaces one operation of
+compiled once more with memory kept as our commands keep it, in one heap, with which it is the
+faster (`alexnet_jax.machine.keep_freed_memory`). With --forms, each form replaces one operation of
 `alexnet_jax.ops` by another way to write it (`experiments.speed.forms`) at the first batch size,
 on a GPU in the reduced precisions. Writes results/step_PLATFORM.json, .txt and .png, with --label
 results/step_PLATFORM_LABEL, and prints what could not be run.
