@@ -139,13 +139,19 @@ def _read_model(path: Path) -> tuple[dict[str, list[np.ndarray]], str | None]:
         raise ValueError(f"{path} holds no layers; is it a .caffemodel?")
     blobs: dict[str, list[np.ndarray]] = {}
     for layer in layers:
-        if layer.name in blobs and layer.blobs:  # such as of two files, one behind the other
-            raise ValueError(f"{path} has the layer {layer.name!r} twice")
+        name = _text(layer.name)
+        if name in blobs and layer.blobs:  # such as of two files, one behind the other
+            raise ValueError(f"{path} has the layer {name!r} twice")
         if layer.blobs:
-            blobs[layer.name] = [_array(blob, path, layer.name) for blob in layer.blobs]
+            blobs[name] = [_array(blob, path, name) for blob in layer.blobs]
     order = [layer.name for layer in layers if layer.name in ("norm1", "pool1")]
     known = {("norm1", "pool1"): "caffe", ("pool1", "norm1"): "caffenet"}.get(tuple(order))
-    return blobs, known or _named(net.name)
+    return blobs, known or _named(_text(net.name))
+
+
+def _text(name: str | bytes) -> str:
+    """A name in a message; protobuf gives one that is no UTF-8 as bytes."""
+    return name if isinstance(name, str) else name.decode(errors="replace")
 
 
 def _named(name: str) -> str | None:

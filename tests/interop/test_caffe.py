@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 
+import chex
 import numpy as np
 import pytest
 
@@ -355,6 +356,21 @@ def mutations(content, count, seed=0):
         for at in rng.integers(0, len(data), rng.integers(1, 6)):
             data[at] = rng.integers(0, 256)
         yield bytes(data[: rng.integers(1, len(data) + 1)] if rng.random() < 0.2 else data)
+
+
+@pytest.mark.parametrize("name", [b"1 AlexNet", b"conv1"])
+def test_a_name_that_is_no_utf_8_is_read_or_shown(tmp_path, name):
+    path = tmp_path / "alexnet.caffemodel"
+    write(path, random_blobs(), name="1 AlexNet")
+    before, content = read_caffe(path), path.read_bytes()
+    path.write_bytes(content.replace(name, b"\xff" + name[1:]))
+    if name == b"conv1":
+        with pytest.raises(ValueError, match="\ufffdonv1"):
+            read_caffe(path)
+    else:
+        after = read_caffe(path)
+        assert after.preset == before.preset
+        chex.assert_trees_all_equal(after.params, before.params)
 
 
 @pytest.mark.parametrize(
