@@ -446,3 +446,21 @@ def test_a_batch_that_does_not_divide_names_the_nearest_sizes(tmp_path):
 def test_a_second_run_in_the_workdir_is_refused(tmp_path):
     with locked(tmp_path), pytest.raises(ValueError, match="is in use by process"):
         train(small(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "dispatches"), [((), False), (("--coordinator_address=localhost:1",), True)]
+)
+def test_steps_are_computed_in_turn_unless_with_other_hosts(tmp_path, given, dispatches):
+    code = f"""
+import runpy, sys
+import jax
+from alexnet_jax import hosts
+from alexnet_jax.runs import launch
+hosts.initialize = lambda *_: None
+launch.train = lambda *_, **__: print(jax.config.values["jax_cpu_enable_async_dispatch"])
+sys.argv = ["main", "--workdir={tmp_path}", *{given}]
+runpy.run_module("alexnet_jax.main", run_name="__main__")
+"""
+    done = run_command("-c", code)
+    assert done.stdout == f"{dispatches}\n", done.stderr
