@@ -83,12 +83,26 @@ def _judged(table: dict, variant: str, grows: str) -> Judged:
 def _still_learning(table: dict, variant: str) -> str:
     """In words, where one of the nets compared had not finished; empty where both had."""
     rows = [_row(table, net) for net in ("paper", variant)]
-    epochs = [[epoch for epoch in row.get("left_the_plateau", []) if epoch] for row in rows]
-    left = " and ".join(f"{np.mean(of):.1f}" for of in epochs if of)
+    shared = sorted(set.intersection(*(set(_learned(row)) for row in rows)))
+    nets = [
+        tuple(_mean(_by_seed(row, part), shared) for part in ("train", "test_center"))
+        for row in rows
+    ]
+    left = [_mean(_epochs_on_the_plateau(row), shared) for row in rows]
     return still_learning(
-        *((row["train"]["mean"], row["test_center"]["mean"]) for row in rows),
-        more=f", off the plateau in epoch {left}",
+        *nets, more=", off the plateau in epoch {:.1f} and {:.1f}".format(*left) if shared else ""
     )
+
+
+def _mean(values: dict[int, float | None], seeds: list[int]) -> float | None:
+    """Of these seeds; None where there are none, or one diverged."""
+    found = [values[seed] for seed in seeds]
+    return None if None in found or not found else float(np.mean(found))
+
+
+def _epochs_on_the_plateau(row: dict) -> dict[int, int | None]:
+    """By seed; None where a net stayed on it."""
+    return dict(zip(row["seeds"], row["left_the_plateau"], strict=True))
 
 
 def _unlearned(variant: str) -> str:
@@ -107,8 +121,7 @@ def _unlearned(variant: str) -> str:
 
 def _learned(row: dict) -> list[int]:
     """The seeds with which a net left the plateau at its start."""
-    left = row.get("left_the_plateau", row["seeds"])
-    return [seed for seed, epoch in zip(row["seeds"], left, strict=True) if epoch is not None]
+    return [seed for seed, epoch in _epochs_on_the_plateau(row).items() if epoch is not None]
 
 
 def _tables_with(variant: str) -> dict[str, dict]:
@@ -135,9 +148,8 @@ def _row(table: dict, variant: str) -> dict:
 
 
 def _by_seed(row: dict, part: str) -> dict[int, float | None]:
-    values = row[part].get("values", [row[part]["mean"]])  # older files have one seed
     learned = _learned(row)
-    pairs = zip(row["seeds"], values, strict=True)
+    pairs = zip(row["seeds"], row[part]["values"], strict=True)
     return {seed: value for seed, value in pairs if seed in learned}
 
 
@@ -157,12 +169,11 @@ def _scale(table: dict) -> str:
 
 def _command(table: dict, variant: str) -> str:
     """Trains the paper's net and this one with the seeds that both have; other rows stay."""
-    precision = table["precision"]
     seeds = (_row(table, net)["seeds"] for net in ("paper", variant))
     return command(
         "paper.ablations",
         **size_flags(table),
-        precision=precision[0] if isinstance(precision, list) else precision,
+        precision=table["precision"],
         seed=sorted(set.intersection(*map(set, seeds))),
         variant=["paper", variant],
     )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments import errors_table, harness, ledger
+from experiments.findings_of_ablations import ABLATIONS
 from experiments.found import IMAGENET, untested
 from experiments.verdicts import (
     CUT_SHORT,
@@ -87,6 +88,29 @@ for never in ([], [1]):
         {"by_seed": [4.0, 4.0], "mean": 4.0},
         {"by_seed": [4.0], "mean": 4.0, "seeds_left_out": [1]},
     ], ended.stderr
+
+
+def test_new_runs_join_every_table_of_ablations():
+    """With the flags of its line in the ledger, each comes out of its own runs as it stands."""
+    code = """
+import json
+from absl import flags
+from experiments import harness
+from experiments.findings_of_ablations import ABLATIONS
+from experiments.paper import ablations
+for name in ABLATIONS:
+    table = harness.recorded(name)["result"]
+    names = dict(image_size="image_size", width="width", epochs="num_epochs", precision="precision")
+    flags.FLAGS(["ablations", *(f"--{flag}={table[field]}" for field, flag in names.items())])
+    before = ablations.earlier(harness.recorded(ablations.result_name("ablations")))["result"]
+    pairs = ablations.joined_pairs(before["variants"], before["runs"], {})
+    again = json.loads(json.dumps(ablations.summary(before["runs"], pairs)))
+    print(json.dumps(before == table == again))
+"""
+    ended = run_command("-c", code)
+    assert json.loads(f"[{','.join(ended.stdout.split())}]") == [True] * len(ABLATIONS), (
+        ended.stderr
+    )
 
 
 def test_a_table_joins_new_runs_to_those_of_an_earlier_result():
