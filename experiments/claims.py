@@ -28,6 +28,16 @@ class Claim(NamedTuple):
 
 _ABLATIONS = "python -m experiments.paper.ablations"
 _IMAGENET = "python -m alexnet_jax.main --config={0} --workdir=runs/{0}"
+_FIVE, _TWO = "runs/imagenet2012_5", "runs/imagenet2012_pretrained"
+_SEVEN_NETS = " && ".join(
+    (
+        f"python -m alexnet_jax.main --config=imagenet2012 --workdir={_FIVE} --config.ensemble=5",
+        _IMAGENET.format("imagenet_fall2011"),
+        f"python -m alexnet_jax.main --config=imagenet2012_pretrained --workdir={_TWO} "
+        "--config.init_from=runs/imagenet_fall2011 --config.ensemble=2",
+        f"python -m alexnet_jax.evaluate --workdir={_FIVE} --workdir={_TWO}",
+    )
+)
 CLAIMS = (
     Claim(
         "Table 1",
@@ -75,7 +85,7 @@ CLAIMS = (
         "Table 2",
         "Seven nets, two pre-trained",
         "36.7 / 15.4%",
-        _IMAGENET.format("imagenet2012_pretrained") + " --config.init_from=runs/imagenet_fall2011",
+        _SEVEN_NETS,
         untested,
     ),
     Claim(
@@ -91,6 +101,13 @@ CLAIMS = (
         "6 times",
         "python -m experiments.paper.figure1",
         figure1,
+    ),
+    Claim(
+        "3.1",
+        "The whole net learns sooner with ReLU than with tanh",
+        "no number",
+        _ABLATIONS,
+        ablation("tanh"),
     ),
     Claim(
         "3.2",

@@ -38,8 +38,9 @@ def one_net() -> Found | None:
     ten, center = (percent(log[name]["top1_error"]) for name in ("test_ten_views", "test"))
     return Found(
         f"{ten}% ten views, {center}% centre crop (top-1)",
-        "Imagenette (10 classes, 8,996 training photographs), 224 pixels, 90 epochs, 1 seed; the "
-        "recipe of the claim is --config=imagenet2010",
+        f"Imagenette (10 classes, 8,996 training photographs), 224 pixels, {seeds_in_words(1)}, "
+        f"{log['validation']['epoch']:g} epochs, the best on the validation images after "
+        f"{log['test']['epoch']:g}; the recipe of the claim is --config=imagenet2010",
         f"{UNTESTED}: {IMAGENET}",
         "python -m alexnet_jax.main --workdir=runs/imagenette_224 --config=imagenette "
         "--config.cache=device --config.steps_per_call=70 --config.log_every_steps=70 "
@@ -270,7 +271,7 @@ def baseline(name: str, *options: str) -> Find:
             f"{percent(ten['top5_error'])} → {percent(table['top5_error'])}%; of SIFT alone "
             f"{percent(table['kinds']['SIFT']['top1_error'])}%{tried}",
             f"Imagenette, {table['training images']:,} training and {images:,} test images, those "
-            f"of our net at 224 pixels, {seeds_in_words(1)} of each",
+            f"of our net at 224 pixels, here at 160, {seeds_in_words(1)} of each",
             found.verdict,
             command(
                 f"baselines.{name}",

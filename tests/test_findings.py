@@ -194,7 +194,8 @@ FINDERS = {
 def results(tmp_path, monkeypatch):
     """A function that writes a result; the folder holds the log of our net."""
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    log = [TEN | {"split": split} for split in ("test", "test_ten_views")]
+    splits = ("validation", "test", "test_ten_views")
+    log = [TEN | {"split": split, "epoch": 90.0} for split in splits]
     (tmp_path / "imagenette_224.jsonl").write_text("\n".join(map(json.dumps, log)))
 
     def write(name, table):

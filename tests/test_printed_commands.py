@@ -24,6 +24,7 @@ CHECKS |= {"DEFINE_float": float, "DEFINE_multi_float": float}
 # What a command needs that may not be here: a word that starts so -> data sets, modules.
 DATA = {
     "experiments.paper.ablations": "imagenette",
+    "experiments.paper.ensemble": "imagenette",
     "experiments.paper.figure1": "cifar10",
     "experiments.paper.lrn_cifar": "cifar10",
     "experiments.paper.specialisation": "imagenette",
@@ -171,9 +172,7 @@ def missing(command: str) -> str | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", sorted({*IN_TEXTS, *{split(command)[0]: command for command in LEDGER}.values()})
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_printed_experiments_run(command, tmp_path):
     if reason := missing(command):
         pytest.skip(reason)

@@ -1,7 +1,8 @@
 """Imagenette, ten classes of ImageNet: the full net of the paper on real photographs.
 
-Validation for the schedule and the best checkpoint is cut from the training split; the official
-validation images are the test.
+Validation for the schedule and the best checkpoint is cut from the training split; the set's
+validation split is the test. The errors that are told of this recipe come from a copy with fewer
+images there (experiments/README.md).
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ The same patches for both: 16 x 16 pixels, every 6 pixels, in the image at three
 import cv2
 import numpy as np
 
-SIDE = 160  # pixels of the stored photographs; our net reads the same ones scaled up to 256
+SIDE = 160  # pixels; the photographs are scaled to them, for our net to 256
 PATCH, CELL, STEP = 16, 4, 6  # pixels
 SIDES = (160, 112, 80)  # of the scaled image; the patch stays
 
