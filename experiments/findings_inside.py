@@ -8,7 +8,6 @@ from experiments.verdicts import (
     NOTHING,
     PARTLY,
     REPRODUCED,
-    SPREAD,
     capped,
     percent,
     seeds_in_words,
@@ -28,17 +27,18 @@ def specialisation() -> Found | None:
     table = tables.pop(name)
     row = table["nets"]["paper"]
     seeds = len(row["seeds"])
+    told = row["seeds"] if name == SPECIALISED[0] else ()  # of these very runs
     if row["split"]["mean"] is None:  # "p" of such a run is no number either, or nought
         ours, word = "a run diverged", NOTHING
     else:
-        ours, word = _colours(table), _specialised(row["p"])
+        ours, word = f"{_EXPLAINED}: {_colours(table)}", _specialised(row["p"])
     ours += "".join(
         f"; with {size(other)}, {seeds_in_words(len(other['nets']['paper']['seeds']))}: "
         f"{_colours(other)}"
         for other in tables.values()
     )
     return Found(
-        f"{ours}{_colours_in('ablations_128')}",
+        f"{ours}{_colours_in('ablations_64_width_0.5', told)}{_colours_in('ablations_128')}",
         f"Imagenette, {size(table)}, {seeds_in_words(seeds)}",
         capped(word, seeds),
         command(
@@ -49,53 +49,56 @@ def specialisation() -> Found | None:
         ),
         f"{name}.png",
         f"{REPRODUCED}: with every seed under {percent(CHANCE, 0)}% of random halves are split as "
-        f"far; {PARTLY}: with the most split seed under {percent(CHANCE, 0)}% divided by the "
-        f"number of seeds; else {SPREAD}",
+        f"far; {PARTLY}: with at least half of the seeds; else {NOT}",
     )
+
+
+_EXPLAINED = (
+    "share of colour in the two towers by seed (and how many of random halves of their kernels are "
+    "split as far)"
+)
 
 
 def _specialised(chances: list[float]) -> str:
     """The verdict from the share of random halves that are split as far, by seed."""
-    if max(chances) < CHANCE:
-        return REPRODUCED
-    return PARTLY if min(chances) < CHANCE / len(chances) else SPREAD
+    split = sum(chance < CHANCE for chance in chances) / len(chances)
+    return REPRODUCED if split == 1 else PARTLY if split >= 0.5 else NOT
 
 
 def _colours(table: dict) -> str:
-    """What a result says of the towers of the paper's net, and without LRN, in words."""
+    """What a result says of the towers of its nets, in words; the paper's net is the first."""
     texts = []
-    for row in filter(None, map(table["nets"].get, ("paper", "no LRN"))):
-        chances = ", ".join(f"{percent(p, 1)}%" for p in row["p"])
+    for name, row in table["nets"].items():
         shares = _shares(row["lower"]["values"], row["higher"]["values"])
-        texts.append(
-            f"share of colour by seed {shares}, and {chances} of random halves of the kernels are "
-            "split as far"
-        )
-    return "; without LRN ".join(texts)
+        each = (f"{of} ({percent(p, 1)}%)" for of, p in zip(shares, row["p"], strict=True))
+        texts.append(f"{'' if name == 'paper' else f'{name} '}{', '.join(each)}")
+    return "; ".join(texts)
 
 
-def _colours_in(name: str) -> str:
-    """What the ablations of a table saw of the same, seed by seed, in words."""
+def _colours_in(name: str, seeds_told: Sequence[int] = ()) -> str:
+    """What the ablations of a table saw of the same with other seeds, in words."""
     table = result(name) or {"variants": []}
     shares = {
-        row["variant"]: [sorted(run) for run in row.get("color_shares", []) if None not in run]
+        row["variant"]: [
+            sorted(run)
+            for seed, run in zip(row["seeds"], row["color_shares"], strict=True)
+            if None not in run and seed not in seeds_told
+        ]
         for row in table["variants"]
     }
     if not (paper := shares.get("paper")):
         return ""
     without = shares.get("no LRN")
-    told = f"; without LRN {_shares(*zip(*without, strict=True))}" if without else ""
+    told = f"; no LRN {', '.join(_shares(*zip(*without, strict=True)))}" if without else ""
     return (
-        f"; with {size(table)}, {seeds_in_words(len(paper))}: "
-        f"{_shares(*zip(*paper, strict=True))}{told}"
+        f"; with {size(table)}, {seeds_in_words(len(paper))}{' more' if seeds_told else ''}: "
+        f"{', '.join(_shares(*zip(*paper, strict=True)))}{told}"
     )
 
 
-def _shares(lower: Sequence[float | None], higher: Sequence[float | None]) -> str:
+def _shares(lower: Sequence[float | None], higher: Sequence[float | None]) -> list[str]:
     pairs = zip(lower, higher, strict=True)
-    return ", ".join(
-        "diverged" if None in pair else "{:.2f} and {:.2f}".format(*pair) for pair in pairs
-    )
+    return ["diverged" if None in pair else "{:.2f} and {:.2f}".format(*pair) for pair in pairs]
 
 
 def retrieval() -> Found | None:

@@ -17,6 +17,7 @@ import itertools
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from alexnet_jax.files import local_path
 from alexnet_jax.inspect.filters import color_shares, filter_picture, splits_by_chance
@@ -51,7 +52,9 @@ def main(_) -> None:
         if run and None in itertools.chain(*run["color_shares"]):
             diverged.append(f"{name}, seed {seed}")
         elif run:
-            curves[name][seed] = [sorted(shares) for shares in run["color_shares"]]
+            # In the order of the end, kept: the towers may change places on the way.
+            order = np.argsort(run["color_shares"][-1])
+            curves[name][seed] = [[one[tower] for tower in order] for one in run["color_shares"]]
             kernels[name][seed] = sweep.arrays(setting)["conv1"]
     if diverged:
         print(f"left out, as they diverged: {'; '.join(diverged)}")
@@ -107,22 +110,32 @@ def summary(kernels: dict[int, np.ndarray], curves: dict[int, list]) -> dict:
 
 
 def draw(curves: dict[str, dict[int, list]]) -> Figure:
-    """The two shares by epoch, a line a seed: solid with LRN, dashed without."""
+    """The split by epoch, a colour a seed: solid with LRN, dashed without.
+
+    Below nought the tower that ends with less colour had more.
+    """
     asked = {title: pair for title, pair in NETS.items() if any(name in curves for name in pair)}
-    figure = Figure(figsize=(3 * len(asked) + 1, 3.2), layout="constrained")
+    figure = Figure(figsize=(3 * len(asked) + 2, 3.4), layout="constrained")
     panels = figure.subplots(1, len(asked), sharey=True, squeeze=False)[0]
     for axes, (title, pair) in zip(panels, asked.items(), strict=True):
-        for name, style, label in zip(pair, ("-", "--"), ("with LRN", "without"), strict=True):
-            for number, shares in enumerate(curves.get(name, {}).values()):
-                epochs = range(len(shares) + 1)
-                lower, higher = zip((2 / 3, 2 / 3), *shares, strict=True)
-                legend = None if number else label
-                axes.plot(epochs, higher, style, color="#cc5533", lw=1, label=legend)
-                axes.plot(epochs, lower, style, color="#444444", lw=1)
-        axes.set(title=title, xlabel="epochs", ylim=(0, 1))
+        axes.axhline(0, color="#888888", lw=0.6)
+        for name, style in zip(pair, ("-", "--"), strict=True):
+            for seed, shares in curves.get(name, {}).items():
+                split = [0, *(more - less for less, more in shares)]
+                axes.plot(split, style, color=f"C{seed}", lw=1)
+        axes.set(title=title, xlabel="epochs")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("share of colour in conv1")
-    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    panels[0].set_ylabel("share of colour in conv1:\none tower's less the other's")
+    lines = [("with LRN", "#444444", "-"), ("without", "#444444", "--")]
+    lines += [
+        (f"seed {n}", f"C{n}", "-") for n in sorted({n for of in curves.values() for n in of})
+    ]
+    figure.legend(
+        [Line2D([], [], color=color, ls=style) for _, color, style in lines],
+        [label for label, *_ in lines],
+        fontsize=8,
+        loc="outside right upper",
+    )
     return figure
 
 
