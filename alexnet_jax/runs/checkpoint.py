@@ -81,6 +81,7 @@ class Checkpointer:
                 f"{printable(self.directory)} has bytes in its name that are not UTF-8, and Orbax "
                 "takes no such folder; rename it, or give another --workdir"
             ) from error
+        self._read_only = read_only
         if not read_only:
             remove_leftovers(self.directory)
             settle(self.directory)
@@ -222,7 +223,8 @@ class Checkpointer:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
-        settle(self.directory)
+        if not self._read_only:  # a training may be replacing what was set aside
+            settle(self.directory)
 
     def close(self) -> None:
         """Waits for the last save and frees the threads. Raises CheckpointError if it failed."""

@@ -320,6 +320,20 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_called_damaged(t
                 reader.restore(state, step=1)
 
 
+def test_a_reader_leaves_what_a_training_is_about_to_replace(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 5)
+    (tmp_path / "5").rename(tmp_path / "5.replaced")
+    (tmp_path / "5.orbax-checkpoint-tmp").mkdir()  # being written
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        Checkpointer(tmp_path, read_only=True) as reader,
+        pytest.raises(CheckpointError, match="has no checkpoint 5"),
+    ):
+        reader.restore(make_state(), step=5)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("item, fact", [("arrays", "mean"), ("manifest", "")])
 def test_damage_beside_the_state_is_noticed(tmp_path, item, fact):
