@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from alexnet_jax.kinds import is_kind
+from alexnet_jax.kinds import is_finite, is_kind
 
 # ILSVRC-2012's training images, RGB 0-255. Source: cuda-convnet2's data meta file.
 IMAGENET_MEAN = np.array([127.305, 119.715, 104.913], np.float32)
@@ -122,7 +122,7 @@ class Augmentation:
         ):
             if np.ndim(getattr(self, field)) or getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r}; use one of {allowed}")
-        if not (is_kind(self.scale, like=1.0) and np.isfinite(self.scale)):
+        if not (is_kind(self.scale, like=1.0) and is_finite(self.scale)):
             raise ValueError(f"scale={self.scale!r}; give a number")
         size = self.image_size
         if size is not None and not (is_kind(size, like=0) and size > 0):

@@ -1,5 +1,6 @@
-"""Whether a value is of the type of another, whether Python's or NumPy's."""
+"""Whether a value is of the type of another, whether Python's or NumPy's, or a finite number."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,3 +20,11 @@ def is_kind(value: Any, like: Any) -> bool:
     """Whether a value is of the type of an example; true and false are no numbers."""
     boolean = isinstance(value, bool | np.bool_)
     return isinstance(value, _KINDS[type(like)]) and boolean == isinstance(like, bool)
+
+
+def is_finite(number: Any) -> bool:
+    """Whether a real number is neither infinite nor NaN, nor too large for a float."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number of over 308 digits
+        return False

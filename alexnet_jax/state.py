@@ -51,7 +51,8 @@ class Hyperparameters:
       decay_multipliers: the same for the decay, which biases have none of by default.
 
     Raises:
-      ValueError: a field that holds no number, or one as text or a truth value.
+      ValueError: a field that holds no number, or one as text or a truth value, or one too large
+        for a float.
     """
 
     learning_rate: Any = 0.01
@@ -70,8 +71,8 @@ class Hyperparameters:
                 raise ValueError(f"{field.name}={value!r} is not one number; give one, or an array")
             try:
                 value = jax.tree.map(_as_number, value)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{field.name}={value!r} is no number; give one") from error
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"{field.name}={value!r:.80} is no number; give one") from error
             object.__setattr__(self, field.name, value)
 
     def replace(self, **changes: Any) -> "Hyperparameters":

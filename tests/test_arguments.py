@@ -226,6 +226,7 @@ def test_several_updates_want_their_images_and_settings(model):
         ({"learning_rate": np.array("0.1")}, "learning_rate=array.* is no number"),
         ({"learning_rate": np.complex64(1j)}, "learning_rate=np.complex64.1j. is no number"),
         ({"learning_rate": True}, "learning_rate=True is no number"),
+        ({"learning_rate": 10**400}, "learning_rate=10* is no number"),
         ({"learning_rate": np.True_}, "learning_rate=np.True_ is no number"),
         ({"rate_multipliers": {"conv1": "low"}}, "rate_multipliers={'conv1': 'low'} is no number"),
     ],

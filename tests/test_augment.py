@@ -320,6 +320,7 @@ def test_what_is_augmented_already_passes_and_is_tested_as_usual():
         (maps(2), {"deviations": np.zeros(2)}, r"\(2,\)"),
         (maps(2), {"scale": "x"}, "scale='x'; give a number"),
         (maps(2), {"scale": float("nan")}, "scale=nan; give a number"),
+        (maps(2), {"scale": 10**400}, "scale=10*; give a number"),
         *[
             (maps(2), {"image_size": size}, f"image_size={size}; give a number of pixels")
             for size in (0, -5, 2.5, True)

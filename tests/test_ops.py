@@ -270,6 +270,7 @@ def test_local_response_norm_may_multiply():
         ({"k": 0}, "k=0, alpha=0.0001; give k above 0"),
         ({"alpha": -1.0}, "k=2.0, alpha=-1.0; give k above 0 and alpha of at least 0"),
         ({"beta": float("nan")}, "beta=nan; give a number"),
+        ({"beta": 10**400}, "beta=10*; give a number"),
         ({"beta": "a"}, "beta='a'; give a number"),
     ],
 )

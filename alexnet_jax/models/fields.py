@@ -19,4 +19,5 @@ def check_kinds(net: Any) -> None:
         if not fits:
             wanted = "type str or None" if default is None else f"type {type(default).__name__}"
             example = "" if default is None else f", such as {default!r}"
-            raise ValueError(f"{field.name}={value!r}; it is of {wanted}{example}")
+            shown = " ".join(repr(value).split())  # of a group in a configuration in one line
+            raise ValueError(f"{field.name}={shown}; it is of {wanted}{example}")

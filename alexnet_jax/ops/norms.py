@@ -1,6 +1,5 @@
 """Local response normalisation over channels (section 3.3), and within maps."""
 
-import math
 from functools import partial, reduce
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from alexnet_jax.kinds import is_kind
+from alexnet_jax.kinds import is_finite, is_kind
 from alexnet_jax.ops.backend import on_cpu
 from alexnet_jax.ops.checks import check_counts, check_floats
 from alexnet_jax.ops.dtypes import at_least_float32
@@ -58,7 +57,7 @@ def _check_constants(k: float, alpha: float, beta: float) -> None:
     for name, value in {"k": k, "alpha": alpha, "beta": beta}.items():
         if isinstance(value, jax.Array):
             raise ValueError(f"{name} is an array of JAX; give a Python number, it is compiled in")
-        if not (is_kind(value, like=1.0) and math.isfinite(value)):
+        if not (is_kind(value, like=1.0) and is_finite(value)):
             raise ValueError(f"{name}={value!r}; give a number")
     if not (k > 0 and alpha >= 0):
         raise ValueError(f"k={k!r}, alpha={alpha!r}; give k above 0 and alpha of at least 0")

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from alexnet_jax.files import whole_file
+from alexnet_jax.kinds import is_finite
 
 REPLACED = ".replaced"  # of a checkpoint that another of its step takes the place of
 DAMAGED = ".damaged"  # of one that is not what was saved, while the run goes on from an older one
@@ -79,7 +80,7 @@ def check_manifest(manifest: dict[str, Any]) -> None:
         if not known or math.prod(noted["shape"]) > _MOST:
             raise ValueError(f"its metadata has {noted!r:.60} of {name}")
     best = manifest.get("best_metric")
-    if best is not None and not (isinstance(best, int | float) and math.isfinite(best)):
+    if best is not None and not (isinstance(best, int | float) and is_finite(best)):
         raise ValueError(f"its metadata has the metric {best!r:.40}")
 
 

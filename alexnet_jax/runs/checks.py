@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.configs import default
+from alexnet_jax.kinds import is_finite
 from alexnet_jax.models.presets import CIFAR_PRESETS, PRESETS
 from alexnet_jax.scores import METRICS
 from alexnet_jax.state import Hyperparameters
@@ -123,7 +124,7 @@ Test = Callable[[Any], str]
 
 def _number(value: Any, whole: bool = False) -> bool:
     kinds = int if whole else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kinds) and not isinstance(value, bool) and is_finite(value)
 
 
 def _whole(least: int, most: int = LARGEST, empty: bool = False) -> Test:
@@ -265,7 +266,7 @@ def _check_hand_changes(changes: Any) -> None:
     known = [field.name for field in dataclasses.fields(Hyperparameters)]
     shape = "it is a tuple of (epoch, {field: value}), such as ((67, {'color_strength': 0.0}),)"
     if not isinstance(changes, Sequence) or isinstance(changes, str):
-        raise ValueError(f"hand_changes={changes!r}; {shape}")
+        raise ValueError(f"hand_changes={_shown(changes)}; {shape}")
     for change in changes:
         if not (
             isinstance(change, Sequence)

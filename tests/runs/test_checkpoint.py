@@ -368,6 +368,7 @@ def noted(item, name, **values):
         (lambda content: content.pop("arrays") and content, "has no table 'arrays'"),
         (lambda content: content.update(metadata=None), "has no table 'metadata'"),
         (lambda content: content.update(best_metric="x"), "has the metric 'x'"),
+        (lambda content: content.update(best_metric=10**400), "has the metric 100"),
         (lambda content: content["state"].update({"params/fc8/bias": 1}), "1 of params/fc8/bias"),
         (noted("state", "params/fc8/bias", shape=10), "of params/fc8/bias"),
         (noted("state", "params/fc8/bias", shape=["10"]), "of params/fc8/bias"),

@@ -12,8 +12,9 @@ from alexnet_jax.runs.checks import check
 from alexnet_jax.runs.recipe import build_model
 
 NONSENSE = [
-    None, 0, -1, 2**40, 1e20, math.nan, math.inf, -0.5, "", "x", True, (), ("a", "b"), (0,),
-    (math.nan,), [], {}, {"kernel": None}, (("a", "b"),), ((0, {"nofield": 1}),), ((math.nan, {}),),
+    None, 0, -1, 2**40, 10**400, 1e20, math.nan, math.inf, -0.5, "", "x", True, (), ("a", "b"),
+    (0,), (math.nan,), [], {}, {"kernel": None}, (("a", "b"),), ((0, {"nofield": 1}),),
+    ((math.nan, {}),),
 ]  # fmt: skip
 
 
@@ -21,7 +22,9 @@ def put(config, field, value):
     """Sets a field whatever the type of its value, as a file of one's own could."""
     group, _, name = field.rpartition(".")
     fields = config[group] if group else config
-    with fields.ignore_type(), fields.unlocked():
+    with fields.unlocked():
+        if name in fields:  # else a whole number in the place of a float is made one
+            del fields[name]
         fields[name] = value
 
 
@@ -36,6 +39,8 @@ def put(config, field, value):
         ("momentum", 2),
         ("seed", -1),
         ("seed", 2**40),
+        pytest.param("seed", 10**400, id="seed of 400 digits"),
+        pytest.param("learning_rate", 10**400, id="learning_rate of 400 digits"),
         ("ensemble", 0),
         ("final_views", ("nine",)),
         ("final_views", "center"),
