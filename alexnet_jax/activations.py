@@ -1,6 +1,5 @@
 """What layers put out for images: one pass for all that are asked for (section 6.1)."""
 
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from alexnet_jax import augment
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.compilation import compiled
+from alexnet_jax.compilation import compiled, made_once
 from alexnet_jax.data.records import Batch
 from alexnet_jax.models.network import LayeredNetwork, sown_name
 from alexnet_jax.wording import suggestion
@@ -112,7 +111,7 @@ def outputs_of_batches(
         yield fetched(*running)
 
 
-@functools.lru_cache(maxsize=8)
+@made_once(8)
 def _outputs_step(
     model: LayeredNetwork, augmentation: Augmentation, layers: tuple[str, ...], maps: str
 ):

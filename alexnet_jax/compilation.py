@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache, update_wrapper
+from functools import cache, lru_cache, update_wrapper, wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
@@ -106,6 +106,31 @@ def compiled(
         call makes of it on the host, for jax.
     """
     return Compiled(function, compiler_options(runs), **how)
+
+
+def made_once(
+    maxsize: int,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """`functools.lru_cache` for what makes a program of a network, among other arguments.
+
+    A network with lists or dicts among its fields has no hash to find its program by: that is made
+    again at every call.
+    """
+
+    def decorate(make: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        kept = lru_cache(maxsize)(make)
+
+        @wraps(make)
+        def made(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            try:
+                hash(args)
+            except TypeError:
+                return make(*args, **kwargs)
+            return kept(*args, **kwargs)  # type: ignore[arg-type]
+
+        return made
+
+    return decorate
 
 
 def keep_programs() -> None:

@@ -28,7 +28,7 @@ from alexnet_jax.arguments import (
     read_training_batch,
 )
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized, threefry
-from alexnet_jax.compilation import Compiled, compiled, compiler_options
+from alexnet_jax.compilation import Compiled, compiled, compiler_options, made_once
 from alexnet_jax.eval_step import EvalStep, PredictStep, make_eval_step, make_predict_step
 from alexnet_jax.models.layers import Network
 from alexnet_jax.optimizer import update_rule
@@ -105,15 +105,10 @@ def create_train_state(
     key = threefry(key)
     if mesh is not None and not isinstance(key, jax.core.Tracer) and key.committed:
         key = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
-    how: tuple[Any, ...] = (model, rule, mesh)
-    try:
-        create = _compiled_creation(*how)
-    except TypeError:  # a network with lists or dicts among its fields: nothing to find it by
-        create = _compiled_creation.__wrapped__(*how)
-    return create(key)
+    return _compiled_creation(model, rule, mesh)(key)
 
 
-@functools.lru_cache(maxsize=32)  # many seeds of one network are one program
+@made_once(32)  # many seeds of one network are one program
 def _compiled_creation(
     model: Network, rule: Rule, mesh: Mesh | None
 ) -> Compiled[[jax.Array], TrainState]:

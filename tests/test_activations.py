@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import alexnet, ops, parallel
+from alexnet_jax import AlexNet, alexnet, ops, parallel
 from alexnet_jax.activations import known_outputs, layers_named, outputs_of_batches
 from alexnet_jax.augment import Augmentation, center_view
 from alexnet_jax.data.batches import padded_batches
@@ -30,6 +30,21 @@ def outputs(preset, layers, **how):
     crops = center_view(IMAGES, augmentation, side)[0]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return model, params, crops, found
+
+
+class Unhashable(AlexNet):
+    """As a network with a list among its fields."""
+
+
+Unhashable.__hash__ = None
+
+
+def test_a_network_with_a_list_among_its_fields_has_outputs():
+    model, augmentation = Unhashable(**SMALL), Augmentation(color="none")
+    params = create_train_state(model, jax.random.key(0)).params
+    (found,) = outputs_of_batches(model, augmentation, params, [{"image": IMAGES}], "fc6")
+    (same,) = outputs_of_batches(AlexNet(**SMALL), augmentation, params, [{"image": IMAGES}], "fc6")
+    np.testing.assert_array_equal(found["fc6"], same["fc6"])
 
 
 def test_names_are_what_the_paper_does_in_its_order():

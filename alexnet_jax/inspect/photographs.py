@@ -1,6 +1,5 @@
 """What is shown of an image that was chosen to be looked at, and the images nearest to it."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from alexnet_jax.activations import Outputs
 from alexnet_jax.augment import ten_views, view_offsets
-from alexnet_jax.compilation import compiled
+from alexnet_jax.compilation import compiled, made_once
 from alexnet_jax.inspect.pictures import Cut, Pictures
 from alexnet_jax.inspect.saliency import gradient_map, occlusion_map, overlay
 from alexnet_jax.inspect.samples import Looked
@@ -128,7 +127,7 @@ def _views(
     ]
 
 
-@functools.lru_cache(maxsize=8)
+@made_once(8)
 def _probabilities(model: LayeredNetwork) -> Any:
     def probabilities(params: Mapping[str, Any], crops: jax.Array) -> jax.Array:
         logits: Any = model.apply({"params": params}, crops)

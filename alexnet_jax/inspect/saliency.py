@@ -1,6 +1,5 @@
 """Where in the image the evidence lies: what hiding a patch costs, and which pixels matter."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_jax.augment import center_view
-from alexnet_jax.compilation import compiled
+from alexnet_jax.compilation import compiled, made_once
 from alexnet_jax.inspect.drawing import COLORS, new_figure, shorten, show_image, style
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.workdir import Run
@@ -56,7 +55,7 @@ def gradient_map(run: Run, image: np.ndarray, label: int) -> np.ndarray:
     return np.abs(_gradient(run.model)(run.params, crop, label)[0]).max(-1)
 
 
-@functools.lru_cache(maxsize=8)
+@made_once(8)
 def _gradient(model: LayeredNetwork) -> Any:
     def logit(crop: jax.Array, params: Any, label: Any) -> jax.Array:
         logits: Any = model.apply({"params": params}, crop)

@@ -1,6 +1,5 @@
 """What units look for: images made by gradient ascent (Erhan 2009, Simonyan 2013, Olah 2017)."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from jax import lax
 
 from alexnet_jax.activations import known_outputs
 from alexnet_jax.augment import Augmentation, center_view
-from alexnet_jax.compilation import compiled
+from alexnet_jax.compilation import compiled, made_once
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.receptive import ReceptiveField, receptive_fields
 from alexnet_jax.runs.workdir import Run
@@ -51,7 +50,7 @@ def visualise(
     return np.asarray(images), np.asarray(values)
 
 
-@functools.lru_cache(maxsize=16)
+@made_once(16)
 def _climb(
     model: LayeredNetwork, augmentation: Augmentation, output: str, stored: int, steps: int
 ) -> Any:

@@ -8,7 +8,6 @@ seed_0/ …        of an ensemble: a run each
 """
 
 import dataclasses
-import functools
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import parallel
 from alexnet_jax.activations import outputs_of_batches
 from alexnet_jax.augment import Augmentation
+from alexnet_jax.compilation import made_once
 from alexnet_jax.data.batches import padded_batches
 from alexnet_jax.data.images import square
 from alexnet_jax.data.records import Batch
@@ -221,7 +221,7 @@ def _stored(image: np.ndarray, size: int) -> np.ndarray:
     return image if image.shape[:2] == (size, size) else square(image, size)
 
 
-@functools.lru_cache(maxsize=8)
+@made_once(8)
 def _predict_step(
     model: LayeredNetwork, augmentation: Augmentation, views: str, mesh: Mesh | None
 ) -> Any:
