@@ -30,6 +30,7 @@ _KINDS = (
 _INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 _WITH_OPERANDS = ("all-gather", "collective-permute")  # XLA lists them first, if asynchronous
+_PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA_GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _NAMED_GROUPS = re.compile(r"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\] \{((?:'\w+',?)+)\}")
@@ -56,8 +57,10 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> int:
-        """Bytes that one device sends, in a ring."""
+        """Bytes that one device sends: in a ring, or all of its own to another."""
         size = sum(_bytes(dtype, shape) for dtype, shape in self.parts)
+        if self.kind == "collective-permute":
+            return size
         others = self.group - 1
         if self.kind == "all-gather":
             return size // self.group * others
@@ -78,6 +81,9 @@ def collectives(compiled: jax.stages.Compiled, mesh: Mesh, model: Network) -> li
       compiled: from `jax.jit(…).lower(…).compile()`.
       mesh: from `make_mesh`.
       model: the network, whose layers are looked for.
+
+    Raises:
+      ValueError: this jaxlib writes groups of devices in a form that is not known.
     """
     layers = {layer.name for layer in model.layers}
     found = []
@@ -113,6 +119,12 @@ def _groups(text: str, mesh: Mesh) -> list[list[int]]:
     Raises:
       ValueError: this jaxlib writes them in a form of its own.
     """
+    if match := _PAIRS.search(text):  # of a collective-permute, in place of groups
+        joined = {n: [n] for n in range(mesh.size)}
+        for source, target in (pair.split(",") for pair in match[1][1:-1].split("},{")):
+            group = sorted({*joined[int(source)], *joined[int(target)]})
+            joined |= dict.fromkeys(group, group)
+        return [group for first, group in joined.items() if first == group[0]]
     if match := _LISTED_GROUPS.search(text):
         return [[int(n) for n in group.split(",")] for group in match[1][1:-1].split("},{")]
     if match := _IOTA_GROUPS.search(text):
@@ -192,7 +204,11 @@ class DeviceBytes(NamedTuple):
 
 
 def device_bytes(compiled: jax.stages.Compiled, model: Network, mesh: Mesh | None) -> DeviceBytes:
-    """What one device holds while it runs a step of `compile_train_step`."""
+    """What one device holds while it runs a step of `compile_train_step`.
+
+    Raises:
+      ValueError: the platform does not tell.
+    """
 
     def held(tree: Any) -> int:
         leaves = jax.tree.leaves(tree)
@@ -249,6 +265,10 @@ def describe_collectives(model: Network, batch_size: int) -> str:
     """What four devices send in a training step and what one or two hold, as text.
 
     Compiles the step for three meshes; takes four devices.
+
+    Raises:
+      ValueError: there are fewer devices, the batch or the network does not divide over them, the
+        platform does not tell what a program holds, or as `collectives`.
     """
     mesh = parallel.make_mesh(data=2, model=2)
     found = collectives(compile_train_step(model, mesh, batch_size), mesh, model)

@@ -354,6 +354,21 @@ def test_groups_are_read_as_every_jax_writes_them(text, groups):
     assert communication._groups(f"%x), replica_groups={text}, dimensions={{0}}", mesh) == groups
 
 
+@pytest.mark.parametrize("axis", ["data", "model"])
+def test_a_permutation_sends_all_that_a_device_has_along_its_axis(axis):
+    mesh = make_mesh(2, 2)
+    both = P("data", "model")
+
+    def swapped(x):
+        return jax.lax.ppermute(x, axis, [(0, 1), (1, 0)])
+
+    swap = jax.jit(jax.shard_map(swapped, mesh=mesh, in_specs=both, out_specs=both))
+    program = swap.lower(jax.ShapeDtypeStruct((8, 6), np.float32)).compile()
+    (found,) = collectives(program, mesh, narrow())
+    assert (found.kind, found.axis, found.group) == ("collective-permute", axis, 2)
+    assert found.sent == 4 * 3 * 4
+
+
 def test_groups_in_another_form_are_told_and_not_taken_for_all_devices():
     with pytest.raises(ValueError, match=r"replica_groups=rows<2> is no form that is known"):
         communication._groups("%x), replica_groups=rows<2>, dimensions={0}", make_mesh(2, 2))
