@@ -29,7 +29,7 @@ JPEG_BYTES = 33_000  # a 256x256 ImageNet photograph at that quality, on average
 RECORD_BYTES = 150  # label, file name and framing of one record
 # One record per chunk, so that reads are random. No Brotli: reading is 2x, writing 4-8x as fast.
 ARRAY_RECORD_OPTIONS = "group_size:1,uncompressed"
-IMAGES_PER_SHARD = 1024
+IMAGES_PER_SHARD = 1024  # about: they are dealt by a hash
 # ArrayRecord keeps every shard of a split open, and the usual limit is 1,024 files per process.
 MAX_SHARDS = 512
 SMALL_SET_SHARDS = 16  # a small set is cut finer, so that every core has work
