@@ -61,8 +61,8 @@ def dropout(x: jax.Array, mask: jax.Array | None, rate: float, style: str = "pap
     initialisation, rate and decay.
 
     Args:
-      x: [B, F].
-      mask: bool [B, F] of the units that stay, or None at test.
+      x: [B, F], or maps [B, H, W, C].
+      mask: bool, shaped as `x`, of the units that stay, or None at test.
       rate: share of units dropped, from 0 to below 1.
       style: "paper" or "inverted".
 
