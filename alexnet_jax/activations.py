@@ -114,10 +114,10 @@ def outputs_of_batches(
 @made_once(8)
 def _outputs_step(
     model: LayeredNetwork, augmentation: Augmentation, layers: tuple[str, ...], maps: str
-):
+) -> Callable[[Mapping[str, Any], Any], dict[str, jax.Array]]:
     places = known_outputs(model)
 
-    def outputs(params, images):
+    def outputs(params: Mapping[str, Any], images: Any) -> dict[str, jax.Array]:
         crops = augment.center_view(images, augmentation, model.image_size)[0]
         _, sown = model.apply({"params": params}, crops, mutable=["intermediates"])
         found = {name: sown["intermediates"][places[name]][-1] for name in layers}

@@ -16,9 +16,9 @@ _ASCII = {"█": "#", "–": "-", "—": "-", "−": "-", "…": "...", "×": "x
 _NUMBER = re.compile(r"-?[\d,]+(\.\d+)?%?")
 
 
-def suggestion(name: object, known) -> str:
+def suggestion(name: object, known: Iterable[str]) -> str:
     """What to write instead of an unknown name: 'did you mean …' or the list."""
-    folded = {str(one).casefold(): one for one in known}
+    folded = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     if close:
         return f"did you mean {folded[close[0]]!r}?"
@@ -73,7 +73,7 @@ def align(lines: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in columns]
     numbers = [all(not x or _NUMBER.fullmatch(x) for x in column[1:]) for column in columns]
 
-    def text(line):
+    def text(line: tuple[str, ...]) -> str:
         cells = zip(line, widths, numbers, strict=True)
         return "  ".join(x.rjust(w) if n else x.ljust(w) for x, w, n in cells).rstrip()
 

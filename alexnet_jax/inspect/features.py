@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from tqdm import tqdm
@@ -162,7 +163,7 @@ def _write_hdf5(
     return shapes
 
 
-def hdf5():
+def hdf5() -> ModuleType:
     """The package h5py. Raises ValueError where it is not installed."""
     try:
         import h5py  # noqa: PLC0415

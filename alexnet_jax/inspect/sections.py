@@ -2,7 +2,7 @@
 
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from alexnet_jax.activations import layers_named
 from alexnet_jax.augment import view_offsets
 from alexnet_jax.data.batches import eval_batches
+from alexnet_jax.data.records import Batch
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.inspect import html, paper
 from alexnet_jax.inspect.confusion import confusion_figure, confusion_matrix, worst_confusions
@@ -161,7 +162,14 @@ def filters(run: Run) -> Markup:
     return html.section("What the first layer learned", words, html.columns(pictures))
 
 
-def predictions(crops, labels, probabilities, chosen, names, kind: str) -> Markup:
+def predictions(
+    crops: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    chosen: np.ndarray,
+    names: Sequence[str],
+    kind: str,
+) -> Markup:
     """Images with their most probable labels (figure 4, left)."""
     likely = probabilities[np.arange(len(labels)), labels]
     groups = {
@@ -188,13 +196,22 @@ def predictions(crops, labels, probabilities, chosen, names, kind: str) -> Marku
     )
 
 
-def retrieval(run, images, crops, labels, chosen, gallery, names, kind: str) -> Markup:
+def retrieval(
+    run: Run,
+    images: np.ndarray,
+    crops: np.ndarray,
+    labels: np.ndarray,
+    chosen: np.ndarray,
+    gallery: Dataset,
+    names: Sequence[str],
+    kind: str,
+) -> Markup:
     """The nearest training images (figure 4, right)."""
     pixels = np.empty((len(gallery), *crops.shape[1:]), np.uint8)
     gallery_labels = np.empty(len(gallery), np.int32)
     seen = 0
 
-    def batches():
+    def batches() -> Iterator[Batch]:
         nonlocal seen
         for batch in eval_batches(gallery, batch_size=BATCH_SIZE):
             real = int(batch["mask"].sum())
@@ -238,7 +255,9 @@ def retrieval(run, images, crops, labels, chosen, gallery, names, kind: str) -> 
     )
 
 
-def mistakes(run: Run, test: Dataset, labels, probabilities, names) -> Markup:
+def mistakes(
+    run: Run, test: Dataset, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> Markup:
     """What is taken for what, and the error off the centre."""
     predicted = probabilities.argmax(-1)
     if len(names) > MOST_CONFUSED:  # those that occur
@@ -267,7 +286,14 @@ def mistakes(run: Run, test: Dataset, labels, probabilities, names) -> Markup:
     )
 
 
-def occlusion(run: Run, images, crops, labels, chosen, names) -> Markup:
+def occlusion(
+    run: Run,
+    images: np.ndarray,
+    crops: np.ndarray,
+    labels: np.ndarray,
+    chosen: np.ndarray,
+    names: Sequence[str],
+) -> Markup:
     """Where hiding the image costs the most."""
     shown = of_different_classes(labels, chosen)[:5]
     maps = [occlusion_map(run, images[n], int(labels[n])) for n in shown]

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,7 +80,7 @@ def _in_order(content: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
-def safetensors():
+def safetensors() -> ModuleType:
     """The package's part for NumPy. Raises ValueError where it is not installed."""
     try:
         import safetensors.numpy  # noqa: PLC0415

@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 from alexnet_jax import parallel
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import Dataset
-from alexnet_jax.eval_step import make_predict_step
+from alexnet_jax.eval_step import EvalStep, PredictStep, make_predict_step
 from alexnet_jax.runs.workdir import Run
 from alexnet_jax.scores import METRICS, image_scores
 from alexnet_jax.state import TrainState
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 
 def evaluate(
-    eval_step,
+    eval_step: EvalStep,
     state: TrainState,
     dataset: Dataset,
     batch_size: int,
@@ -241,7 +241,14 @@ def search_weights(
     return weights / weights.sum()
 
 
-def _top5_errors(log_probs, labels, weights, network, candidates, block=1000):
+def _top5_errors(
+    log_probs: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    network: int,
+    candidates: np.ndarray,
+    block: int = 1000,
+) -> np.ndarray:
     """The top-5 error for each candidate weight [C] of one network, the others' being fixed."""
     errors = np.zeros(len(candidates))
     others = np.where(np.arange(len(weights)) == network, 0, weights)
@@ -267,9 +274,9 @@ def _batches(dataset: Dataset, batch_size: int, mesh: Mesh | None) -> Iterable[M
     )
 
 
-def _predict_steps(runs: Sequence[Run], views: str, mesh: Mesh | None) -> list:
+def _predict_steps(runs: Sequence[Run], views: str, mesh: Mesh | None) -> list[PredictStep]:
     """A step for each run; equal networks share one, so that it is compiled once."""
-    steps: dict[Any, Any] = {}
+    steps: dict[Any, PredictStep] = {}
     for run in runs:
         if _program(run) not in steps:
             steps[_program(run)] = make_predict_step(
@@ -278,7 +285,7 @@ def _predict_steps(runs: Sequence[Run], views: str, mesh: Mesh | None) -> list:
     return [steps[_program(run)] for run in runs]
 
 
-def _program(run: Run) -> tuple:
+def _program(run: Run) -> tuple[Any, ...]:
     """What two runs share if their compiled predictions are the same."""
     settings = dataclasses.asdict(run.augmentation).values()
     constants = [x.tobytes() if isinstance(x, np.ndarray) else x for x in settings]
