@@ -37,6 +37,7 @@ from alexnet_jax.models.layer_table import layer_table
 from alexnet_jax.models.presets import network
 from alexnet_jax.runs.evaluation import MOST_CONFUSED
 from alexnet_jax.runs.metrics_log import VITALS
+from alexnet_jax.runs.throughput import training_flops
 from alexnet_jax.runs.workdir import Run
 
 BATCH_SIZE = 64
@@ -352,14 +353,11 @@ def machine(run: Run, metrics: list[dict[str, Any]]) -> Markup:
     """Speed, device and versions."""
     rows: dict[str, Any] = {}
     if speed := speed_of(metrics):
-        # Forward, and backward twice as much, without the gradient of the image.
-        table = layer_table(run.model)
-        macs = 3 * sum(row.macs for row in table) - table[0].macs
         fastest = max(row["images_per_second"] for row in metrics if row["split"] == "train")
         rows |= {
             "training, median (images/s)": f"{speed:,.1f}",
             "training, best (images/s)": f"{fastest:,.1f}",
-            "arithmetic at the median (GFLOP/s)": f"{2 * macs * speed / 1e9:,.1f}",
+            "arithmetic at the median (GFLOP/s)": f"{training_flops(run.model) * speed / 1e9:,.1f}",
         }
     device = jax.devices()[0]
     rows |= {
