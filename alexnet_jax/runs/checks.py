@@ -210,7 +210,7 @@ _TESTS: dict[str, Test] = {
     "validation_split": _text,
     "test_split": _split_or_none,
     "stored_size": _whole(1, 4096),
-    "cache": _one_of("none", "host", "device"),
+    "cache": _one_of("none", "host", "device"),  # `CACHES`, whose module takes a second
     "steps_per_call": _whole(1),
     "read_workers": _whole(0, 1024),
     "verify_data": _truth,

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from scipy.special import logsumexp
 
 from alexnet_jax import parallel
+from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import Dataset
 from alexnet_jax.eval_step import EvalStep, PredictStep, make_predict_step
@@ -104,7 +105,7 @@ def predictions(
     """
     step_of = _predict_steps(runs, views, mesh)
     states = [run.state.replace(opt_state=()) for run in runs]
-    batch_size //= 10 if views == "ten" else 1
+    batch_size //= VIEWS[views].count
     by_size = {dataset.image_size: dataset for dataset in datasets}
     streams = [_batches(dataset, batch_size, mesh) for dataset in by_size.values()]
     waiting = None

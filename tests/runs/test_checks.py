@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from alexnet_jax.configs import default, digits
+from alexnet_jax.data.cache import CACHES
 from alexnet_jax.runs.checks import check
 from alexnet_jax.runs.recipe import build_model
 
@@ -70,6 +71,13 @@ def test_a_value_that_makes_no_run_is_named(field, value):
     assert field.partition(".")[2] in str(error.value) or field in str(error.value)
     assert field.split(".")[0] in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_takes_the_caches_that_there_are():
+    config = digits.get_config()
+    put(config, "cache", "no such")
+    with pytest.raises(ValueError, match=f"it is one of {', '.join(map(repr, CACHES))}$"):
+        check(config)
 
 
 @pytest.mark.parametrize(
