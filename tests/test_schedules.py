@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet_jax.optimizer import update_rule
 from alexnet_jax.schedules import (
     ORIGINAL_CHANGES,
     Drops,
@@ -246,6 +248,22 @@ def test_decays_change_by_hand_as_rates_do_and_biases_stay_undecayed():
         {"fc6": {"kernel": 3.0, "bias": 0.0}, "fc8": {"kernel": 1.0, "bias": 0.0}},
         {"fc6": {"kernel": 0.5, "bias": 0.0}, "fc8": {"kernel": 1.0, "bias": 1.0}},
     ]
+
+
+@pytest.mark.parametrize("field", ["rate_multipliers", "decay_multipliers"])
+@pytest.mark.parametrize("change", [{}, 3.0, {"kernel": 3.0}, {"bias": 3.0}, {"bias": 0.0}])
+def test_what_a_change_by_hand_does_not_name_is_as_the_rule_has_it(field, change):
+    """Both know that biases are not decayed unless they are named."""
+    params = {name: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for name in ("conv1", "fc8")}
+
+    def update(multipliers):
+        rule = update_rule(0.5, 0.0, 0.25, **{field: multipliers})
+        return rule.update(params, rule.init(params), params)[0]
+
+    named = {"fc8": change}
+    filled = hyperparameters_at(1, [(0, {field: named})], layers=params)[field]
+    assert set(filled["fc8"]) == {"kernel", "bias"}
+    chex.assert_trees_all_equal(update(filled), update(named))
 
 
 def test_biases_keep_their_rate_where_the_rate_is_changed_by_hand():
