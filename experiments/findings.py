@@ -22,6 +22,7 @@ from experiments.verdicts import (
     Errors,
     capped,
     judge,
+    mean_of,
     percent,
     rule_of_sooner,
     seeds_in_words,
@@ -181,9 +182,8 @@ def lrn_cifar(net: str = "conv-local", name: str = "lrn_cifar") -> Find:
 def _ends(runs: list[dict], norm: bool) -> tuple[float | None, float | None]:
     """Training and test error of the centre crops, the mean of the nets with norms or without."""
     nets = [run for run in runs if run["norm"] == norm]
-    errors = [(run["train"]["top1_error"], run["test"]["center"]["top1_error"]) for run in nets]
-    train, test = (None if None in of else sum(of) / len(of) for of in zip(*errors, strict=True))
-    return train, test
+    trained = mean_of(run["train"]["top1_error"] for run in nets)
+    return trained, mean_of(run["test"]["center"]["top1_error"] for run in nets)
 
 
 def ensembles() -> Found | None:
@@ -235,15 +235,20 @@ def pre_training() -> Found | None:
         for way in ("from scratch", "fine-tuned")
     )
     found = judge(Errors(scratch, tuned, table["test_images"]), claimed=-1)
+    trained = table["training_top1_error"]
+    learning = still_learning(
+        (mean_of(trained["from scratch"]), mean_of(scratch.values())),
+        (mean_of(trained["fine-tuned"]), mean_of(tuned.values())),
+    )
     # All seeds begin at one pre-trained net: what another would come to is not known.
     each = "; ".join(f"{percent(scratch[s], 1)} → {percent(tuned[s], 1)}%" for s in scratch)
     classes = len(table["classes"])
     return Found(
-        f"test error, centre crop: {found.text}; by seed {each}",
+        f"test error, centre crop: {found.text}{learning}; by seed {each}",
         f"{classes} classes of Imagenette after the other {classes}, {table['images']:,} training "
         f"and {table['test_images']:,} test images, {table['network']}, {table['epochs']} epochs, "
         f"{seeds_in_words(found.seeds)} of one pre-trained net",
-        capped(found.verdict, 1),
+        CUT_SHORT.get(found.verdict, found.verdict) if learning else capped(found.verdict, 1),
         command(
             "paper.fine_tune",
             seed=table["seeds"],

@@ -1,8 +1,11 @@
 """What first layers, retrieval and moved crops show (section 6.1); None where it was not run."""
 
+import shlex
 from collections.abc import Sequence
 
+from alexnet_jax.configs import imagenette
 from experiments.found import Found, command, result, size, size_flags
+from experiments.settings import flat, usual
 from experiments.verdicts import (
     NOT,
     NOTHING,
@@ -113,8 +116,8 @@ def retrieval() -> Found | None:
     texts = (f"{', '.join(percent(one, 1) for one in of)}%" for of in (hidden, pixels))
     return _looked_inside(
         table,
-        f"of the {table['neighbors']} nearest of {table['gallery']:,} training images are of the "
-        "image's class: {} by fc7, {} by pixels".format(*texts),
+        f"of the {table['neighbors']} nearest of {table['runs'][0]['gallery']:,} training images "
+        "are of the image's class: {} by fc7, {} by pixels".format(*texts),
         better,
         f"{REPRODUCED}: more by fc7 than by pixels in every run; else {NOT}",
     )
@@ -131,13 +134,14 @@ def off_center() -> Found | None:
         moved = ", ".join(f"{shift} pixels {percent(of, 1)}%" for shift, of in errors.items())
         texts.append(f"error with the crop moved by {moved}")
         quarter = min(errors, key=lambda shift: abs(shift - table["image_size"] / 4))
-        known.append(errors[quarter] < GUESSING)
+        known.append(errors[quarter] - errors[0] < (GUESSING - errors[0]) / 2)
     return _looked_inside(
         table,
         "; ".join(texts),
         all(known),
-        f"{REPRODUCED}: moved by a quarter of its side, a crop is recognised better than by "
-        f"guessing ({percent(GUESSING, 0)}% wrong) in every run; else {NOT}",
+        f"{REPRODUCED}: moved by a quarter of its side, a crop loses less than half of what it is "
+        f"recognised better than by guessing ({percent(GUESSING, 0)}% wrong), in every run; else "
+        f"{NOT}",
     )
 
 
@@ -145,12 +149,24 @@ GUESSING = 0.9  # wrong of ten classes
 
 
 def _looked_inside(table: dict, ours: str, holds: bool, rule: str) -> Found:
-    seeds = len(table["runs"])
+    runs = table["runs"]
+    folders = [f"runs/inside_{number}" for number in range(len(runs))]
+    trainings = map(_training, (run["configuration"] for run in runs), folders)
     return Found(
         ours,
         f"Imagenette, {table['image_size']} pixels, {table['conv_features'][0]} kernels in conv1, "
-        f"{table['test_images']:,} test images, {seeds_in_words(seeds)}",
-        capped(REPRODUCED if holds else NOT, seeds),
-        command("paper.look_inside", workdir="RUN"),
+        f"{runs[0]['test_images']:,} test images, {seeds_in_words(len(runs))}",
+        capped(REPRODUCED if holds else NOT, len(runs)),
+        " && ".join([*trainings, command("paper.look_inside", workdir=folders)]),
         rule=rule,
     )
+
+
+def _training(fields: dict, folder: str) -> str:
+    """The command that trains a run of the recipe for Imagenette with other fields."""
+    recipe = flat(imagenette.get_config())
+    words = ["python", "-m", "alexnet_jax.main", f"--workdir={folder}", "--config=imagenette"]
+    for field, value in recipe.items():
+        if (own := fields.get(field, usual().get(field))) != value:
+            words.append(f"--config.{field}={tuple(own) if isinstance(own, list) else own}")
+    return shlex.join(words)

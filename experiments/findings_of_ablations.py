@@ -10,6 +10,7 @@ from experiments.verdicts import (
     Errors,
     Judged,
     judge,
+    mean_of,
     percent,
     rule_of_sooner,
     seeds_in_words,
@@ -86,19 +87,16 @@ def _still_learning(table: dict, variant: str) -> str:
     rows = [_row(table, net) for net in ("paper", variant)]
     shared = sorted(set.intersection(*(set(_learned(row)) for row in rows)))
     nets = [
-        tuple(_mean(_by_seed(row, part), shared) for part in ("train", "test_center"))
+        tuple(
+            mean_of(_by_seed(row, part)[seed] for seed in shared)
+            for part in ("train", "test_center")
+        )
         for row in rows
     ]
-    left = [_mean(_epochs_on_the_plateau(row), shared) for row in rows]
+    left = [mean_of(_epochs_on_the_plateau(row)[seed] for seed in shared) for row in rows]
     return still_learning(
         *nets, more=", off the plateau in epoch {:.1f} and {:.1f}".format(*left) if shared else ""
     )
-
-
-def _mean(values: dict[int, float | None], seeds: list[int]) -> float | None:
-    """Of these seeds; None where there are none, or one diverged."""
-    found = [values[seed] for seed in seeds]
-    return None if None in found or not found else float(np.mean(found))
 
 
 def _epochs_on_the_plateau(row: dict) -> dict[int, int | None]:

@@ -53,9 +53,13 @@ def identity(config: ConfigDict, target: float | None = None) -> str:
     Without the fields that have their default: one that is added later gives the runs of before no
     other names.
     """
-    fields = flat(config, UNASKED).items()
-    own = {field: value for field, value in fields if value != usual().get(field)}
-    return _digest(json.dumps([own, target], sort_keys=True))
+    return _digest(json.dumps([own_fields(config, UNASKED), target], sort_keys=True))
+
+
+def own_fields(config: ConfigDict, without: Sequence[str] = COMPUTES_NOTHING) -> dict[str, Any]:
+    """`flat` without the fields that have their default."""
+    fields = flat(config, without).items()
+    return {field: value for field, value in fields if value != usual().get(field)}
 
 
 def _among(fields: Sequence[str], field: str) -> bool:

@@ -1,7 +1,7 @@
 """How results decide on a claim: the interval of a difference, and the words for what it says."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,6 +175,12 @@ def rule_of_sooner(enough: float) -> str:
         f"{REPRODUCED}: more epochs with every seed, in the mean {enough:g} times as many or more; "
         f"{PARTLY}: more with every seed; else {NOT}"
     )
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """None where there are no values, or one of them is of a run that diverged."""
+    found = [*values]
+    return None if None in found or not found else float(np.mean(found))
 
 
 def percent(share: float | None, digits: int = 2) -> str:

@@ -461,6 +461,12 @@ def test_figures_of_the_plateau_are_those_of_the_result():
     assert others == [[[None] * 3] * 3] * 3
 
 
+def test_figures_of_what_is_nearest_are_those_of_the_result():
+    (run,) = _result("look_inside_imagenette")["runs"]
+    fc7, pixels = (100 * run[f"precision_of_{name}"] for name in ("fc7", "pixels"))
+    assert f"| {fc7:.1f}% / {pixels:.1f}% |" in _row("Imagenette, half width, 64 pixels: six")
+
+
 def test_figures_of_fine_tuning_are_those_of_the_result_seed_by_seed():
     result = _result("fine_tune")
     errors = result["test_top1_error_after_each_third"]

@@ -49,7 +49,8 @@ def test_figures_of_other_runs_are_those_of_the_results():
     sooner = json.loads((results / "figure1.json").read_text())["result"]["tanh_over_relu"]["mean"]
     lines = map(json.loads, (results / "imagenette_224.jsonl").read_text().splitlines())
     error = {line["split"]: 100 * line["top1_error"] for line in lines}
-    (looked,) = json.loads((results / "look_inside_imagenette.json").read_text())["runs"]
+    looked_inside = json.loads((results / "look_inside_imagenette.json").read_text())["result"]
+    (looked,) = looked_inside["runs"]
     same = [100 * looked[f"precision_of_{name}"] for name in ("fc7", "pixels")]
     for words in (
         f"ReLU {sooner} times sooner",

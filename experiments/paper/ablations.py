@@ -258,7 +258,7 @@ def draw(rows: list[dict]) -> Figure:
     axes.set_xlabel("top-1 error (%)")
     figure.suptitle(
         f"Imagenette, one change at a time: {FLAGS.image_size}-pixel crops, width {FLAGS.width:g}, "
-        f"{FLAGS.num_epochs} epochs, seeds run: {_seeds(rows)}",
+        f"{FLAGS.num_epochs} epochs, seeds run: {_seeds(rows)}; bars: one deviation of them",
         fontsize=10,
     )
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)

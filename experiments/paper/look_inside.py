@@ -28,6 +28,7 @@ from alexnet_jax.inspect.samples import sample
 from alexnet_jax.inspect.sections import center_crops
 from alexnet_jax.runs.workdir import Run, load_run
 from experiments import fitting, harness
+from experiments.settings import own_fields
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("workdir", ["runs/imagenette"], "folder of a trained run; more by more")
@@ -61,7 +62,7 @@ def look_inside(run: Run) -> dict:
     return {
         "test_images": len(queries),
         "gallery": len(gallery),
-        "seed": config.seed,
+        "configuration": own_fields(config),
         "step": run.step,
         "color_share_of_towers": [
             round(share, 4) for share in color_shares(kernel, towers=run.model.towers)
@@ -70,7 +71,7 @@ def look_inside(run: Run) -> dict:
         "precision_of_pixels": precision(lambda x: center_crops(x, size).reshape(len(x), -1)),
         "off_center": [
             {name: round(value, 4) for name, value in row.items()}
-            for row in shift_errors(run, sample(test, 200), shifts)
+            for row in shift_errors(run, test, shifts)
         ],
     }
 
