@@ -255,10 +255,10 @@ def draw(rows: list[dict]) -> Figure:
     )
     _fit_to_those_that_learned(axes, rows, places)
     axes.set_yticks(places, [row["variant"] for row in rows])
-    axes.set_xlabel("top-1 error (%)")
+    axes.set_xlabel("top-1 error (%); bars: one deviation of the seeds")
     figure.suptitle(
         f"Imagenette, one change at a time: {FLAGS.image_size}-pixel crops, width {FLAGS.width:g}, "
-        f"{FLAGS.num_epochs} epochs, seeds run: {_seeds(rows)}; bars: one deviation of them",
+        f"{FLAGS.num_epochs} epochs, seeds run: {_seeds(rows)}",
         fontsize=10,
     )
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
