@@ -204,5 +204,7 @@ def _fail(error: Exception | str) -> NoReturn:
     told = of_values(str(error))
     if isinstance(error, OSError) and error.filename and told.startswith("[Errno"):
         told = f"{error.filename}: {error.strerror}"
-    print(f"error: {told}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    # Grain's note is of a traceback, which is not shown here.
+    notes = [note for note in getattr(error, "__notes__", ()) if "Grain has removed" not in note]
+    print(f"error: {told}", *notes, sep="\n", file=sys.stderr)
     sys.exit(1)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from importlib import metadata
 
+import grain
 import pytest
 
+from alexnet_jax import command
 from alexnet_jax.cli import COMMANDS, main
 from tests.commands import run_command
 
@@ -100,3 +102,17 @@ def test_steps_are_computed_in_turn_where_a_command_says_so(in_turn, dispatches)
     )
     done = run_command("-c", program)
     assert done.stdout == f"{dispatches}\n", done.stderr
+
+
+def test_of_an_error_in_a_reader_one_line_is_told_and_what_we_add_to_it(capsys):
+    def damaged(_):
+        raise ValueError("shard x is damaged; copy it again")
+
+    with pytest.raises(ValueError) as raised:
+        list(grain.MapDataset.range(2).map(damaged).to_iter_dataset())
+    assert "Grain has removed" in raised.value.__notes__[-1]
+    raised.value.add_note("checkpoint 3 could not be written")
+    with pytest.raises(SystemExit):
+        command._fail(raised.value)
+    told = "error: shard x is damaged; copy it again\ncheckpoint 3 could not be written\n"
+    assert capsys.readouterr().err == told
