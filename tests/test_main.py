@@ -22,13 +22,14 @@ from alexnet_jax.data.sets import Dataset
 from alexnet_jax.main import with_config_paths
 from alexnet_jax.runs import recipe as recipe_module
 from alexnet_jax.runs import saved_config
-from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.configuration import load_config, save_config
 from alexnet_jax.runs.health import Health
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.lock import locked
-from alexnet_jax.runs.metrics_log import CLOCKED
+from alexnet_jax.runs.metrics_log import CLOCKED, MetricsLog
 from alexnet_jax.runs.workdir import load_run
+from alexnet_jax.scores import METRICS
 from tests.commands import run_command
 from tests.small import SMALL
 from tests.tiers import slow
@@ -173,6 +174,16 @@ def test_a_run_whose_configuration_is_gone_is_not_taken_for_another(tmp_path):
     with pytest.raises(ValueError, match=r"holds a run and no config.json, .*; put it back, or"):
         save_config(digits.get_config(), tmp_path, resumes=True)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_checkpoints_behind_a_link_to_nowhere_are_told_although_there_is_a_log(tmp_path):
+    save_config(small(), tmp_path, resumes=False)
+    with MetricsLog(tmp_path, writes=True) as log:
+        log.begin(0, validated=0)
+        log.write(5, 1.0, "test", dict.fromkeys(METRICS, 0.5), 0.01)
+    (tmp_path / "checkpoints").symlink_to("/nonexistent/x")
+    with pytest.raises(CheckpointError, match="checkpoints is a link to /nonexistent/x, which is"):
+        train(small(), tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_it_can_be_mended(tmp_path):

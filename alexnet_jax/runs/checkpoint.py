@@ -5,6 +5,7 @@ constants), `manifest` (metadata and a digest of every leaf) and `metrics`. The 
 step are kept, and those of `keep_every_epochs`.
 """
 
+import errno
 import json
 import logging as python_logging
 import math
@@ -28,13 +29,14 @@ from alexnet_jax.runs.checkpoint_folder import (
     METRICS,
     REPLACED,
     check_manifest,
+    misplaced,
     remove_leftovers,
     restore_metrics,
     settle,
 )
 from alexnet_jax.runs.digest import crc, digests
 from alexnet_jax.runs.leaves import abstract_bits, bits, difference, leaves_of, signature, zeros
-from alexnet_jax.runs.orbax_errors import hush_orbax, reason, without_orbax
+from alexnet_jax.runs.orbax_errors import error_number, hush_orbax, reason, without_orbax
 
 
 class CheckpointError(RuntimeError):
@@ -82,6 +84,13 @@ class Checkpointer:
                 "takes no such folder; rename it, or give another --workdir"
             ) from error
         self._read_only = read_only
+        if told := misplaced(self.directory):
+            raise CheckpointError(f"{told}; put the checkpoints back, or use another --workdir")
+        for path in sorted(self.directory.glob("[0-9]*")):
+            if path.name.isdecimal() and (told := misplaced(path)):  # which Orbax does not see
+                raise CheckpointError(
+                    f"{told}; put the checkpoint back, or remove this to do without"
+                )
         if not read_only:
             remove_leftovers(self.directory)
             settle(self.directory)
@@ -397,11 +406,17 @@ class Checkpointer:
         self._manager.reload()  # Orbax has already struck out the steps this save was to replace
         latest = self.latest_step
         intact = "" if latest is None else f"; checkpoint {latest} is intact"
+        size, number = _readable(self._bytes), error_number(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            free = _readable(shutil.disk_usage(self.directory).free)
+            advice = f"make room there (a checkpoint takes {size}, {free} are free)"
+        elif number == errno.EFBIG:
+            advice = f"allow larger files (`ulimit -f`; a checkpoint takes {size})"
+        else:
+            advice = "see that files and folders can be made there"
         return CheckpointError(
             f"checkpoint {self._saving} could not be written in {self.directory}: "
-            f"{reason(error)}; make room there (a checkpoint takes {_readable(self._bytes)}, "
-            f"{_readable(shutil.disk_usage(self.directory).free)} are free) or use another "
-            f"--workdir{intact}"
+            f"{reason(error)}; {advice} or use another --workdir{intact}"
         )
 
     def _set_aside(self, step: int) -> None:

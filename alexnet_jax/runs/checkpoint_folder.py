@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +21,13 @@ METRICS = Path("metrics", "metrics")  # in a checkpoint: what Orbax keeps the be
 # Numbers in one of its arrays: a mean of the largest images that a run may store.
 _MOST = 4096 * 4096 * 3
 _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
+
+
+def misplaced(path: Path) -> str | None:
+    """What `path` is where it should be a folder, in words; None of a folder, and of nothing."""
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link to {os.readlink(path)}, which is not there"
+    return f"{path} is a file, not a folder" if path.is_file() else None
 
 
 def restore_metrics(directory: Path) -> None:

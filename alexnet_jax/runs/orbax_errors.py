@@ -11,13 +11,21 @@ from typing import Any
 from absl import logging
 
 
+def error_number(error: Exception) -> int | None:
+    """The number of the system's error, such as `errno.ENOSPC`; None where it was another."""
+    if isinstance(error, OSError):
+        return error.errno
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore, writing
+    return int(code[1]) if code else None
+
+
 def reason(error: Exception) -> str:
     """The cause in a few words: the system's error if there is one, else the first line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if number := error_number(error):
+        return os.strerror(number)
     text = str(error) or type(error).__name__
-    if code := re.search(r"os_error_code='(\d+)'", text):  # TensorStore, writing
-        return os.strerror(int(code[1]))
     if leaf := re.search(r"'path': '([^/']+)/'", text):  # TensorStore, reading
         return f"{leaf[1].replace('.', '/')} cannot be read"
     return text.splitlines()[0]

@@ -8,6 +8,7 @@ same run.
 import contextlib
 import itertools
 import math
+import os
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ class Training:
         """Trains from where the workdir stands to the end."""
         self.stop, self.log = stop, log
         keep, folder = self.recipe.keep_every, self.workdir / "checkpoints"
-        if not folder.is_dir():  # it is there before the first line of a log
+        if not os.path.lexists(folder):  # it is there before the first line of a log
             self._check_log(log.last_step)
         with Checkpointer(folder, keep_every=keep) as self.checkpoints:
             self._start()

@@ -1,6 +1,7 @@
 """Checkpoints: exact on any mesh, never silently wrong, never lost."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -429,8 +430,8 @@ def test_a_failed_write_is_one_clear_line_and_harms_nothing(tmp_path, capfd):
             with pytest.raises(CheckpointError) as error:
                 checkpointer.wait()
         assert re.fullmatch(
-            rf"checkpoint 3 could not be written in {tmp_path}: File too large; make room there "
-            r"\(a checkpoint takes 1\.6 MB, [\d.,]+ [MG]B are free\) or use another --workdir; "
+            rf"checkpoint 3 could not be written in {tmp_path}: File too large; allow larger "
+            r"files \(`ulimit -f`; a checkpoint takes 1\.6 MB\) or use another --workdir; "
             "checkpoint 2 is intact",
             str(error.value),
         )
@@ -444,6 +445,48 @@ def test_a_failed_write_is_one_clear_line_and_harms_nothing(tmp_path, capfd):
             with pytest.raises(CheckpointError, match="checkpoint 5 could not be written"):
                 save(checkpointer, 6)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No room"),
+            r"No room; make room there \(a checkpoint takes .* free\)",
+        ),
+        (OSError(errno.EDQUOT, "Quota"), r"Quota; make room there \(a checkpoint takes .* free\)"),
+        (ValueError("x [os_error_code='28'] y"), "No space left on device; make room there"),
+        (OSError(errno.ENOTDIR, "No folder"), "No folder; see that files and folders can be made"),
+        (ValueError("of another kind"), "of another kind; see that files and folders can be made"),
+    ],
+)
+def test_room_is_asked_for_where_there_is_none(tmp_path, monkeypatch, error, message):
+    def fails(*_, **__):
+        raise error
+
+    with Checkpointer(tmp_path) as checkpointer:
+        monkeypatch.setattr(checkpointer._manager, "save", fails)
+        with pytest.raises(CheckpointError, match=message):
+            save(checkpointer, 1)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_link_to_nowhere_and_a_file_in_place_of_a_checkpoint_are_told(tmp_path, read_only):
+    with Checkpointer(tmp_path / "run") as checkpointer:
+        save(checkpointer, 1)
+    (tmp_path / "run" / "2").symlink_to("/nonexistent/x")
+    with pytest.raises(CheckpointError, match="/2 is a link to /nonexistent/x, which is not there"):
+        Checkpointer(tmp_path / "run", read_only=read_only)
+    (tmp_path / "run" / "2").unlink()
+    (tmp_path / "run" / "2").touch()
+    with pytest.raises(CheckpointError, match=r"/2 is a file, not a folder; put the checkpoint"):
+        Checkpointer(tmp_path / "run", read_only=read_only)
+    (tmp_path / "run" / "2").unlink()
+    (tmp_path / "run" / "2").symlink_to(tmp_path / "run" / "1")  # as good as a folder
+    Checkpointer(tmp_path / "run", read_only=read_only).close()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match=r"/link is a link to nowhere, .*put the checkpoints"):
+        Checkpointer(tmp_path / "link", read_only=read_only)
 
 
 @pytest.mark.parametrize("name", ["[a]", "a*", "b?"])
