@@ -53,10 +53,7 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
     text = _as_text(config)
     changes = []
     if resumes and not path.exists():
-        raise ValueError(
-            f"{workdir} holds a run and no config.json, which says of what configuration it is; "
-            "put it back, or give another --workdir"
-        )
+        raise ValueError(_no_config(workdir))
     if resumes:
         saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
         fields = [f for f in sorted(saved.keys() | given.keys()) if saved.get(f) != given.get(f)]
@@ -119,6 +116,8 @@ def load_config(workdir: str | Path) -> ConfigDict:
     except (FileNotFoundError, NotADirectoryError):
         if runs := members(workdir):
             raise ValueError(name_a_member(workdir, runs)) from None
+        if (workdir / "metrics.jsonl").exists() or any(workdir.glob("checkpoints/[0-9]*")):
+            raise ValueError(_no_config(workdir)) from None
         raise ValueError(
             f"{workdir} holds no run (no config.json); train one with "
             f"`python -m alexnet_jax.main --workdir {workdir}`"
@@ -126,6 +125,14 @@ def load_config(workdir: str | Path) -> ConfigDict:
     except (ValueError, TypeError, AttributeError) as error:  # not JSON, or of other types
         reason = first_line(error)
         raise ValueError(f"{path} is damaged ({reason}); restore it, or train again") from error
+
+
+def _no_config(workdir: Path) -> str:
+    """What to say where the rest of a run is there."""
+    return (
+        f"{workdir} holds a run and no config.json, which says of what configuration it is; put it "
+        "back, or give another --workdir"
+    )
 
 
 def config_of(fields: Mapping[str, Any], *, unknown: bool = False) -> ConfigDict:

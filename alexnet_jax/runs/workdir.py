@@ -33,6 +33,7 @@ from alexnet_jax.files import local_path, naming
 from alexnet_jax.kinds import is_kind
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
+from alexnet_jax.runs.checkpoint_folder import misplaced
 from alexnet_jax.runs.configuration import load_config, members, name_a_member
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.state import TrainState
@@ -256,6 +257,8 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
     if not folder.is_dir():
         if runs := members(workdir):
             raise ValueError(name_a_member(workdir, runs))
+        if told := misplaced(folder):
+            raise CheckpointError(f"{told}; put the checkpoints back")
         raise _nothing(workdir)
     while True:
         before = _steps(folder)

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.files import whole_file
 from alexnet_jax.parallel import make_mesh
-from alexnet_jax.runs.checkpoint import Checkpointer, DamagedCheckpoint
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
 from alexnet_jax.runs.configuration import load_config, members
 from alexnet_jax.runs.digest import crc
 from alexnet_jax.runs.workdir import load_run
@@ -168,6 +168,29 @@ def test_a_checkpoint_that_a_training_removes_meanwhile_gives_way_to_a_newer_one
 
     monkeypatch.setattr(Checkpointer, "restore", replaced)
     assert load_run(tmp_path / "run").step == newest
+
+
+@pytest.mark.parametrize("left", ["checkpoints/42", "metrics.jsonl"])
+def test_where_only_the_configuration_is_gone_it_is_to_be_put_back(tmp_path, left):
+    (tmp_path / "checkpoints").mkdir()  # of a run that failed before it began
+    with pytest.raises(ValueError, match=r"holds no run \(no config\.json\); train one with"):
+        load_run(tmp_path)
+    (tmp_path / left).mkdir()
+    with pytest.raises(ValueError, match=r"holds a run and no config\.json, .*; put it back, or"):
+        load_run(tmp_path)
+
+
+def test_what_is_in_place_of_the_checkpoints_is_told(workdir, tmp_path):
+    shutil.copy(workdir / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match="has no checkpoint yet; let the training save one"):
+        load_run(tmp_path)
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(CheckpointError, match="/checkpoints is a file, not a folder; put the"):
+        load_run(tmp_path)
+    (tmp_path / "checkpoints").unlink()
+    (tmp_path / "checkpoints").symlink_to("/nonexistent/x")
+    with pytest.raises(CheckpointError, match="/checkpoints is a link to /nonexistent/x, which is"):
+        load_run(tmp_path)
 
 
 def test_a_file_in_place_of_a_run_is_told_what_makes_one_of_it(tmp_path):
