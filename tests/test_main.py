@@ -125,6 +125,29 @@ def test_a_run_of_another_version_goes_on_with_its_fields(tmp_path, ensemble):
     assert load_config(tmp_path).field_of_another_version == 3
 
 
+def test_another_runs_checkpoint_or_configuration_is_not_taken_for_its_own(tmp_path):
+    config = small()
+    config.model.update({"conv_features": (4,) * 5, "fc_features": (4, 4)})
+    config.num_epochs = 0
+    config.test_split = None
+    for seed in (0, 3):
+        config.seed = seed
+        train(config, tmp_path / f"{seed}")
+        train(config, tmp_path / f"{seed}")  # its own is taken
+    for name in ("checkpoints", "config.json"):
+        for seed in ("0", "3"):
+            (tmp_path / seed / name).rename(tmp_path / f"{name} of {seed}")
+        (tmp_path / f"{name} of 0").rename(tmp_path / "3" / name)
+        for given in (0, 3):
+            config.seed = given
+            with pytest.raises(
+                ValueError, match=r"checkpoint 0 in .* is of another run than its c"
+            ):
+                train(config, tmp_path / "3")
+        (tmp_path / "3" / name).rename(tmp_path / "0" / name)
+        (tmp_path / f"{name} of 3").rename(tmp_path / "3" / name)
+
+
 def test_weights_to_start_from_that_are_not_there_leave_no_configuration(tmp_path):
     config = digits.get_config()
     config.init_from = str(tmp_path / "weights.npz")

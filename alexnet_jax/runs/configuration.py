@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs import default
-from alexnet_jax.files import json_object, local_path, whole_file
+from alexnet_jax.files import json_object, local_path, naming, whole_file
 from alexnet_jax.runs.checks import check
 from alexnet_jax.runs.digest import crc
 from alexnet_jax.wording import first_line
@@ -55,15 +55,13 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
     if resumes and not path.exists():
         raise ValueError(_no_config(workdir))
     if resumes:
-        saved, given = (_flat(json.loads(c.to_json())) for c in (load_config(workdir), config))
-        fields = [f for f in sorted(saved.keys() | given.keys()) if saved.get(f) != given.get(f)]
-        told = {f: f"{f} was {_said(saved, f)} and is {_said(given, f)}" for f in fields}
-        grows = saved.get("ensemble") and 1 < saved["ensemble"] < given["ensemble"]
+        saved = load_config(workdir)
+        told = _differences(saved, config, "{} was {} and is {}")
+        grows = 1 < saved.ensemble < config.get("ensemble", 1)
         allowed = (*MAY_CHANGE, "ensemble") if grows else MAY_CHANGE
-        if refused := [told[field] for field in fields if field not in allowed]:
-            more = f", and {len(refused) - 3} more" if len(refused) > 3 else ""
+        if refused := [line for field, line in told.items() if field not in allowed]:
             raise ValueError(
-                f"{workdir} holds a run of another configuration: {', '.join(refused[:3])}{more}; "
+                f"{workdir} holds a run of another configuration: {_first(refused)}; "
                 "give the same configuration, or another --workdir"
             )
         changes = [f"{line} from here on" for line in told.values()]
@@ -74,8 +72,53 @@ def save_config(config: ConfigDict, workdir: Path, *, resumes: bool) -> list[str
 
 def facts(config: ConfigDict) -> dict[str, Any]:
     """Field -> value, of those in which all hosts of a run must agree."""
-    fields = _flat(json.loads(config.to_json()))
+    return _flat(noted(config))
+
+
+def noted(config: ConfigDict) -> dict[str, Any]:
+    """What a checkpoint notes of its run's configuration: JSON, the same on all hosts."""
+    fields = json.loads(config.to_json())
     return {name: value for name, value in fields.items() if name not in MAY_DIFFER}
+
+
+def check_own(metadata: Mapping[str, Any], step: int, config: ConfigDict, workdir: Path) -> None:
+    """Is a checkpoint of the run whose configuration stands beside it?
+
+    Args:
+      metadata: of the checkpoint; of an earlier version nothing can be told.
+      step: of the checkpoint.
+      config: of config.json.
+      workdir: holds both.
+
+    Raises:
+      ValueError: it is of another run, or what it holds of its configuration is damaged.
+    """
+    if "config" not in metadata:
+        return
+    with naming(workdir / "checkpoints" / str(step), ": its metadata is damaged"):
+        own = config_of(metadata["config"], unknown=True)
+    told = _differences(own, config, "{} was {} there and is {} in config.json")
+    if lines := [line for field, line in told.items() if field not in MAY_CHANGE]:
+        raise ValueError(
+            f"checkpoint {step} in {workdir} is of another run than its config.json: "
+            f"{_first(lines)}; put the run's own back"
+        )
+
+
+def _differences(one: ConfigDict, other: ConfigDict, words: str) -> dict[str, str]:
+    """Field -> `words` with its name and both values, of the fields that are not the same."""
+    left, right = (_flat(json.loads(config.to_json())) for config in (one, other))
+    return {
+        field: words.format(field, _said(left, field), _said(right, field))
+        for field in sorted(left.keys() | right.keys())
+        if left.get(field) != right.get(field)
+    }
+
+
+def _first(lines: Sequence[str]) -> str:
+    """A few of the lines, and how many more there are."""
+    more = f", and {len(lines) - 3} more" if len(lines) > 3 else ""
+    return f"{', '.join(lines[:3])}{more}"
 
 
 def _said(fields: dict[str, Any], field: str) -> str:

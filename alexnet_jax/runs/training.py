@@ -30,8 +30,8 @@ from alexnet_jax.data.host import host_augment
 from alexnet_jax.data.records import Batch
 from alexnet_jax.eval_step import make_eval_step
 from alexnet_jax.runs import health, meter, throughput, transfer
-from alexnet_jax.runs.checkpoint import Checkpointer
-from alexnet_jax.runs.configuration import members, save_config
+from alexnet_jax.runs.checkpoint import Checkpointer, DamagedCheckpoint
+from alexnet_jax.runs.configuration import check_own, load_config, members, noted, save_config
 from alexnet_jax.runs.evaluation import evaluate
 from alexnet_jax.runs.metrics_log import MetricsLog
 from alexnet_jax.runs.profile import Profile
@@ -154,6 +154,8 @@ class Training:
             )
         if not resumes:
             self._check_log(self.log.of_saved_run())
+        else:
+            self._check_own()
         # Weights to start from that cannot be used leave no configuration that names them.
         constants = None if resumes else self._begin()
         if self.first:
@@ -168,6 +170,18 @@ class Training:
             self.say(warning)
         if self.recipe.keep_every and not resumes:
             self._save(None)
+
+    def _check_own(self) -> None:
+        """Raises ValueError for a checkpoint of another run, before any of this run's is removed.
+
+        The log and the rest of the checkpoints would be taken for one run with it.
+        """
+        if not (self.workdir / "config.json").exists():  # which `save_config` tells
+            return
+        config = load_config(self.workdir)
+        for step in self.checkpoints.steps:
+            with contextlib.suppress(DamagedCheckpoint):  # told where it is restored
+                check_own(self.checkpoints.metadata(step), step, config, self.workdir)
 
     def _begin(self) -> dict[str, np.ndarray]:
         """Initialises the state; gives the augmentation's constants."""
@@ -409,6 +423,7 @@ class Training:
             metadata={
                 "progress": self.progress._asdict(),
                 "class_names": list(self.data.class_names),
+                "config": noted(self.config),
                 "dataset": self.data.name,
                 "data": self.recipe.digests,
                 "augmentation": settings,

@@ -34,7 +34,7 @@ from alexnet_jax.kinds import is_kind
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
 from alexnet_jax.runs.checkpoint_folder import misplaced
-from alexnet_jax.runs.configuration import load_config, members, name_a_member
+from alexnet_jax.runs.configuration import check_own, load_config, members, name_a_member
 from alexnet_jax.runs.recipe import build_augmentation, build_model
 from alexnet_jax.state import TrainState
 from alexnet_jax.step import state_template
@@ -238,7 +238,8 @@ def load_run(workdir: str | Path, *, which: str | int = "best", mesh: Mesh | Non
       mesh: where to place the state, whatever mesh it was trained on.
 
     Raises:
-      ValueError: the folder holds no run, an ensemble, or is a file, or `which` is another word.
+      ValueError: the folder holds no run, an ensemble, or is a file, or a checkpoint of another
+        run, or `which` is another word.
       CheckpointError: there is no checkpoint, or it is damaged.
     """
     if is_kind(which, 0):
@@ -290,6 +291,7 @@ def _load(workdir: Path, config: ConfigDict, which: str | int, mesh: Mesh | None
         metadata = checkpoints.metadata(step)
         with naming(folder / str(step), ": its metadata is damaged"):
             class_names = names_in(metadata)
+        check_own(metadata, step, config, workdir)
         with naming(workdir / "config.json"):
             model = build_model(config, len(class_names))
         parallel.check_mesh(model, mesh)

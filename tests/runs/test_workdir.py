@@ -10,7 +10,7 @@ import pytest
 from alexnet_jax.files import whole_file
 from alexnet_jax.parallel import make_mesh
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError, DamagedCheckpoint
-from alexnet_jax.runs.configuration import load_config, members
+from alexnet_jax.runs.configuration import load_config, members, noted
 from alexnet_jax.runs.digest import crc
 from alexnet_jax.runs.workdir import load_run
 from alexnet_jax.step import state_template
@@ -256,6 +256,45 @@ def test_a_configuration_that_makes_no_run_names_its_file(workdir, tmp_path, fie
     assert "\n" not in str(error.value)
 
 
+def change_metadata(workdir, change):
+    """Of checkpoint 42, whose digest is made anew."""
+    path = workdir / "checkpoints" / "42" / "manifest" / "metadata"
+    content = json.loads(json.loads(path.read_text())["content"])
+    change(content["metadata"])
+    text = json.dumps(content)
+    path.write_text(json.dumps({"crc32": crc(text.encode()), "content": text}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda fields: fields.update(seed=3),
+            "42 in .*: seed was 3 there and is 0 in config.json",
+        ),
+        (lambda fields: fields["model"].update(activation="tanh"), r"model\.activation was 'tanh'"),
+        (lambda fields: fields.pop("batch_size"), r"batch_size was \d+ there and is 64"),
+        (lambda fields: fields.update(num_epochs=7.0), None),  # may change
+        (lambda fields: fields.pop("watch_every_steps"), None),  # of a version that had it not yet
+        (lambda fields: fields["augmentation"].pop("scale_with_color"), None),
+        (lambda fields: fields.update(seed="x"), "/42: its metadata is damaged"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_told(workdir, tmp_path, change, message):
+    shutil.copytree(workdir, tmp_path / "run")
+    config = noted(load_config(workdir))
+    change_metadata(tmp_path / "run", lambda metadata: metadata.update(config=config))
+    assert load_run(tmp_path / "run").step == 42
+    change(config)
+    change_metadata(tmp_path / "run", lambda metadata: metadata.update(config=config))
+    if message is None:
+        assert load_run(tmp_path / "run").step == 42
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        load_run(tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
 def without(name):
     def change(metadata):
         del metadata[name]
@@ -278,11 +317,7 @@ def without(name):
 )
 def test_metadata_that_make_no_run_name_the_checkpoint(workdir, tmp_path, change, message):
     shutil.copytree(workdir, tmp_path / "run")
-    path = tmp_path / "run" / "checkpoints" / "42" / "manifest" / "metadata"
-    content = json.loads(json.loads(path.read_text())["content"])
-    change(content["metadata"])
-    text = json.dumps(content)
-    path.write_text(json.dumps({"crc32": crc(text.encode()), "content": text}))
+    change_metadata(tmp_path / "run", change)
     with pytest.raises(ValueError, match=f"/42: its metadata is damaged .*{message}") as error:
         load_run(tmp_path / "run")
     assert "\n" not in str(error.value)
