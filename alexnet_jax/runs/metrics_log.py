@@ -4,7 +4,8 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -67,6 +68,51 @@ def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
 
 
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _checksum(rows: Iterable[Mapping[str, Any]], before: int = 0) -> int:
+    """The CRC-32 of lines, or of these after those whose checksum is `before`."""
+    for row in rows:
+        before = zlib.crc32(_line(row).encode(), before)
+    return before
+
+
+def _up_to(rows: Iterable[dict[str, Any]], step: int, validated: int) -> list[dict[str, Any]]:
+    """Those that a checkpoint of `step` counts: no test, and no validation after `validated`."""
+    return [
+        row
+        for row in rows
+        if row["step"] <= (validated if row["split"] == "validation" else step)
+        and row["split"] not in TEST_SPLITS
+    ]
+
+
+def _problem(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    step: int,
+    lines: int | None,
+    checksum: int | None,
+) -> str:
+    """What is wrong with the lines up to `step`, of which a checkpoint noted number and checksum.
+
+    In one line; "" where nothing is, or nothing was noted.
+    """
+    if lines is not None and len(rows) < lines:
+        return (
+            f"{path} holds {len(rows)} of the {lines} lines written up to step {step}: it was "
+            "damaged or removed, and what is missing is lost"
+        )
+    if lines is not None and checksum not in (None, _checksum(rows[:lines])):
+        return (
+            f"{path} holds other lines than those written up to step {step}: it was changed, or is "
+            "another run's; put this run's own back"
+        )
+    return ""
+
+
 class MetricsLog:
     """`metrics.jsonl` and TensorBoard events; a line is written whole or not at all."""
 
@@ -77,6 +123,7 @@ class MetricsLog:
         self._writes = writes
         self._board: SummaryWriter | None = None
         self.lines = 0  # written or kept, the tests not counted
+        self.checksum = 0  # of these lines
         self._tests: list[dict[str, Any]] = []  # of an earlier end of this run
 
     def __enter__(self) -> Self:
@@ -113,7 +160,9 @@ class MetricsLog:
         written = self._path.read_bytes().splitlines() if self._path.exists() else []
         return [row for row in map(_parse, written) if row is not None]
 
-    def begin(self, step: int, validated: int, lines: int | None = None) -> str:
+    def begin(
+        self, step: int, validated: int, lines: int | None = None, checksum: int | None = None
+    ) -> str:
         """Makes ready to go on after `step`: drops what was measured later, and the tests.
 
         A validation after `validated` is dropped too: it was logged and its checkpoint not saved.
@@ -122,6 +171,7 @@ class MetricsLog:
           step: updates done.
           validated: the last step whose validation counts.
           lines: how many lines were written up to then, where that is known.
+          checksum: of these lines, where that is known.
 
         Returns:
           What is wrong with the log, in one line; "" where nothing is.
@@ -134,22 +184,13 @@ class MetricsLog:
         self._board = SummaryWriter(str(self._workdir), purge_step=step + 1, filename_suffix=suffix)
         rows = self._rows()
         self._tests = [row for row in rows if row["split"] in TEST_SPLITS]
-        kept = [
-            row
-            for row in rows
-            if row["step"] <= (validated if row["split"] == "validation" else step)
-            and row["split"] not in TEST_SPLITS
-        ]
+        kept = _up_to(rows, step, validated)
         if self._path.exists():
             with whole_file(self._path) as file:
-                file.writelines(json.dumps(row) + "\n" for row in kept)
-        self.lines = len(kept)
-        if lines is None or len(kept) >= lines:
-            return ""
-        return (
-            f"warning: {self._path} holds {len(kept)} of the {lines} lines written up to step "
-            f"{step}: it was damaged or removed, and what is missing is lost"
-        )
+                file.writelines(map(_line, kept))
+        self.lines, self.checksum = len(kept), _checksum(kept)
+        problem = _problem(self._path, kept, step, lines, checksum)
+        return f"warning: {problem}" if problem else ""
 
     def write(
         self,
@@ -185,8 +226,9 @@ class MetricsLog:
             return
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self.lines += row["split"] not in TEST_SPLITS
+                file.write(_line(row))
+            if row["split"] not in TEST_SPLITS:
+                self.lines, self.checksum = self.lines + 1, _checksum([row], self.checksum)
             if any(_same(row, test) for test in self._tests):  # the board has it already
                 return
             for name, value in scalars.items():

@@ -51,12 +51,14 @@ class Progress(NamedTuple):
       validated: the last step that was validated.
       sums: sums of the training metrics since the last line of the log, and "steps".
       lines: of the log so far; None in checkpoints of an earlier version.
+      checksum: of these lines; None in checkpoints of an earlier version.
     """
 
     schedule: dict[str, Any]
     validated: int
     sums: dict[str, float]
     lines: int | None = None
+    checksum: int | None = None
 
 
 class Training:
@@ -166,7 +168,10 @@ class Training:
         self.augmentation = build_augmentation(self.config.augmentation, constants)
         self.data = self.recipe.cached_training(self.mesh)
         self.eval_step = make_eval_step(self.model, self.augmentation, mesh=self.mesh)
-        if warning := self.log.begin(self.step, self.progress.validated, self.progress.lines):
+        progress = self.progress
+        if warning := self.log.begin(
+            self.step, progress.validated, progress.lines, progress.checksum
+        ):
             self.say(warning)
         if self.recipe.keep_every and not resumes:
             self._save(None)
@@ -338,7 +343,7 @@ class Training:
             self._fail_as_not_finite(f"the loss is {error.loss}", error.step)
         for step, signs in self.meter.watched():
             self.log.write_vitals(step, step / self.recipe.epoch_steps, signs)
-            self.progress = self.progress._replace(lines=self.log.lines)
+            self._note_log()
             for warning in self.health.of_vitals(step, signs):
                 self.say(warning)
 
@@ -410,7 +415,10 @@ class Training:
 
     def _write(self, split: str, means: Mapping[str, float], **clocked: float) -> None:
         self.log.write(self.step, self.epoch, split, means, self._last_rate, **clocked)
-        self.progress = self.progress._replace(lines=self.log.lines)
+        self._note_log()
+
+    def _note_log(self) -> None:
+        self.progress = self.progress._replace(lines=self.log.lines, checksum=self.log.checksum)
 
     def _save(self, best_metric: float | None) -> None:
         if not health.all_finite(self.state):

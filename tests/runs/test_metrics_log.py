@@ -11,9 +11,9 @@ from alexnet_jax.runs.metrics_log import MetricsLog, read_metrics
 MEANS = {"loss": 1.0, "top1_error": 0.5, "top5_error": 0.1}
 
 
-def write(workdir, measured, begin=(0, 0), lines=None):
+def write(workdir, measured, begin=(0, 0), lines=None, checksum=None):
     with MetricsLog(workdir, writes=True) as log:
-        warning = log.begin(*begin, lines)
+        warning = log.begin(*begin, lines, checksum)
         for step, split in measured:
             log.write(step, step / 5, split, MEANS, 0.01, images_per_second=100.0)
         return warning, log.lines
@@ -64,6 +64,25 @@ def test_lost_lines_are_told(tmp_path, damage):
     assert f"holds {left} of the 3 lines written up to step 15" in warning
     assert lines == left
     assert write(tmp_path, [], begin=(15, 15), lines=None)[0] == ""  # an earlier version's run
+
+
+def test_lines_of_another_run_are_told(tmp_path):
+    with MetricsLog(tmp_path, writes=True) as log:
+        log.begin(0, validated=0)
+        log.write(5, 1.0, "train", MEANS, 1 / 3, images_per_second=1e-7 / 3)
+        log.write_vitals(5, 1.0, {"loss_spread": 1 / 3, "layers": {"conv1": {"dead": math.inf}}})
+        log.write(5, 1.0, "test", MEANS, None)  # not counted
+        noted = {"begin": (5, 5), "lines": log.lines, "checksum": log.checksum}
+    with MetricsLog(tmp_path, writes=True) as log:  # all that is read is written as it was
+        assert log.begin(5, 5, noted["lines"], noted["checksum"]) == ""
+        assert log.checksum == noted["checksum"]
+    write(tmp_path, [(6, "train")], **noted)  # what came later goes
+    assert write(tmp_path, [], **noted)[0] == ""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("0.5", "0.25"))
+    told = f"warning: {path} holds other lines than those written up to step 5: it was changed"
+    assert write(tmp_path, [], **noted)[0].startswith(told)
+    assert write(tmp_path, [], **noted | {"checksum": None})[0] == ""  # an earlier version's run
 
 
 @pytest.mark.parametrize(
