@@ -1,5 +1,6 @@
 """The report page: what a run is, what it learned and where it errs, in one HTML file."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from tqdm import tqdm
 
 from alexnet_jax.data.cache import cached
 from alexnet_jax.data.sets import Dataset
-from alexnet_jax.files import whole_file
+from alexnet_jax.files import naming, whole_file
 from alexnet_jax.inspect import html, sections
 from alexnet_jax.inspect.names import readable_names
 from alexnet_jax.inspect.samples import sample, split_of
 from alexnet_jax.models.layer_table import layer_table
-from alexnet_jax.runs.metrics_log import read_metrics
+from alexnet_jax.runs.checkpoint import Checkpointer, DamagedCheckpoint
+from alexnet_jax.runs.metrics_log import problem_with_log, read_metrics
 from alexnet_jax.runs.workdir import Run
+from alexnet_jax.wording import printable
 
 
 def write_report(
@@ -47,22 +50,40 @@ def write_report(
         return split_of(run, split, data_dir=data_dir, classes_by_position=classes_by_position)
 
     test = open_split(config.test_split or config.validation_split)
+    if problem := _problem_with_log(run):
+        print(printable(f"warning: {problem}"))
     page = build_page(
         run,
         cached(sample(test, images), "host"),
         sample(open_split(config.train_split), gallery),
+        problem,
     )
     with whole_file(output) as file:
         file.write(page)
 
 
-def build_page(run: Run, test: Dataset, gallery: Dataset) -> str:
+def _problem_with_log(run: Run) -> str:
+    """What is wrong with a run's log by its last checkpoint, in one line; "" where nothing is."""
+    folder = run.workdir / "checkpoints"
+    with (
+        contextlib.suppress(DamagedCheckpoint),  # or replaced meanwhile: then nothing is known
+        Checkpointer(folder, read_only=True) as checkpoints,
+    ):
+        step = checkpoints.latest_step
+        if step is not None and (progress := checkpoints.metadata(step).get("progress")):
+            with naming(folder / str(step), ": its metadata is damaged"):
+                return problem_with_log(run.workdir, step, progress)
+    return ""
+
+
+def build_page(run: Run, test: Dataset, gallery: Dataset, problem: str = "") -> str:
     """The page as HTML that needs no other file and no network.
 
     Args:
       run: from `load_run`.
       test: labelled images, held in memory, that the pictures are made of.
       gallery: training images, searched for neighbours.
+      problem: what is wrong with the run's log, in one line.
     """
     metrics = read_metrics(run.workdir)
     names = readable_names(run.class_names)
@@ -74,7 +95,7 @@ def build_page(run: Run, test: Dataset, gallery: Dataset) -> str:
 
     kind = "test" if test.split == run.config.test_split else "validation"
     parts = {
-        "curves": lambda: sections.curves(metrics),
+        "curves": lambda: sections.curves(metrics, problem),
         "errors": lambda: sections.errors(run, metrics),
         "filters": lambda: sections.filters(run),
         "predictions": lambda: sections.predictions(

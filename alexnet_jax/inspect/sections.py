@@ -73,10 +73,11 @@ def center_crops(images: np.ndarray, size: int) -> np.ndarray:
     return images[:, top : top + size, left : left + size]
 
 
-def curves(metrics: list[dict[str, Any]]) -> Markup:
-    """Loss and error against the epoch."""
+def curves(metrics: list[dict[str, Any]], problem: str = "") -> Markup:
+    """Loss and error against the epoch, and what is wrong with the log they are of, if anything."""
+    said = f"{problem}. " if problem else ""
     if not any(row["split"] == "train" for row in metrics):
-        return html.section("Training", "This run has no measurements yet.")
+        return html.section("Training", said or "This run has no measurements yet.")
     figures = [
         html.figure(curves_figure(metrics, "loss", "loss (nats)"), "Loss against epoch"),
         html.figure(
@@ -95,7 +96,7 @@ def curves(metrics: list[dict[str, Any]]) -> Markup:
         ]
     return html.section(
         "Training",
-        "Training figures are of augmented images with dropout, so they may lie above the "
+        f"{said}Training figures are of augmented images with dropout, so they may lie above the "
         "validation's. Dotted rules: the learning rate changes.",
         html.columns(figures),
         *watched,

@@ -113,6 +113,20 @@ def _problem(
     return ""
 
 
+def problem_with_log(workdir: str | Path, step: int, progress: Mapping[str, Any]) -> str:
+    """What is wrong with the log of a run, in one line; "" where nothing is, or nothing is known.
+
+    Args:
+      workdir: its folder.
+      step: of its last checkpoint.
+      progress: what that notes of the log: "validated" and, if not of an earlier version, "lines"
+        and "checksum".
+    """
+    rows = _up_to(read_metrics(workdir), step, progress["validated"])
+    lines, checksum = progress.get("lines"), progress.get("checksum")
+    return _problem(Path(workdir) / FILE, rows, step, lines, checksum)
+
+
 class MetricsLog:
     """`metrics.jsonl` and TensorBoard events; a line is written whole or not at all."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +14,8 @@ from alexnet_jax.inspect import sections
 from alexnet_jax.inspect.drawing import COLORS, DARK_COLORS
 from alexnet_jax.inspect.page import write_report
 from alexnet_jax.inspect.samples import sample, split_of
+from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.metrics_log import read_metrics
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -103,6 +106,40 @@ def test_every_color_of_the_pictures_changes_on_a_dark_page(html):
         assert f"--{name}: {color};" in style
         assert f"--{name}: {DARK_COLORS[name]};" in style
         assert color not in body
+
+
+def test_lines_missing_from_the_log_are_told_and_stand_in_the_page(
+    run, tmp_path, monkeypatch, capsys
+):
+    workdir = shutil.copytree(run.workdir, tmp_path / "run")
+    progress = {"schedule": {}, "validated": 42, "sums": {}, "lines": 4}
+    with Checkpointer(workdir / "checkpoints") as checkpoints:
+        metadata = {"progress": progress}
+        checkpoints.save(63, run.state, arrays={}, metadata=metadata, best_metric=None)
+    monkeypatch.setattr(page_module, "build_page", lambda *given: sections.curves([], given[-1]))
+    copied = dataclasses.replace(run, workdir=workdir)
+    page = tmp_path / "report.html"
+
+    def reported():
+        write_report(copied, page, images=8, gallery=8)
+        return capsys.readouterr().out, page.read_text()
+
+    assert reported() == ("", str(sections.curves([])))
+    log = workdir / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:2]) + lines[2][:20])
+    told = f"{log} holds 2 of the 4 lines written up to step 63: it was damaged"
+    output, written = reported()
+    assert output.startswith(f"warning: {told}") and told in written
+    log.unlink()
+    output, written = reported()
+    assert "holds 0 of the 4 lines" in output and "holds 0 of the 4 lines" in written
+    assert "no measurements yet" not in written
+
+
+def test_what_is_wrong_with_the_log_stands_above_the_curves(run):
+    drawn = sections.curves(read_metrics(run.workdir), "the log holds <2> of 4 lines: it")
+    assert "<p>the log holds &lt;2&gt; of 4 lines: it. Training figures are" in drawn
 
 
 def test_another_data_sets_classes_are_an_error(run, tmp_path):
