@@ -146,9 +146,16 @@ _CONFIGURATION = (
     Mutant(
         "a run goes on with another configuration",
         "runs/configuration.py",
-        "for field in fields if field not in allowed]",
-        "for field in fields if field in ()]",
+        "if field not in allowed]",
+        "if field in ()]",
         "tests/test_main.py::test_another_configuration_in_the_same_workdir_names_the_fields",
+    ),
+    Mutant(
+        "another run's checkpoint is taken",
+        "runs/configuration.py",
+        "if field not in MAY_CHANGE]",
+        "if field in ()]",
+        "tests/runs/test_workdir.py::test_a_checkpoint_of_another_run_is_told",
     ),
 )
 
