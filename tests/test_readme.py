@@ -431,8 +431,7 @@ def test_figures_of_retrieval_are_those_of_the_results():
 
 def test_figures_of_the_learning_rates_are_those_of_the_result():
     errors: dict[float, list[float]] = {}
-    for line in (RESULTS / "learning_rates.jsonl").read_text().splitlines():
-        run = json.loads(line)
+    for run in _result("learning_rates"):
         errors.setdefault(run["learning_rate"], []).append(100 * run["validation"]["top1_error"])
     assert list(errors) == [0.002, 0.005, 0.01, 0.02, 0.05]
     assert min(errors[0.002] + errors[0.05]) > 85

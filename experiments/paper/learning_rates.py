@@ -3,8 +3,7 @@
     python -m experiments.paper.learning_rates
 
 The rate is an argument of the step, so all runs share one program. Each is a short run at a
-constant rate. Writes results/learning_rates.json and .png; what lies there as learning_rates.jsonl
-is the "result" of an earlier version of this, an entry a line.
+constant rate. Writes results/learning_rates.json and .png.
 """
 
 import itertools
