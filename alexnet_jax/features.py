@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> None:
             data_dir=_DATA_DIR.value,
             classes_by_position=_BY_POSITION.value,
             labels=False,
+            flag="--split",
         )
         labels: list[np.ndarray] = []
         batches = features.split_batches(dataset, labels)

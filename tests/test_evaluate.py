@@ -194,6 +194,7 @@ def test_classes_in_another_order_are_matched_by_name_and_others_refused(
         ({"devkit": "kit.tar.gz"}, "the test split has labels already; leave --devkit out"),
         ({"labels": "labels.txt", "splits": {"test": ""}}, "no test split is named; leave"),
         ({"dataset": "three", "splits": {"validation": "train", "test": "train"}}, "has 3 classes"),
+        ({"splits": {"test": "test[20:10]"}}, r"^--test_split: split .*; write test\[10:20\]$"),
     ],
 )
 def test_what_does_not_fit_is_one_line(arguments, message, workdirs, tmp_path):

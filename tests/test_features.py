@@ -49,6 +49,10 @@ def test_a_split_of_other_classes_is_refused(tmp_path):
     argv = ["--workdir", workdir, "--split=train", f"--data_dir={tmp_path / 'data'}"]
     output = ["--output", tmp_path / "x.npz"]
     assert "has 3 classes" in extract(*argv, *output).stderr
+    assert (
+        "error: --split: split 'train[1:0]' of "
+        in extract(*argv, "--split=train[1:0]", *output).stderr
+    )
     assert not (tmp_path / "x.npz").exists()
 
 

@@ -15,9 +15,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
-from alexnet_jax.data.names import NO_TEST, PARTS, prepared_name
+from alexnet_jax.data.names import prepared_name
 from alexnet_jax.data.records import Batch, Records, Source
 from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
+from alexnet_jax.data.splits import split_files, split_names
 from alexnet_jax.files import local_path
 from alexnet_jax.kinds import is_kind
 from alexnet_jax.wording import first_line
@@ -64,6 +65,7 @@ def open_dataset(
     stored_size: int = 256,
     verify: bool = False,
     labels: bool = True,
+    flag: str = "",
 ) -> Dataset:
     """Opens a prepared tfds image-classification set.
 
@@ -74,10 +76,11 @@ def open_dataset(
       stored_size: the side of the images; those of another size are scaled to it.
       verify: read all shards once and compare their digests with the manifest.
       labels: False opens splits without labels too: theirs are -1.
+      flag: what the user names the split with, for messages.
 
     Raises:
       ValueError: it is not prepared (the message says what to run), not whole, or has no such
-        split.
+        split, or a slice of it ends before it begins.
     """
     if not (isinstance(name, str) and isinstance(split, str | None)):
         raise ValueError(f"data set {name!r}, split {split!r}: give both as text")
@@ -106,7 +109,7 @@ def open_dataset(
             "with --data_dir"
         )
     try:
-        _check(builder, split, verify)
+        _check(builder, split, flag, verify)
         label = builder.info.features["label"]
         return Dataset(
             name=builder.info.full_name,
@@ -304,14 +307,14 @@ def _prepare(name: str) -> None:
         tfds.enable_progress_bar()
 
 
-def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
+def _check(builder: tfds.core.DatasetBuilder, split: str, flag: str, verify: bool) -> None:
     """Raises `ValueError` unless the split has labelled images in whole ArrayRecord shards."""
     info = builder.info
     if not split:
         raise ValueError(
             f"no split of {info.full_name} is named; set the field (--config.train_split, "
-            f"--config.validation_split) to one of {_splits(info)}; only --config.test_split may "
-            "be empty"
+            f"--config.validation_split) to one of {split_names(info)}; only --config.test_split "
+            "may be empty"
         )
     if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
@@ -319,21 +322,7 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, verify: bool) -> None:
             f"`tfds convert_format --dataset_version_dir={builder.data_path} "
             "--out_file_format=array_record`"
         )
-    try:
-        files = [Path(file) for file in info.splits[split].filepaths]
-    except (KeyError, ValueError):
-        hint = ""
-        if split.lower() in ("none", "null"):
-            hint = "; `--config.test_split=` with nothing behind it names none"
-        elif split == "validation" and "train" in info.splits:
-            hint = f"; train with {PARTS}"
-        elif split == "test":
-            hint = f"; {NO_TEST} does without one"
-        raise ValueError(
-            f"{info.full_name} has no split {split!r}; it has {_splits(info)}{hint}"
-        ) from None
-    if not files:
-        raise ValueError(f"split {split!r} of {info.full_name} is empty; take a larger part")
+    files = split_files(info, split, flag)
     check_shards(files, verify=verify)
     lengths = {
         Path(file): length
@@ -376,7 +365,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def _splits(info: tfds.core.DatasetInfo) -> str:
-    return ", ".join(sorted(info.splits))

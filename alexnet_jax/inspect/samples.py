@@ -54,6 +54,7 @@ def split_of(
     data_dir: str | None = None,
     classes_by_position: bool = False,
     labels: bool = True,
+    flag: str = "",
 ) -> Dataset:
     """A split of the data that the run was trained on, its classes numbered as the run's.
 
@@ -63,6 +64,7 @@ def split_of(
       data_dir: tfds data_dir that holds the data set; None: where the run found it.
       classes_by_position: class n of the data is the run's class n, whatever its name.
       labels: refuse a split without.
+      flag: what the user names the split with, for messages.
 
     Raises:
       ValueError: the data set is not there, or has other classes.
@@ -74,6 +76,7 @@ def split_of(
         data_dir=data_dir or config.data_dir,
         stored_size=config.stored_size,
         labels=labels,
+        flag=flag,
     )
     matched, note = match_classes(
         dataset, run.class_names, owner=str(run.workdir), by_position=classes_by_position

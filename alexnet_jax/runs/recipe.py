@@ -45,6 +45,7 @@ class Recipe:
             stored_size=config.stored_size,
             verify=config.verify_data,
             labels=labels,
+            flag=f"--config.{name}_split",
         )
 
     @cached_property

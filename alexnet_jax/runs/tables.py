@@ -259,6 +259,7 @@ def _open(
                 data_dir=data_dir,
                 stored_size=run.config.stored_size,
                 labels=split != "test",
+                flag=f"--{split}_split",
             )
             for run in runs
         ]

@@ -195,10 +195,10 @@ def described(tmp_path):
     return path
 
 
-def refusal(path, split="train"):
+def refusal(path, split="train", **how):
     """The one line that opening the set in `path` ends with."""
     with pytest.raises(ValueError) as error:
-        open_dataset("photos", split, data_dir=path.parents[1])
+        open_dataset("photos", split, data_dir=path.parents[1], **how)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -298,18 +298,59 @@ def test_class_names_of_tfds_that_cannot_be_read_are_not_made_up(tmp_path, conte
 
 
 @pytest.mark.parametrize(
-    ("split", "message"),
+    ("split", "flag", "message"),
     [
-        ("", "no split of photos/1.0.0 is named; set the field .* to one of train; only"),
-        (None, "no split of photos/1.0.0 is named"),
-        ("None", "no split 'None'; it has train; `--config.test_split=` with nothing behind it"),
-        ("valid", "no split 'valid'; it has train$"),
-        ("test", "no split 'test'; it has train; --config.test_split= does without one$"),
-        ("validation", r"it has train; train with .*\[:90%\]' --config.validation_split='train\["),
+        ("", "", "no split of photos/1.0.0 is named; set the field .* to one of train; only"),
+        (None, "", "no split of photos/1.0.0 is named"),
+        ("valid", "", "^photos/1.0.0 has no split 'valid'; it has train$"),
+        ("train+valid", "--split", "^--split: photos/1.0.0 has no split 'valid'; it has train$"),
+        ("all[:75%]", "", r"no split 'all\[:75%\]'; it has train$"),
+        ("None", "--test_split", "'None'; it has train; --test_split= with nothing behind it"),
+        ("validation", "--validation_split", "; --validation_split= with nothing behind it names"),
+        (
+            "test",
+            "--config.test_split",
+            "; --config.test_split= with nothing behind it names none$",
+        ),
+        ("test", "--config.train_split", "no split 'test'; it has train$"),
+        (
+            "validation",
+            "--config.validation_split",
+            r"it has train; train with .*\[:90%\]' --config.validation_split='train\[",
+        ),
+        ("train[7:7]", "--split", r"^--split: split 'train\[7:7\]' of photos/1.0.0 is empty"),
     ],
 )
-def test_a_split_that_is_not_named_says_how_it_is(described, split, message):
-    assert re.search(message, refusal(described, split))
+def test_a_split_that_is_not_named_says_how_it_is(described, split, flag, message):
+    assert re.search(message, refusal(described, split, flag=flag))
+
+
+@pytest.mark.parametrize(
+    ("split", "part", "instead"),
+    [
+        ("train[20:10]", "train[20:10]", "train[10:20]"),
+        ("train[-5:-10]", "train[-5:-10]", "train[-10:-5]"),
+        ("train[60%:20%]", "train[60%:20%]", "train[20%:60%]"),
+        ("train[2shard:1shard]", "train[2shard:1shard]", "train[1shard:2shard]"),
+        ("train[10:5]+train[:20]", "train[10:5]", "train[5:10]"),
+        ("train + train[30:-20]", "train[30:-20]", "train[-20:30]"),
+    ],
+)
+def test_a_slice_that_ends_before_it_begins_is_turned_round(described, split, part, instead):
+    """tfds takes it for a negative number of images, and away from the other parts of a sum."""
+    told = f"--x: split {part!r} of photos/1.0.0 ends before it begins; write {instead}"
+    assert refusal(described, split, flag="--x") == told
+    assert len(open_dataset("photos", instead, data_dir=described.parents[1]))
+
+
+@pytest.mark.parametrize(
+    "part", ["[30:50]", "[5]", "[::2]", "[:200%]", "[-41:]", "[a:b]", "[1.5:]"]
+)
+def test_what_is_no_slice_is_told_how_one_looks(described, part):
+    assert refusal(described, f"train[:3]+train{part}") == (
+        f"'train{part}' is no slice of photos/1.0.0: train has 40 images; write train[:20] "
+        "or train[50%:], say"
+    )
 
 
 def test_paths_are_expanded_and_urls_refused(described, monkeypatch):

@@ -396,8 +396,9 @@ def test_every_field_of_the_data_reaches_them(monkeypatch):
     monkeypatch.setattr(recipe_module, "open_dataset", opened)
     config = small_config(dataset="photos", data_dir="folder", stored_size=70, verify_data=True)
     options = {"data_dir": "folder", "stored_size": 70, "verify": True, "labels": True}
-    assert Recipe(config).split("train") == ("photos", "train[:8]", options)
-    assert Recipe(config).split("validation") == ("photos", "validation[:16]", options)
+    for name, split in (("train", "train[:8]"), ("validation", "validation[:16]")):
+        flag = f"--config.{name}_split"
+        assert Recipe(config).split(name) == ("photos", split, {**options, "flag": flag})
 
 
 MODEL_VALUES = {
