@@ -14,6 +14,7 @@ _KINDS: dict[type, tuple[type, ...]] = {
     tuple: (tuple,),
     type(None): (str, type(None)),  # a network's tower_axis
 }
+_FLOAT32 = np.finfo(np.float32)
 
 
 def is_kind(value: Any, like: Any) -> bool:
@@ -28,3 +29,11 @@ def is_finite(number: Any) -> bool:
         return math.isfinite(number)
     except OverflowError:  # a whole number of over 308 digits
         return False
+
+
+def is_in_float32(number: float) -> bool:
+    """Whether float32 holds a real number: 0, or neither infinite there nor so small that it is 0.
+
+    XLA takes the subnormal numbers for 0.
+    """
+    return number == 0 or float(_FLOAT32.tiny) <= abs(number) <= float(_FLOAT32.max)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.configs import default
-from alexnet_jax.kinds import is_finite
+from alexnet_jax.kinds import is_finite, is_in_float32
 from alexnet_jax.models.presets import CIFAR_PRESETS, PRESETS
 from alexnet_jax.scores import METRICS
 from alexnet_jax.state import Hyperparameters
@@ -19,6 +19,7 @@ from alexnet_jax.wording import suggestion
 
 MOST_EPOCHS = 1e5
 LARGEST = 2**31 - 1  # steps and seeds are counted in int32
+_HELD = "0, or from 1.18e-38 to 3.4e+38, which float32 holds"
 
 
 def check(config: ConfigDict, *, besides: Collection[str] | None = ()) -> None:
@@ -64,10 +65,11 @@ def check(config: ConfigDict, *, besides: Collection[str] | None = ()) -> None:
         )
     changes = [change for _, change in config.hand_changes if "learning_rate" in change]
     for told, fields in (("", config), *(("hand_changes has ", change) for change in changes)):
-        if config.bias_learning_rate is not None and not fields["learning_rate"]:
+        rate, of_biases = fields["learning_rate"], config.bias_learning_rate
+        if of_biases is not None and not (rate and is_in_float32(of_biases / rate)):
             raise ValueError(
-                f"{told}learning_rate=0 with a bias_learning_rate, which is a factor on it; use a "
-                "small one"
+                f"{told}learning_rate={rate:g} with a bias_learning_rate, which is a factor on it; "
+                "use a larger one"
             )
     if config.steps_per_call > 1 and config.cache != "device":
         raise ValueError(
@@ -147,7 +149,8 @@ def _real(
         if empty and value is None:
             return ""
         good = _number(value) and least <= value <= most and not (above and value == least)
-        return "" if good else wanted + (", or None" if empty else "")
+        told = _HELD if good and not is_in_float32(value) else "" if good else wanted
+        return told + ", or None" * bool(told and empty)
 
     return test
 
@@ -219,7 +222,7 @@ _TESTS: dict[str, Test] = {
     "augmentation.flip": _truth,
     "augmentation.color": _one_of("std", "eigenvalue", "none"),
     "augmentation.mean_at": _one_of("crop", "center"),
-    "augmentation.scale": _real(0, above=True),
+    "augmentation.scale": _real(1e-6, 1e6),  # of pixels 0-255
     "augmentation.scale_with_color": _truth,
     "augmentation.statistics": _one_of("dataset", "imagenet"),
     "batch_size": _whole(1),
@@ -228,7 +231,7 @@ _TESTS: dict[str, Test] = {
     "bias_learning_rate": _real(0, empty=True),
     "momentum": _real(0, 1),
     "weight_decay": _real(0),
-    "color_strength": _real(0),
+    "color_strength": _real(0, 1e3),  # in standard deviations of the colours
     "schedule.name": _one_of("drops", "plateau", "dexp", "constant"),
     "schedule.drops": _epochs,
     "schedule.factor": _real(1e-3, 1e6),
@@ -250,14 +253,17 @@ _TESTS: dict[str, Test] = {
 }
 
 
+_FACTOR = _real(0)
+
+
 def _check_multiplier(field: str, value: Any) -> None:
     value = value.to_dict() if isinstance(value, ConfigDict) else value
     leaves = value if isinstance(value, Mapping) else {"": value}
     for leaf, factor in leaves.items():
-        if not (isinstance(leaf, str) and _number(factor) and factor >= 0):
+        if wanted := _FACTOR(factor) if isinstance(leaf, str) else "by parameter":
             raise ValueError(
-                f"{field}={value!r}; it is a factor of at least 0, or factors by parameter such as "
-                "{'kernel': 1.0, 'bias': 2.0}"
+                f"{field}={value!r}; a factor is {wanted}, or there are several by parameter such "
+                "as {'kernel': 1.0, 'bias': 2.0}"
             )
 
 
@@ -281,10 +287,8 @@ def _check_hand_changes(changes: Any) -> None:
                 hint = suggestion(str(name), known)
                 raise ValueError(f"hand_changes has field {name!r}, which no step has; {hint}")
             if name not in _OF_LAYERS:
-                if not (_number(value) and value >= 0):
-                    raise ValueError(
-                        f"hand_changes has {name}={value!r}; it is a number of at least 0"
-                    )
+                if wanted := _TESTS[name](value):
+                    raise ValueError(f"hand_changes has {name}={value!r}; it is {wanted}")
                 continue
             if not isinstance(value, Mapping):
                 raise ValueError(f"hand_changes has {name}={value!r}; it is factors by layer")
