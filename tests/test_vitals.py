@@ -288,6 +288,22 @@ def test_dead_units_are_advised_only_what_the_network_has(biases):
     assert ("hidden_bias" in warning) == biases
 
 
+@pytest.mark.parametrize(
+    ("fact", "step", "rate"),
+    [
+        ("the loss is nan", 1, False),  # of the weights before the first update
+        ("the loss is nan", 2, True),
+        ("the validation loss is nan", 0, False),
+        ("a parameter is not a number", 0, False),
+        ("a parameter is not a number", 1, True),
+    ],
+)
+def test_no_rate_is_blamed_for_what_is_no_number_before_an_update(tmp_path, fact, step, rate):
+    told = str(health.not_finite(fact, step, None, tmp_path))
+    assert told.startswith(f"{fact} at step {step}, before ")
+    assert ("learning_rate" in told, "--config.augmentation" in told) == (rate, not rate)
+
+
 def test_a_rate_that_bursts_is_named_before_the_loss_is_no_number(tmp_path, capsys):
     with pytest.raises(FloatingPointError, match="loss is nan"):
         train(small_config(learning_rate=1e6), tmp_path)

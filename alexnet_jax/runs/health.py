@@ -30,11 +30,17 @@ def not_finite(fact: str, step: int, kept: int | None, workdir: Path) -> Floatin
     """The error that ends a run whose numbers are not finite, with what its user can do.
 
     Args:
-      fact: what is not finite.
+      fact: what is not finite: "the loss …" of an update, which is that before it, or another.
       step: where.
       kept: the last good checkpoint, if there is one.
       workdir: of the run.
     """
+    if step == 0 or (step == 1 and fact.startswith("the loss")):  # no rate is to blame
+        return FloatingPointError(
+            f"{fact} at step {step}, before the weights were changed; look at the images, at "
+            "--config.augmentation, --config.color_strength and the data's mean, or at the weights "
+            "of --config.init_from"
+        )
     remedy = "lower --config.learning_rate, or add --config.schedule.warmup_epochs"
     if kept is None:
         return FloatingPointError(f"{fact} at step {step}, before any checkpoint; {remedy}")
