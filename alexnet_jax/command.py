@@ -191,6 +191,9 @@ def _platform_problem() -> str | None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
+        count = os.environ.get("JAX_NUM_CPU_DEVICES")
+        if count is not None and int(count) < 1:
+            return f"JAX_NUM_CPU_DEVICES={count}; give 1 or more, or unset it"
         asked = os.environ.get("JAX_PLATFORMS") or "the default platform"
         reason = (str(error) or "jax has no such devices").splitlines()[0]
         return (

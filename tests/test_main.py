@@ -414,16 +414,23 @@ def test_a_url_is_no_workdir(tmp_path):
     assert message.startswith("gs://bucket/runs is a URL")
 
 
-def test_a_platform_that_is_not_there_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("JAX_PLATFORMS", "cuda", "JAX_PLATFORMS asks for cuda, which is not to be had here"),
+        ("JAX_NUM_CPU_DEVICES", "0", "JAX_NUM_CPU_DEVICES=0; give 1 or more, or unset it"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(tmp_path, name, value, told):
+    environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
     done = subprocess.run(
         [sys.executable, "-m", "alexnet_jax.main", f"--workdir={tmp_path}"],
-        env=dict(os.environ, JAX_PLATFORMS="cuda"),
+        env={**environment, name: value},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: JAX_PLATFORMS asks for cuda, which is not to be had here")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {told}")
 
 
 def test_training_in_a_thread_with_a_path_as_text(tmp_path):
