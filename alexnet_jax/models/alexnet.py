@@ -252,7 +252,7 @@ def _check(net: AlexNet) -> None:
     choice("remove", ("conv3", "conv4", "conv5"))
     choice("conv1_order", after_conv)
     choice("conv2_order", after_conv)
-    choice("exchange", LAYER_NAMES[1:])
+    choice("exchange", (n for n in LAYER_NAMES[1:] if n != "conv6" or net.conv6_features))
     for field in ("remove", "conv1_order", "conv2_order", "dropout_at"):
         once(field)
     if "fc8" not in net.exchange:

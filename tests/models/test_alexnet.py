@@ -625,6 +625,8 @@ def test_images_that_no_augmentation_prepared_are_refused(dtype):
         ({"conv1_order": ("pool", "pool")}, "conv1_order=('pool', 'pool') names 'pool' twice"),
         ({"conv2_order": ([],)}, "conv2_order=([],); it is of type tuple"),
         ({"exchange": ("conv3",)}, "exchange=('conv3',); the logits need both towers, add 'fc8'"),
+        ({"exchange": ("conv6", "fc8")}, "'conv6' is none of its names, did you mean 'conv5'?"),
+        ({"exchange": ("x", "fc8")}, "use one of conv2, conv3, conv4, conv5, fc6, fc7, fc8"),
         ({"geometry": []}, "geometry=(); it is of type str"),
         ({"tower_axis": "model"}, "AlexNet has no field 'tower_axis'"),
     ],
