@@ -12,6 +12,18 @@ from alexnet_jax.scores import in_32_bits
 from alexnet_jax.state import Hyperparameters, TrainState
 
 
+def check_network(model: Any) -> None:
+    """Raises ValueError for what is no network: its name, its class or something else."""
+    if isinstance(model, type):
+        raise ValueError(f"model is a class; give one made of it: {model.__name__}()")
+    if not all(callable(getattr(model, name, None)) for name in ("init", "apply", "split")):
+        preset = model if isinstance(model, str) else "paper"
+        raise ValueError(
+            f"model is a {type(model).__name__}; write alexnet({preset!r}), or give another "
+            "alexnet_jax.Network"
+        )
+
+
 def check_state(state: Any, model: Any) -> None:
     """Raises ValueError for what is no train state, or has layers that `model` has not.
 
@@ -140,7 +152,7 @@ def read_batch(
       optional: what is read where it is there: "mask", of evaluation.
 
     Raises:
-      ValueError: an array is not there, or is not the images' [B].
+      ValueError: an array is not there, or is not the images' [B], or holds objects.
     """
     wanted = " and ".join(map(repr, names))
     if not isinstance(batch, Mapping):
@@ -154,6 +166,10 @@ def read_batch(
         if not hasattr(batch[name], "shape"):
             kind = type(batch[name]).__name__
             raise ValueError(f"{name!r} of the batch is a {kind}; give an array")
+    if batch["image"].dtype == object:
+        raise ValueError(
+            "images are of dtype object (of several sizes?); give one array, uint8 [B, S, S, 3]"
+        )
     images = batch["image"].shape[0] if batch["image"].ndim else 0
     if not images:
         raise ValueError("a batch of no images; give at least one")

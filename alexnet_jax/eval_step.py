@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from alexnet_jax import augment, parallel
-from alexnet_jax.arguments import check_cuts, check_logits, check_state, read_batch
+from alexnet_jax.arguments import check_cuts, check_logits, check_network, check_state, read_batch
 from alexnet_jax.augment import Augmentation, AugmentationProtocol, sized
 from alexnet_jax.compilation import compiled
 from alexnet_jax.models.layers import Network
@@ -109,6 +109,7 @@ def make_predictor(
     mesh: Mesh | None = None,
 ) -> Callable[[Any, Any], jax.Array]:
     """The function (params, images) -> log of the views' mean probabilities [B, num_classes]."""
+    check_network(model)
     parallel.check_mesh(model, mesh)
     augmentation = sized(augmentation or Augmentation(), model.image_size)
     axes = parallel.axes_of(mesh)

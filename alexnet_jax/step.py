@@ -20,6 +20,7 @@ from alexnet_jax import augment, parallel, vitals
 from alexnet_jax.arguments import (
     check_hparams,
     check_logits,
+    check_network,
     check_opt_state,
     check_rule,
     check_state,
@@ -99,6 +100,7 @@ def create_train_state(
     Raises:
       ValueError: the model cannot be split over the mesh.
     """
+    check_network(model)
     parallel.check_mesh(model, mesh)
     check_rule(rule)
 
@@ -279,6 +281,7 @@ def _train_step(
     watch_every: int,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The function that `make_train_step` compiles."""
+    check_network(model)
     parallel.check_mesh(model, mesh)
     check_rule(rule)
     check_watch_every(watch_every)

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from alexnet_jax import (
+    AlexNet,
     Augmentation,
     Hyperparameters,
     alexnet,
@@ -60,6 +61,15 @@ def test_what_is_no_batch_is_named(model, case):
         )
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(step.__wrapped__, state, given, *more)
+
+
+def test_images_of_several_sizes_are_named(model):
+    images = np.array([np.zeros((side, side, 3), np.uint8) for side in (8, 9)], object)
+    told = (
+        r"images are of dtype object \(of several sizes\?\); give one array, uint8 \[B, S, S, 3\]"
+    )
+    with pytest.raises(ValueError, match=told):
+        make_predict_step(model)(fresh_state(model), {"image": images})
 
 
 def test_what_is_no_state_or_no_hyperparameters_is_named(model):
@@ -160,6 +170,21 @@ def test_what_makes_no_step_is_named(model):
     for make in (make_train_step, make_eval_step):
         with pytest.raises(ValueError, match=r"mesh is a str; give one that alexnet_jax.make_mesh"):
             make(model, mesh="2x1")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("valid224", r"model is a str; write alexnet\('valid224'\), or give another"),
+        (AlexNet, r"model is a class; give one made of it: AlexNet\(\)$"),
+        (None, r"model is a NoneType; write alexnet\('paper'\)"),
+    ],
+)
+def test_what_is_no_network_is_named(given, message):
+    create = partial(create_train_state, key=jax.random.key(0))
+    for make in (make_train_step, make_train_steps, make_eval_step, make_predict_step, create):
+        with pytest.raises(ValueError, match=message):
+            make(given)
 
 
 def test_a_state_of_another_rule_is_named(model):
