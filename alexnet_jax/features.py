@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 
 from alexnet_jax import command
+from alexnet_jax.data.names import printable
 from alexnet_jax.files import output_file
-from alexnet_jax.wording import by_commas, printable
+from alexnet_jax.wording import by_commas
 
 if TYPE_CHECKING:  # loading it takes seconds, and --help should not
     from alexnet_jax.data.images import ImageError
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
         size = f"{np.prod(shape):,} values" + f" ({'x'.join(map(str, shape))})" * (len(shape) > 1)
         print(f"{output}{replaced}: {layer} of {rows:,} images, {size} each")
     for problem in problems:
-        print(printable(f"warning: {problem}", sys.stderr), file=sys.stderr)
+        print(f"warning: {printable(problem)}", file=sys.stderr)
     if problems:
         raise ValueError(
             f"{len(problems)} of {len(files)} images could not be read; {output} holds the other "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from alexnet_jax import command
+from alexnet_jax.data.names import printable as in_one_line
 from alexnet_jax.wording import printable
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
@@ -31,9 +32,9 @@ def main(argv: Sequence[str]) -> None:
     for result in predict_files(run, files, views=_VIEWS.value, top=_TOP.value):
         if isinstance(result, ImageError):
             problems += 1
-            print(printable(f"warning: {result}", sys.stderr), file=sys.stderr, flush=True)
+            print(f"warning: {in_one_line(result)}", file=sys.stderr, flush=True)
             continue
-        print(printable(str(result.file)))
+        print(in_one_line(result.file))
         for name, probability in result.classes:
             bar = "█" * round(30 * probability)
             line = f"  {probability:6.1%}  {name:<28.28s}  {bar}".rstrip()

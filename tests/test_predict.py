@@ -1,5 +1,6 @@
 """`python -m alexnet_jax.predict` as its user sees it."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -33,6 +34,17 @@ def test_a_bad_image_is_named_and_the_others_are_predicted(workdir, tmp_path):
         shares = [float(line.split()[0].rstrip("%")) for line in block]
         assert shares == sorted(shares, reverse=True)
         assert {line.split()[1] for line in block} < set(CLASS_NAMES)
+
+
+def test_a_file_is_one_line_whatever_its_name(workdir, tmp_path):
+    names = [os.fsdecode(b"a\n\x1b\xff.png"), "b\n.png", "c\u2028.png"]
+    for name in (names[0], names[2]):
+        Image.new("RGB", (72, 72)).save(tmp_path / name)
+    (tmp_path / names[1]).write_bytes(b"no image at all")
+    done = predict(f"--workdir={workdir}", "--top=1", tmp_path)
+    first, _, third, _ = done.stdout.split("\n")[:-1]
+    assert (first, third) == (rf"{tmp_path}/a\n\x1b\udcff.png", rf"{tmp_path}/c\u2028.png")
+    assert done.stderr.startswith(rf"warning: {tmp_path}/b\n.png (15 bytes) is none of JPEG")
 
 
 @pytest.mark.parametrize(

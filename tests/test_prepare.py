@@ -110,6 +110,7 @@ def test_a_tfds_set_is_written_as_it_is_where_asked(tmp_path, prepare):
         (["--dataset=cifar10", "--name=Bad-Name"], 'name="Bad-Name": take small letters'),
         (["--dataset=cifar10", "--name=a/b"], 'name="a/b": take small letters, digits and _'),
         (["--dataset=cifar10", "--name=1cats"], "small letters, digits and _, a letter first"),
+        (["--dataset=cifar10", "--name=x\ny"], r'name="x\ny": take small letters'),
         (
             ["--dataset=folder", "--folder=/", "--name=digits"],
             "--name=digits is another data set's",

@@ -112,7 +112,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise PrepareError(
-                f'name="{self.name}": take small letters, digits and _, a letter first'
+                f'name="{printable(self.name)}": take small letters, digits and _, a letter first'
             )
         if validation_share is not None and not 0 <= validation_share < 1:
             raise PrepareError(
