@@ -153,7 +153,15 @@ def test_figures_of_the_ablations_are_those_of_the_result():
     }
     errors = [
         f"{_percent(longer[name]['mean'])} ± {_percent(longer[name]['deviation'])}"
-        for name in ("paper", "no LRN", "one-GPU net", "no conv3", "no conv4")
+        for name in (
+            "paper",
+            "no LRN",
+            "one-GPU net",
+            "plain pooling",
+            "no conv3",
+            "no conv4",
+            "no colour",
+        )
     ]
     assert f"{' / '.join(errors)}%" in _row("those nets after 60 epochs: the paper's net")
     paper, _, apart, everywhere, _ = (100 * small[name]["mean"] for name in named)
