@@ -24,8 +24,10 @@ from tqdm import tqdm
 
 from alexnet_jax.data import known_features  # noqa: F401 (what it is imported for)
 from alexnet_jax.data.archives import Member, PrepareError, Report, fingerprint, read_member
+from alexnet_jax.data.descriptions import DESCRIPTION, again, check_descriptions, damage
 from alexnet_jax.data.locks import locked
 from alexnet_jax.data.names import classes_without, printable, unstorable_class
+from alexnet_jax.data.shards import DESCRIBING, MANIFEST, check_shards
 from alexnet_jax.data.workers import write_with_beam, write_with_processes
 from alexnet_jax.data.writing import (
     IMAGE_SIZE,
@@ -35,6 +37,7 @@ from alexnet_jax.data.writing import (
     ShardTask,
     WriteShard,
     check_lists,
+    file_digest,
     finished_shard,
     in_validation,
     list_digests,
@@ -108,7 +111,8 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
 
         Raises:
           ValueError: `data_dir` is a URL or a name that is not UTF-8, the set's name is not one
-            that tfds takes, or no training image would be left.
+            that tfds takes, no training image would be left, or what describes the set that lies
+            there is damaged.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise PrepareError(
@@ -131,7 +135,13 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         self._on_error = on_error
         self._validation_share = validation_share
         self._num_workers = cores() if num_workers is None else num_workers
-        super().__init__(file_format="array_record", **kwargs)
+        try:
+            super().__init__(file_format="array_record", **kwargs)
+        except Exception as error:  # what tfds raises for a damaged set depends on where
+            folder = getattr(self, "_data_dir", None)
+            if folder is None or not Path(folder, DESCRIPTION).exists():
+                raise
+            raise PrepareError(damage(Path(folder), error)) from error
         self._original_state = {
             "on_error": on_error,
             "num_workers": num_workers,
@@ -187,9 +197,14 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         )
 
     def is_there(self) -> bool:
-        """Whether the set is prepared already. Raises PrepareError where it is another one."""
+        """Whether the set is prepared already.
+
+        Raises PrepareError where it is another one, or a file of it is missing, of another size or
+        cannot be read.
+        """
         if not self.data_path.exists():
             return False
+        self._check_whole(Path(self.data_path))
         options = self._options()
         if changed := _changed(self.info.metadata.get("options", options), options):
             name, was, now = changed
@@ -198,6 +213,16 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
                 "that, give another --name or --data_dir, or delete that folder"
             )
         return True
+
+    def _check_whole(self, folder: Path) -> None:
+        try:
+            check_descriptions(folder)
+            if not (folder / MANIFEST).exists():
+                raise ValueError(f"{folder / MANIFEST} is missing; {again(folder)}")
+            splits = self.info.splits.values()
+            check_shards([Path(file) for split in splits for file in split.filepaths])
+        except ValueError as error:
+            raise PrepareError(str(error)) from error
 
     def plan(self, manual_dir: epath.PathLike | None = None) -> Plan:
         """What `download_and_prepare` will write; made once, then read back.
@@ -428,8 +453,9 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             names = enumerate(plan.class_names)
             untrained = [name for label, name in names if not trained[label]]
             self.info.metadata.update(classes_without_training_images=untrained)
-        write_json(plan.folder / "manifest.json", manifest)
         self.info.write_to_directory(plan.folder)
+        described = {name: _described(plan.folder / name) for name in DESCRIBING}
+        write_json(plan.folder / MANIFEST, manifest | described)
         self._save_default_config()
         plan.folder.rename(self.data_dir)
         folder = Path(self.data_dir)  # only now is nothing of the plan needed any more
@@ -444,6 +470,11 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         config = "raw" if raw.exists() else self.encoding
         (folder / ".config").mkdir(exist_ok=True)
         write_json(Path(folder / ".config" / "metadata.json"), {"default_config_name": config})
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """The manifest's entry of a file that is no shard."""
+    return {"sha256": file_digest(file), "bytes": file.stat().st_size, "records": 0}
 
 
 def _changed(before: dict[str, str], now: dict[str, str]) -> tuple[str, str, str] | None:

@@ -1,6 +1,7 @@
 """The images of one split on disk, each read and checked by itself (section 2)."""
 
 import os
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import known_features  # noqa: F401 (what it is imported for)
+from alexnet_jax.data.descriptions import again
 from alexnet_jax.data.images import decode_image, square
 from alexnet_jax.data.names import printable
 from alexnet_jax.machine import allow_open_files
@@ -105,26 +107,29 @@ class Records:
                     f"{self._name} has more shards than this process may open files; raise the "
                     "limit with `ulimit -n`, or prepare the data set in fewer shards"
                 ) from error
+            shard = self._shard(index)
             raise ValueError(
                 f"record {index} of {self._name} cannot be read ({error}); "
-                f"{self._shard(index)} is damaged: delete it and prepare the data set again"
+                f"{shard} is damaged: {again(shard.parent)}"
             ) from error
         try:
             return tf_example_pb2.Example.FromString(record).features.feature
         except DecodeError as error:
+            shard = self._shard(index)
             raise ValueError(
-                f"record {index} of {self._name} is no tf.train.Example; {self._shard(index)} is "
-                "another data set's: prepare the data set again"
+                f"record {index} of {self._name} is no tf.train.Example; {shard} is another data "
+                f"set's: {again(shard.parent)}"
             ) from error
 
-    def _shard(self, index: int) -> str:
+    def _shard(self, index: int) -> Path:
         """The file that holds a record."""
-        for file in self._files:
+        *others, last = self._files
+        for file in others:
             taken = file.take if file.take >= 0 else file.examples_in_shard - file.skip
             if index < taken:
-                return str(file.filename)
+                return Path(file.filename)
             index -= taken
-        return "its shard"
+        return Path(last.filename)
 
     def _image(self, data: bytes, name: str) -> np.ndarray:
         if self._raw_shape is None:

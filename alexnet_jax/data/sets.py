@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +14,14 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from alexnet_jax.data.builders import WITHOUT_DOWNLOAD, builder_class, how_to_prepare
+from alexnet_jax.data.descriptions import DESCRIPTION, FEATURES, NAMES, again, damage
 from alexnet_jax.data.names import prepared_name
 from alexnet_jax.data.records import Batch, Records, Source
-from alexnet_jax.data.shards import COPY_AGAIN, DESCRIPTION, MANIFEST, check_counts, check_shards
+from alexnet_jax.data.shards import MANIFEST, check_counts, check_shards
 from alexnet_jax.data.splits import split_files, split_names
 from alexnet_jax.files import local_path
 from alexnet_jax.kinds import is_kind
-from alexnet_jax.wording import first_line
 
-FEATURES = "features.json"  # tfds's own, as is
-NAMES = "label.labels.txt"
 _BEGINNING = 1 << 14  # bytes of a shard that tell it from another of its size
 
 
@@ -74,7 +71,8 @@ def open_dataset(
       split: as tfds writes it, `train` or `train[:90%]`.
       data_dir: looked in first, then `ALEXNET_DATA_DIR`, then the user's tfds folder.
       stored_size: the side of the images; those of another size are scaled to it.
-      verify: read all shards once and compare their digests with the manifest.
+      verify: read all shards once and compare their digests, and those of the files that describe
+        the set, with the manifest.
       labels: False opens splits without labels too: theirs are -1.
       flag: what the user names the split with, for messages.
 
@@ -123,7 +121,7 @@ def open_dataset(
     except (ValueError, OSError):
         raise
     except Exception as error:  # what tfds raises for a damaged description depends on where
-        raise ValueError(_damage(Path(builder.data_path), error)) from error
+        raise ValueError(damage(Path(builder.data_path), error)) from error
 
 
 class _Relabelled:
@@ -243,32 +241,12 @@ def _find(name: str, folders: Sequence[Path]) -> tfds.core.DatasetBuilder | None
         except tfds.core.registered.DatasetNotFoundError:
             continue
         except Exception as error:  # what tfds raises depends on what is damaged
-            raise ValueError(_damage(folder / bare.name, error)) from error
+            raise ValueError(damage(folder / bare.name, error)) from error
     for folder in folders:
         for path in folder.glob(f"{bare.name}/**/{DESCRIPTION}"):
             if not (path.parent / FEATURES).exists() and ".partial" not in str(path):
-                raise ValueError(f"{path.parent} has no {FEATURES}; {COPY_AGAIN}")
+                raise ValueError(f"{path.parent} has no {FEATURES}; {again(path.parent)}")
     return None
-
-
-def _damage(folder: Path, error: Exception) -> str:
-    """What to say where tfds cannot read the description of the set in `folder`, or below."""
-    rest = next(
-        folder.rglob(DESCRIPTION), folder
-    )  # where a file holds nonsense that is well formed
-    culprit = next(filter(_is_damaged, sorted(folder.rglob("*.json"))), rest)
-    return f"{culprit} is damaged ({first_line(error)}); {COPY_AGAIN}"
-
-
-def _is_damaged(path: Path) -> bool:
-    try:
-        if path.name == FEATURES:
-            tfds.features.FeatureConnector.from_config(path.parent)
-        elif path.name == DESCRIPTION:
-            tfds.core.dataset_info.read_proto_from_builder_dir(path.parent)
-        return not isinstance(json.loads(path.read_bytes()), dict)
-    except Exception:  # of many kinds; what matters is which file
-        return True
 
 
 def _prepared(folders: Sequence[Path]) -> list[str]:
@@ -344,7 +322,7 @@ def _check(builder: tfds.core.DatasetBuilder, split: str, flag: str, verify: boo
     if count < 1 or len(set(names)) != count or len(names) != count or (named and not _text(file)):
         raise ValueError(
             f"{file} names {len(set(names)) if _text(file) else 0} classes and "
-            f"{file.with_name(FEATURES)} {count}; one is damaged: {COPY_AGAIN}"
+            f"{file.with_name(FEATURES)} {count}; one is damaged: {again(file.parent)}"
         )
     if isinstance(image, tfds.features.Image):
         return

@@ -10,16 +10,17 @@ from typing import NamedTuple
 from array_record.python.array_record_module import ArrayRecordReader
 from tqdm import tqdm
 
+from alexnet_jax.data.descriptions import DESCRIPTION, FEATURES, NAMES, again
 from alexnet_jax.data.names import printable
 from alexnet_jax.wording import first_line
 
-DESCRIPTION = "dataset_info.json"  # tfds's own
-MANIFEST = "manifest.json"  # {shard file: {"sha256", "bytes", "records"}}, written by prepare
-COPY_AGAIN = "copy it again or prepare the data set again"
+MANIFEST = "manifest.json"  # {file: {"sha256", "bytes", "records"}}, written by prepare
+# What it has beside the shards, as files of 0 records; sets of earlier versions have shards alone.
+DESCRIBING = (NAMES, FEATURES, DESCRIPTION)
 
 
 class Entry(NamedTuple):
-    """What the manifest says of a shard."""
+    """What the manifest says of a file."""
 
     sha256: str
     bytes: int
@@ -31,6 +32,8 @@ def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:
 
     With a manifest beside them their sizes are compared, and with `verify` their digests (all is
     read: ArrayRecord notices damage within a shard by itself, but not a shard that was swapped).
+    The class names beside them, a small file, are always compared; with `verify` what else
+    describes the set is, too.
 
     Raises:
       ValueError: one is not, or the manifest is damaged; the message names it.
@@ -42,32 +45,46 @@ def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:
             f"{folder} has no {MANIFEST} to verify the shards with; "
             "sets written by alexnet_jax.prepare have one"
         )
+    for name in DESCRIBING if verify else (NAMES,):
+        if manifest is not None and name in manifest:
+            _check_digest(folder / name, manifest[name])
     for file in tqdm(files, desc="Verifying shards", disable=None if verify else True):
         try:
             size = os.stat(file).st_size
             with open(file, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest() if verify else None
         except FileNotFoundError:
-            raise ValueError(f"shard {file} is missing; {COPY_AGAIN}") from None
+            raise ValueError(f"shard {file} is missing; {again(folder)}") from None
         except OSError as error:
             raise ValueError(
                 f"shard {file} cannot be read ({error.strerror}); give permission to read it, or "
-                f"{COPY_AGAIN}"
+                f"{again(folder)}"
             ) from error
         if manifest is None:
             continue
         if file.name not in manifest:
-            raise ValueError(f"shard {file} is not in {MANIFEST}; prepare the data set again")
+            raise ValueError(f"shard {file} is not in {MANIFEST}; {again(folder)}")
         expected = manifest[file.name]
         if size != expected.bytes:
             raise ValueError(
                 f"shard {file} has {size:,} bytes where {expected.bytes:,} were written; "
-                f"{COPY_AGAIN}"
+                f"{again(folder)}"
             )
         if digest is not None and digest != expected.sha256:
             owner = [name for name, entry in manifest.items() if entry.sha256 == digest]
             what = f"holds the data of {owner[0]}" if owner else "is not what was written"
-            raise ValueError(f"shard {file} {what} (sha256 {digest[:12]}…); {COPY_AGAIN}")
+            raise ValueError(f"shard {file} {what} (sha256 {digest[:12]}…); {again(folder)}")
+
+
+def _check_digest(file: Path, entry: Entry) -> None:
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}; {again(file.parent)}") from error
+    if digest != entry.sha256:
+        raise ValueError(
+            f"{file} is not what was written (sha256 {digest[:12]}…); {again(file.parent)}"
+        )
 
 
 def check_counts(lengths: Mapping[Path, int]) -> None:
@@ -89,19 +106,19 @@ def check_counts(lengths: Mapping[Path, int]) -> None:
                 reader.close()
             except Exception as error:  # ArrayRecord raises many kinds
                 raise ValueError(
-                    f"shard {file} is damaged ({first_line(error)}); {COPY_AGAIN}"
+                    f"shard {file} is damaged ({first_line(error)}); {again(folder)}"
                 ) from error
         else:
             records = manifest[file.name].records
         if records != length:
             raise ValueError(
                 f"{folder / DESCRIPTION} counts {length:,} records in {file.name}, which has "
-                f"{records:,}; {COPY_AGAIN}"
+                f"{records:,}; {again(folder)}"
             )
 
 
 def read_manifest(folder: Path) -> dict[str, Entry] | None:
-    """What the manifest in `folder` says of each shard; None where there is none.
+    """What the manifest in `folder` says of each file; None where there is none.
 
     Raises:
       ValueError: it is damaged.
@@ -117,7 +134,7 @@ def read_manifest(folder: Path) -> dict[str, Entry] | None:
                 raise TypeError(f"the entry of {name} is not a digest and two numbers")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is damaged ({printable(error)}); {COPY_AGAIN}, or delete it and do without "
-            "its checks"
+            f"{path} is damaged ({printable(error)}); {again(folder)}, or delete this file alone "
+            "and train without its checks"
         ) from error
     return entries

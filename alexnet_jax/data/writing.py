@@ -139,10 +139,11 @@ def _describe_shard(path: Path) -> dict[str, Any]:
     reader = ArrayRecordReader(str(path))
     records = reader.num_records()
     reader.close()
-    return {"sha256": _digest(path), "bytes": path.stat().st_size, "records": records}
+    return {"sha256": file_digest(path), "bytes": path.stat().st_size, "records": records}
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -224,7 +225,7 @@ def read_plan(path: str) -> list[Member]:
 
 def list_digests(folder: Path) -> dict[str, str]:
     """The digest of each shard's list in `folder`."""
-    return {path.name: _digest(path) for path in sorted(folder.glob("*.jsonl"))}
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.jsonl"))}
 
 
 def check_lists(folder: Path, digests: Mapping[str, str]) -> None:

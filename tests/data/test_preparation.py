@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from alexnet_jax.data.datasets.image_folder.image_folder_dataset_builder import 
 from alexnet_jax.data.images import ImageError, decode_image
 from alexnet_jax.data.names import classes_without
 from alexnet_jax.data.sets import open_dataset
+from alexnet_jax.data.shards import DESCRIBING
 from tests.fake_imagenet import image_bytes, make_folder
 
 
@@ -109,17 +111,69 @@ def test_shards_mix_classes_and_do_not_depend_on_workers(photos):
     assert changes > len(labels) / 4  # sorted by class there would be one
 
 
-def test_manifest_has_the_digests_of_the_shards(photos):
+def test_manifest_has_the_digests_of_the_shards_and_of_what_describes_them(photos):
     builder = make_builder(photos)
     builder.download_and_prepare()
     paths = {path.name: path for path in builder.data_path.glob("*array_record*")}
     entries = manifest(builder)
-    assert set(entries) == set(paths)
+    assert set(entries) == {*paths, *DESCRIBING}
     for name, entry in entries.items():
         content = (builder.data_path / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert entry["bytes"] == len(content)
-        assert entry["records"] == ArrayRecordReader(str(paths[name])).num_records()
+        shard = name in paths
+        records = ArrayRecordReader(str(paths[name])).num_records() if shard else 0
+        assert entry["records"] == records
+
+
+@pytest.mark.parametrize("name", [*DESCRIBING, "metadata.json"])
+def test_what_describes_a_set_is_compared_with_the_manifest(photos, name):
+    """Swapped names are told always, as it costs nothing; what else says other things, if asked."""
+    builder = make_builder(photos)
+    builder.download_and_prepare()
+    path = Path(builder.data_path / name)
+    swapped = "dog\ncat\n" if name.endswith("txt") else path.read_text() + "\n"
+    path.write_text(swapped)
+    told = (
+        rf"^{path} is not what was written \(sha256 .*\); copy it again, or delete {path.parent} a"
+    )
+    for verify in (False, True):
+        opened = partial(open_dataset, "photos", "train", data_dir=photos.parent / "out")
+        if name == "label.labels.txt" or (verify and name in DESCRIBING):
+            with pytest.raises(ValueError, match=told):
+                opened(verify=verify)
+        else:
+            opened(verify=verify)
+
+
+def test_a_set_of_an_earlier_version_is_opened_and_verified(photos):
+    builder = make_builder(photos)
+    builder.download_and_prepare()
+    entries = {k: v for k, v in manifest(builder).items() if k not in DESCRIBING}
+    (builder.data_path / "manifest.json").write_text(json.dumps(entries))
+    assert open_dataset("photos", "train", data_dir=photos.parent / "out", verify=True)
+    assert make_builder(photos).is_there()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"half", b"\xd2\xff"])
+@pytest.mark.parametrize(
+    "name",
+    [*DESCRIBING, "metadata.json", "manifest.json", "photos-train.array_record-00000-of-00002"],
+)
+def test_a_finished_set_is_looked_at_before_it_is_called_prepared(photos, name, content):
+    builder = make_builder(photos)
+    builder.download_and_prepare()
+    path = Path(builder.data_path / name)
+    if content is None:
+        path.unlink()
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if content == b"half" else content)
+    with pytest.raises(PrepareError) as error:
+        make_builder(photos).download_and_prepare()
+    message = str(error.value)
+    assert str(path) in message and f"or delete {path.parent} and prepare the data" in message
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize(

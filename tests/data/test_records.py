@@ -97,5 +97,8 @@ def test_a_damaged_shard_is_noticed(tmp_path):
     data[data.index(b"\x89PNG") + 20] ^= 1
     shard.write_bytes(data)
     dataset = open_dataset("bad", "train", data_dir=str(tmp_path), stored_size=4)
-    with pytest.raises(ValueError, match=rf"of bad/1\.0\.0 train cannot .*; {shard} is damaged"):
+    with pytest.raises(
+        ValueError,
+        match=rf"of bad/1\.0\.0 train cannot .*; {shard} is damaged: copy .* delete {path} and",
+    ):
         list(eval_batches(dataset, batch_size=4))

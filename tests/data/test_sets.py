@@ -215,7 +215,10 @@ def test_a_set_that_is_whole_opens(described):
 def test_a_damaged_description_is_named(described, name, content):
     (described / name).write_bytes(content)
     message = refusal(described)
-    assert str(described / name) in message and "copy it again or prepare" in message
+    assert (
+        str(described / name) in message
+        and f"copy it again, or delete {described} and prepare" in message
+    )
 
 
 IMAGE = "tensorflow_datasets.core.features.image_feature.Image"

@@ -47,7 +47,9 @@ def test_whole_shards_pass(prepared):
 
 def test_a_missing_shard_is_named(prepared):
     (prepared / SECOND).unlink()
-    with pytest.raises(ValueError, match=f"{SECOND} is missing; copy it again or prepare"):
+    with pytest.raises(
+        ValueError, match=f"{SECOND} is missing; copy it again, or delete {prepared} and p"
+    ):
         open_photos(prepared)
 
 
