@@ -26,6 +26,7 @@ OTHER_FOLDER = "or choose another --data_dir"
 ADVICE = {
     errno.ENOSPC: f"make room there, {OTHER_FOLDER}",
     errno.EDQUOT: f"make room there, {OTHER_FOLDER}",
+    errno.EFBIG: f"raise the limit of a file's size (ulimit -f), {OTHER_FOLDER}",
     errno.EROFS: f"give permission to write there, {OTHER_FOLDER}",
     errno.ENOTDIR: f"give a folder, {OTHER_FOLDER}",
     errno.ENOENT: "choose another --data_dir",

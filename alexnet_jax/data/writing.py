@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,6 +36,8 @@ MAX_SHARDS = 512
 SMALL_SET_SHARDS = 16  # a small set is cut finer, so that every core has work
 LINES_IN_MEMORY = 20_000  # of the plan, while it is made
 DISK_FULL = ("No space left on device", "Disk quota exceeded")  # ArrayRecord passes on text alone
+_REASON = re.compile(r"\(\) failed: ([^;]+)")  # what the system said, in its text
+_KEPT = "start the same command again: the shards already written are kept"
 
 
 class ShardTask(NamedTuple):
@@ -94,7 +97,7 @@ class WriteShard:
         """Writes `task`, with its report beside it; both appear at once whole, or not at all.
 
         `advance(n)` is called after every n images. Raises ImageError for an image that cannot be
-        used, PrepareError where the disk is full or the images are gone.
+        used, PrepareError where the shard cannot be written or the images are gone.
         """
         path = Path(task.path)
         skipped = []
@@ -122,11 +125,15 @@ class WriteShard:
                 report |= {"skipped": skipped, "labels": labels, "digests": digests}
                 write_json(report_path(path), report)
             except (RuntimeError, OSError) as error:  # ArrayRecord knows only RuntimeError
-                if not any(text in str(error) for text in DISK_FULL):
+                if any(text in str(error) for text in DISK_FULL):
+                    raise PrepareError(
+                        f"the disk or quota of {path.parent} is full; free space and {_KEPT}"
+                    ) from error
+                reason = _REASON.search(str(error))
+                if isinstance(error, OSError) or not reason:
                     raise
                 raise PrepareError(
-                    f"the disk or quota of {path.parent} is full; free space and start the same "
-                    "command again: the shards already written are kept"
+                    f"{path} cannot be written ({reason[1]}); put that right and {_KEPT}"
                 ) from error
 
 

@@ -1,5 +1,6 @@
 """What leaves: facts that go with the weights, and errors measured again before a file is kept."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -8,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +165,11 @@ def keep(
     path = output_file(path)
     with part_folder(path) as folder:
         new = folder / path.name
-        write(new, facts)
-        facts = facts | {"file": _file_digest(new)}
-        with whole_file(card_of(new)) as text:
-            text.write(card(path.name, facts))
+        with _named_beside(path, folder):
+            write(new, facts)
+            facts = facts | {"file": _file_digest(new)}
+            with whole_file(card_of(new)) as text:
+                text.write(card(path.name, facts))
         command = [sys.executable, "-m", "alexnet_jax.convert", f"--verify={new}"]
         command += [f"--data_dir={data_dir}"] if data_dir else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -186,6 +188,18 @@ def keep(
             os.replace(file, path.with_name(file.name))
         if len(files) == 2 and path.suffix == ".stablehlo":  # no parameters beside it any more
             path.with_name(f"{path.name}.safetensors").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named_beside(path: Path, folder: Path) -> Iterator[None]:
+    """An OSError names the file that one in `folder` was to become, which lies beside `path`."""
+    try:
+        yield
+    except OSError as error:
+        if not error.filename or Path(error.filename).parent != folder:
+            raise
+        file = path.with_name(Path(error.filename).name)
+        raise type(error)(error.errno, error.strerror, str(file)) from error
 
 
 def compare(errors: Facts, measured: Facts, path: Path) -> None:

@@ -7,6 +7,7 @@ halved there.
 """
 
 import dataclasses
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -93,8 +94,10 @@ def write_pytorch(run: Run, path: str | Path, facts: Facts | None = None) -> Non
         arrays[f"{row.name}.bias"] = leaves["bias"]
     text = json.dumps({**(facts or facts_of(as_written(run))), "layout": "pytorch"})
     write_tensors(path, arrays, {"format": "pt", "alexnet_jax": text})
+    mean = io.BytesIO()  # to a file NumPy writes by itself, and does not say why it cannot
+    np.save(mean, run.augmentation.mean)
     with whole_file(_mean_of(path), "wb") as file:
-        np.save(file, run.augmentation.mean)
+        file.write(mean.getvalue())
 
 
 def as_written(run: Run) -> Run:

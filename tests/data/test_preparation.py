@@ -357,8 +357,15 @@ def test_too_little_space_is_told_before_the_first_shard(photos, monkeypatch):
     assert not list(photos.parent.rglob("*array_record*"))
 
 
-@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk_keeps_what_is_written(photos, monkeypatch, problem):
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (errno.ENOSPC, r"partial is full; free space .* are kept"),
+        (errno.EDQUOT, r"partial is full; free space .* are kept"),
+        (errno.EFBIG, r"00001-of-00002 cannot be written \(File too large\); put .* are kept"),
+    ],
+)
+def test_full_disk_or_file_keeps_what_is_written(photos, monkeypatch, problem, told):
     class FullDisk:
         written = 0
 
@@ -378,7 +385,7 @@ def test_full_disk_keeps_what_is_written(photos, monkeypatch, problem):
     builder = make_builder(photos)
     with monkeypatch.context() as patch:
         patch.setattr(writing, "ArrayRecordWriter", FullDisk)
-        with pytest.raises(PrepareError, match=r"is full; free space .* are kept"):
+        with pytest.raises(PrepareError, match=told):
             builder.download_and_prepare()
     partial = builder.data_path.with_name("1.0.0.partial")
     assert len(list(partial.glob("photos-*.array_record-?????-of-?????"))) == 1

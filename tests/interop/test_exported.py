@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import resource
 import subprocess
 import sys
 from functools import partial, reduce
@@ -697,3 +698,23 @@ def test_a_header_without_facts_is_no_file_of_ours(tmp_path):
     write_tensors(path, {"a.b": np.ones(3, np.float32)}, {"alexnet_jax": json.dumps([1])})
     with pytest.raises(ValueError, match="header is damaged"):
         read_weights(path)
+
+
+@pytest.mark.parametrize("layout", ["alexnet_jax", "pytorch"])
+def test_a_file_that_grows_too_large_is_named_where_it_was_to_be(tmp_path, layout):
+    """The system's limit lies below the weights, or below the mean beside them alone."""
+    run, path = a_run(), tmp_path / "net.safetensors"
+    write, name = write_weights, path.name
+    if layout == "pytorch":
+        write, name = write_pytorch, "net.mean.npy"
+        mean = np.zeros((256, 256, 3), np.float32)
+        run = dataclasses.replace(run, augmentation=Augmentation(color="none", mean=mean))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000 if layout == "pytorch" else 9, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            exported.keep(path, partial(write, run), facts_of(run))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(tmp_path / name)
+    assert not list(tmp_path.iterdir())
