@@ -8,9 +8,11 @@ halved there.
 
 import dataclasses
 import io
+import itertools
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -136,8 +138,8 @@ def pytorch_run(found: Tensors, path: Path) -> Run:
 def read_pytorch(path: str | Path, *, preset: str = "paper") -> Imported:
     """Reads a state dict of the grouped net that somebody else has written.
 
-    The layers are told by their order and shapes, whatever their names. Images are taken to be as
-    here: RGB, 0 to 255, less ImageNet's mean colour.
+    The layers are told by their shapes, whatever their names; see `_in_order`. Images are taken to
+    be as here: RGB, 0 to 255, less ImageNet's mean colour.
 
     Args:
       path: `.safetensors`, or `.pt`, `.pth` as `torch.save` writes a state dict.
@@ -159,7 +161,7 @@ def grouped(arrays: Mapping[str, np.ndarray], path: Path, preset: str) -> Import
         raise ValueError(f"{path} is torchvision's alexnet by its names; leave out --preset")
     if len(plain.layers) != 8:
         raise ValueError(f"preset={preset!r} has {len(plain.layers)} layers; give one of eight")
-    layers = _in_order(arrays, path)
+    layers = _in_order(arrays, plain, path)
     shapes = [weight.shape for weight, _ in layers]
     side = square_side(shapes[5][1], shapes[4][0], path)
     maps = ((side * 2 + 1) * 2 + 1) * 2 + 1
@@ -239,27 +241,88 @@ def _channels_first(kernel: np.ndarray, channels: int, path: Path) -> np.ndarray
     return split.reshape(kernel.shape)
 
 
-def _in_order(arrays: Mapping[str, np.ndarray], path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Weight and bias of each layer, by the numbers in their names."""
+def _in_order(
+    arrays: Mapping[str, np.ndarray], plain: AlexNet, path: Path
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weight and bias of each layer, in the order of the layers of `plain`.
 
-    def key(name: str) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in _PARTS.split(name)]
+    Shapes tell it, as each layer reads what the one before gives. Where they leave several orders,
+    names that differ in their numbers alone tell it, or the file, if it is one of PyTorch's own,
+    which keeps the layers' order; `.safetensors` sorts them by name.
 
-    names = sorted({name.rpartition(".")[0] for name in arrays}, key=key)
-    # Convolutions come first, whatever the words sort like.
-    names.sort(key=lambda name: -np.ndim(arrays.get(f"{name}.weight", 0)))
-    found = []
+    Raises:
+      ValueError: they are no eight layers, or nothing tells their order.
+    """
+    keeps_order = path.suffix != ".safetensors"
+    names = list(dict.fromkeys(name.rpartition(".")[0] for name in arrays))
+    if not keeps_order:
+        names.sort(key=_numbers_apart)
+    found = {}
     for name in names:
-        pair = [arrays.get(f"{name}.{leaf}") for leaf in _LEAVES]
-        if pair[0] is None or pair[1] is None:
+        weight, bias = (arrays.get(f"{name}.{leaf}") for leaf in _LEAVES)
+        if weight is None or bias is None:
             raise ValueError(f"{path}: {name!r} has no weight and bias")
-        found.append((pair[0], pair[1]))
-    if [weight.ndim for weight, _ in found] != [4] * 5 + [2] * 3:
+        found[name] = weight, bias
+    # Convolutions come first, whatever the words sort like.
+    names.sort(key=lambda name: -found[name][0].ndim)
+    dimensions = [found[name][0].ndim for name in names]
+    if dimensions != [4] * 5 + [2] * 3:
         raise ValueError(
-            f"{path} holds weights of {[weight.ndim for weight, _ in found]} dimensions; an "
-            "AlexNet has five convolutions and three linear layers"
+            f"{path} holds weights of {dimensions} dimensions; an AlexNet has five convolutions "
+            "and three linear layers"
         )
-    return found
+    convolutions, linear = names[:5], names[5:]
+    orders = [
+        first + last
+        for first in itertools.permutations(convolutions)
+        for last in itertools.permutations(linear)
+        if _is_chain([found[name][0].shape for name in first + last], plain)
+    ]
+    if not orders:  # what does not fit, `checked` says
+        return [found[name] for name in names]
+    for kind, layers in ((slice(5), convolutions), (slice(5, None), linear)):
+        if len({order[kind] for order in orders}) > 1:
+            told = {tuple(layers)} if keeps_order else set()
+            if len({tuple(_PARTS.split(name)[::2]) for name in layers}) == 1:
+                told.add(tuple(sorted(layers, key=_numbers_apart)))
+            orders = [order for order in orders if order[kind] in told]
+            if len({order[kind] for order in orders}) != 1:
+                advice = (
+                    "their numbers and places in the file do not tell one;"
+                    if keeps_order
+                    else ".safetensors keeps none; save the state dict as .pt, or"
+                )
+                raise ValueError(
+                    f"{path}: shapes leave several orders of {', '.join(map(repr, layers))}, and "
+                    f"{advice} number their names as they follow each other (fc6, fc7, fc8)"
+                )
+    return [found[name] for name in orders[0]]
+
+
+def _numbers_apart(name: str) -> list[tuple[int, str]]:
+    """By which names sort as people count: conv2 before conv10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _PARTS.split(name)]
+
+
+def _is_chain(shapes: Sequence[tuple[int, ...]], plain: AlexNet) -> bool:
+    """Whether each layer of `shapes` reads what the one before gives, by the kernels of `plain`."""
+    given = 3  # red, green, blue
+    for row, shape in zip(plain.layers, shapes, strict=True):
+        read = shape[1]
+        if row.kernel_size:
+            if shape[2:] != (row.kernel_size,) * 2:
+                return False
+            read *= plain.towers if row.reads == "tower" else 1
+        elif row.name == "fc6":  # of square maps; `square_side` says what else they are
+            read, rest = divmod(read, max(given, 1))
+            side = math.isqrt(read)
+            if rest or side**2 != read:
+                return False
+            read = given
+        if read != given:
+            return False
+        given = shape[0]
+    return True
 
 
 def _mean_of(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -267,6 +268,63 @@ def test_another_grouped_net_is_read_by_its_shapes(tmp_path):
     write_tensors(tmp_path / "other.safetensors", others)
     with pytest.raises(ValueError, match=r"'layers.4' has no weight and bias"):
         read_pytorch(tmp_path / "other.safetensors")
+
+
+WORDS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
+NUMBERED = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+STEM = ["stem", "body2", "body3", "body4", "body5", "fc", "hidden", "head"]
+
+
+def grouped_net(names, widths):
+    """A state dict of layers `names`, in PyTorch's order; `widths` of fc6's inputs to fc8's."""
+    rng = np.random.default_rng(0)
+    shapes = [(8, 3, 11, 11), (16, 4, 5, 5), (24, 16, 3, 3), (24, 12, 3, 3), (16, 12, 3, 3)]
+    shapes += [(out, given) for given, out in itertools.pairwise(widths)]
+    arrays = {}
+    for name, shape in zip(names, shapes, strict=True):
+        arrays[f"{name}.weight"] = rng.normal(size=shape).astype(np.float32)
+        arrays[f"{name}.bias"] = rng.normal(size=shape[:1]).astype(np.float32)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("names", "widths", "suffix"),
+    [
+        (WORDS, (64, 20, 28, 7), "safetensors"),  # the shapes tell it
+        (STEM, (64, 20, 28, 7), "safetensors"),
+        (WORDS, (16, 16, 16, 16), "pt"),  # the file tells it
+        (STEM, (16, 16, 16, 16), "pt"),
+        (NUMBERED, (16, 16, 16, 16), "safetensors"),  # the names tell it
+        ([f"net.{n}" for n in range(4, 12)], (16, 16, 16, 16), "safetensors"),
+    ],
+)
+def test_layers_are_told_by_shapes_then_by_the_file_or_by_numbers(names, widths, suffix):
+    arrays = grouped_net(names, widths)
+    given = arrays if suffix == "pt" else dict(sorted(arrays.items()))
+    imported = grouped(given, Path(f"net.{suffix}"), "paper")
+    checked(imported)
+    for name, leaves in zip(names, imported.params.values(), strict=True):
+        np.testing.assert_array_equal(leaves["bias"], arrays[f"{name}.bias"])
+
+
+@pytest.mark.parametrize(
+    ("names", "suffix", "message"),
+    [
+        (
+            WORDS,
+            "safetensors",
+            r"several orders of 'eighth', 'seventh', 'sixth', and \.safetensors ",
+        ),
+        (STEM, "safetensors", r"several orders of 'fc', 'head', 'hidden', and .* as \.pt, or numb"),
+        ([*NUMBERED[:5], "fc8", "fc7", "fc6"], "pt", "numbers and places in the file do not te"),
+    ],
+)
+def test_an_order_that_nothing_tells_is_refused(names, suffix, message):
+    arrays = grouped_net(names, (16, 16, 16, 16))
+    given = arrays if suffix == "pt" else dict(sorted(arrays.items()))
+    with pytest.raises(ValueError, match=message) as error:
+        grouped(given, Path(f"net.{suffix}"), "paper")
+    assert str(error.value).isprintable()
 
 
 def test_what_pytorch_has_no_layer_for_is_refused(tmp_path):
