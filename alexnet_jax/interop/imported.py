@@ -16,7 +16,7 @@ from alexnet_jax.files import local_path, naming, output_folder, part_folder, re
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
-from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.configuration import save_config
 from alexnet_jax.runs.recipe import split_augmentation
 from alexnet_jax.runs.workdir import Run
@@ -222,8 +222,13 @@ def save_run(run: Run, workdir: str | Path) -> None:
     output_folder(workdir.parent)
     with part_folder(workdir) as part:
         save_config(config, part, resumes=False)
-        with Checkpointer(part / "checkpoints") as checkpoints:
-            checkpoints.save(run.step, state, arrays=arrays, metadata=metadata, best_metric=None)
+        try:
+            with Checkpointer(part / "checkpoints") as checkpoints:
+                checkpoints.save(
+                    run.step, state, arrays=arrays, metadata=metadata, best_metric=None
+                )
+        except CheckpointError as error:  # the user knows the folder that it was to become
+            raise CheckpointError(str(error).replace(str(part), str(workdir))) from error
         try:
             part.rename(workdir)
         except OSError as error:

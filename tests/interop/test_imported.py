@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from alexnet_jax.files import part_folder
-from alexnet_jax.interop import save_run
-from alexnet_jax.runs.checkpoint import Checkpointer
+from alexnet_jax.interop import imported, save_run
+from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
 from alexnet_jax.runs.configuration import load_config
 from alexnet_jax.runs.launch import train
 from alexnet_jax.runs.workdir import load_run
@@ -77,6 +77,16 @@ def test_two_that_make_one_run_are_told(run, tmp_path, monkeypatch):
         save_run(run, tmp_path / "run")
     assert "\n" not in str(told.value)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_cannot_be_written_is_named_as_its_user_knows_it(run, tmp_path, monkeypatch):
+    def full(folder):
+        raise CheckpointError(f"checkpoint 42 could not be written in {folder}: File too large")
+
+    monkeypatch.setattr(imported, "Checkpointer", full)
+    with pytest.raises(CheckpointError, match=f" in {tmp_path}/new/checkpoints: File too large"):
+        save_run(run, tmp_path / "new")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path):
