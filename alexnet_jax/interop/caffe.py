@@ -244,12 +244,23 @@ def _read_dictionary(path: Path) -> dict[str, list[np.ndarray]]:
         content = load_arrays(file)
         found = content.item() if isinstance(content, np.ndarray) else content
         return {
-            str(layer): [np.asarray(array, np.float32) for array in _pair(arrays)]
+            str(layer): [_values(array, layer) for array in _pair(arrays)]
             for layer, arrays in found.items()
         }
     except Exception as error:  # a damaged pickle raises as many kinds as there are
         reason = first_line(error)
         raise ValueError(f"{path} is no dictionary of layers ({reason})") from error
+
+
+def _values(array: Any, layer: object) -> np.ndarray:
+    """float32, of numbers that are values: those of a quantised net want a scale that is not there.
+
+    Raises ValueError where they are of another type.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind != "f":
+        raise ValueError(f"{layer!r:.80} is of type {array.dtype}; save it as float32")
+    return array.astype(np.float32)
 
 
 def _pair(arrays: Any) -> Any:

@@ -229,6 +229,16 @@ def test_the_dictionary_gives_what_the_model_gives(tmp_path):
             np.testing.assert_array_equal(found.params[layer][name], expected.params[layer][name])
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, bool, object])
+def test_numbers_that_are_no_values_are_told(tmp_path, kind):
+    path = write_dictionary(tmp_path / "bvlc_alexnet.npy", random_blobs())
+    content = np.load(path, allow_pickle=True).item()
+    content["fc7"][0] = (content["fc7"][0] * 50).astype(kind)
+    np.save(path, content)
+    with pytest.raises(ValueError, match=r"npy is no dictionary .*'fc7' is of type .*; save it"):
+        read_caffe(path)
+
+
 def test_means_become_rgb(tmp_path):
     blobs = write(tmp_path / "a.caffemodel", random_blobs(), name="CaffeNet")
     assert read_caffe(blobs).mean[0] > read_caffe(blobs).mean[2]  # red above blue
