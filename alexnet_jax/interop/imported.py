@@ -17,7 +17,7 @@ from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.network import LayeredNetwork
 from alexnet_jax.models.presets import alexnet
 from alexnet_jax.runs.checkpoint import Checkpointer, CheckpointError
-from alexnet_jax.runs.configuration import save_config
+from alexnet_jax.runs.configuration import noted, save_config
 from alexnet_jax.runs.recipe import split_augmentation
 from alexnet_jax.runs.workdir import Run
 from alexnet_jax.state import run_key
@@ -217,6 +217,7 @@ def save_run(run: Run, workdir: str | Path) -> None:
         "progress": {"schedule": {}, "validated": 0, "sums": {}},
         "class_names": list(run.class_names),
         "dataset": config.dataset,
+        "config": noted(config),
         "augmentation": settings,
     }
     output_folder(workdir.parent)

@@ -38,6 +38,16 @@ def test_it_can_be_trained_on(run, tmp_path, schedule):
     assert "validation" in (tmp_path / "new" / "metrics.jsonl").read_text()
 
 
+def test_its_checkpoint_is_told_from_that_of_another_run(run, tmp_path):
+    for seed in (0, 3):
+        config = run.config.copy_and_resolve_references()
+        config.seed = seed
+        save_run(dataclasses.replace(run, config=config), tmp_path / f"{seed}")
+    (tmp_path / "3" / "config.json").rename(tmp_path / "0" / "config.json")
+    with pytest.raises(ValueError, match=r"than its config\.json: seed was 0 there"):
+        load_run(tmp_path / "0", which="last")
+
+
 @pytest.mark.parametrize(
     ("noted", "message"),
     [
