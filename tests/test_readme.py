@@ -474,6 +474,11 @@ def test_figures_of_what_is_nearest_are_those_of_the_result():
     assert f"| {fc7:.1f}% / {pixels:.1f}% |" in _row("Imagenette, half width, 64 pixels: six")
 
 
+def test_seconds_of_the_digits_command_are_those_of_the_result():
+    seconds = [run["seconds"] for run in _result("digits_recipes")["shipped_command"]]
+    assert f"| {min(seconds):.0f} to {max(seconds):.0f} s |" in _row("the same, three seeds: sec")
+
+
 def test_figures_of_fine_tuning_are_those_of_the_result_seed_by_seed():
     result = _result("fine_tune")
     errors = result["test_top1_error_after_each_third"]

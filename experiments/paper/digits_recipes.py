@@ -4,8 +4,7 @@
 
 First every recipe, as a sweep: errors after the last epoch. Then, alone on the machine, the shipped
 command with each seed: test and validation error of its best checkpoint, and the seconds of the
-whole command, compilation and final test included. Writes results/digits_recipes.json; the one that
-lies there is of an earlier version of this: the list "recipes" alone.
+whole command, compilation and final test included. Writes results/digits_recipes.json.
 """
 
 import itertools
