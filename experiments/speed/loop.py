@@ -4,13 +4,15 @@
 
 The digits recipe and the paper's net at its size (digits at 256 pixels, 32 a batch), as the command
 trains them, and the same updates with nothing around them: the same compiled step on the same
-batches, which lie ready. Times are those from one call of the step to the next. A line of the log
-comes with every epoch and a checkpoint with every third or every one; validations are put off to
-the end. Fails where the step is compiled again after its first calls; the first checkpoint's small
-programs are part of what is measured. Writes results/loop_PLATFORM.json.
+batches, which lie ready. Two things are told of each: how much more time the whole takes, and how
+long no step runs, between the end of one call and the next. The rest of the difference are steps
+that share the cores with what reads and writes in the background. A line of the log comes with
+every epoch and a checkpoint with every third or every one; validations are put off to the end.
+Counted is from behind one checkpoint to behind another, since the first reads the validation split,
+which a validation has done else. Fails where the step is compiled again. Writes
+results/loop_PLATFORM.json.
 """
 
-import itertools
 import json
 import statistics
 import tempfile
@@ -31,66 +33,63 @@ from alexnet_jax.runs.recipe import Recipe
 from experiments import fitting, harness
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("turns", 3, "counted turns of each")
-UNCOUNTED = 2  # the first calls compile and fill caches
+flags.DEFINE_integer("turns", 5, "counted turns of each")
 
 
 class Calls:
-    """A step that remembers when it was called, with what, and what was compiled before."""
+    """A step that remembers when it was called and had ended, and what it was given."""
 
-    def __init__(self, step: Any, compiled: list[str]):
-        self.step, self.compiled = step, compiled
-        self.times: list[float] = []
+    def __init__(self, step: Any):
+        self.step = step
+        self.began: list[float] = []
+        self.ended: list[float] = []
         self.given: list[Any] = []
-        self.programs: list[int] = []
 
     def __call__(self, state: Any, *given: Any) -> Any:
         """One update."""
-        self.times.append(time.perf_counter())
+        self.began.append(time.perf_counter())
         self.given.append(given)
-        self.programs.append(len(self.compiled))
-        return self.step(state, *given)
+        state, metrics = self.step(state, *given)
+        self.ended.append(time.perf_counter())
+        return state, metrics
 
-    def intervals(self) -> list[float]:
-        """Seconds from each counted call to the next."""
-        times = self.times[UNCOUNTED:]
-        return [after - before for before, after in itertools.pairwise(times)]
+    def seconds(self, counted: slice) -> float:
+        """From the first counted call to the one behind the last."""
+        return self.began[counted.stop] - self.began[counted.start]
 
-    def seconds(self) -> float:
-        """From the first counted call to the last."""
-        return sum(self.intervals())
-
-    def compiled_between(self) -> list[str]:
-        """What was compiled from the first counted call to the last."""
-        return self.compiled[self.programs[UNCOUNTED] : self.programs[-1]]
+    def between(self, counted: slice) -> float:
+        """Of these, those in which no step ran."""
+        steps = zip(self.began[counted], self.ended[counted], strict=True)
+        return self.seconds(counted) - sum(end - begin for begin, end in steps)
 
 
-def recipes() -> dict[str, ConfigDict]:
-    """Name -> configuration of the runs."""
+def recipes() -> dict[str, tuple[ConfigDict, slice]]:
+    """Name -> configuration of the runs, and the counted updates."""
     small, full = digits.get_config(), digits.get_config()
-    small.num_epochs, small.checkpoint_every_steps = 9, 63
-    full.stored_size, full.batch_size, full.num_epochs = 256, 32, 2
+    small.num_epochs, small.checkpoint_every_steps = 10, 63
+    full.stored_size, full.batch_size, full.num_epochs = 256, 32, 2.1
     full.log_every_steps = full.checkpoint_every_steps = 42
     full.model = default.get_config().model
-    configs = {"digits": small, "paper": full}
-    for name, config in configs.items():
+    configs = {"digits": (small, slice(63, 189)), "paper": (full, slice(42, 84))}
+    for name, (config, counted) in configs.items():
         if harness.quick():
-            configs[name] = config = fitting.shortened(config)
+            config, counted = fitting.shortened(config), slice(0, 1)
+            configs[name] = config, counted
         config.validate_every_epochs = config.num_epochs
         config.test_split = None
     return configs
 
 
-def measured(config: ConfigDict) -> dict[str, Any]:
+def measured(config: ConfigDict, counted: slice) -> dict[str, Any]:
     """What the loop of one run adds."""
     loops: list[Calls] = []
 
-    def loop() -> float:
+    def loop() -> Calls:
         """A run of the command, its step timed."""
         make = training.make_train_step
 
         def timed(*args: Any, **how: Any) -> Calls:
-            loops.append(Calls(make(*args, **how), compiled))
+            loops.append(Calls(make(*args, **how)))
             return loops[-1]
 
         with (
@@ -99,41 +98,51 @@ def measured(config: ConfigDict) -> dict[str, Any]:
             mock.patch.object(training, "make_train_step", timed),
         ):
             train(config, Path(folder) / "run")
-        again = [name for name in loops[-1].compiled_between() if "train_step" in name]
-        assert not again, f"compiled while the loop ran: {again}"
-        return loops[-1].seconds()
+        steps = [name for name in compiled if "train_step" in name]
+        assert len(steps) <= 1, f"compiled while the loop ran: {steps}"
+        return loops[-1]
 
     loop()
     first = loops[0]
     recipe, mesh = Recipe(config), make_mesh(config.mesh.data, config.mesh.model)
 
-    def bare() -> float:
+    def bare() -> Calls:
         """The same calls of the step that the first run compiled, one after the other."""
-        calls = Calls(first.step, [])
+        calls = Calls(first.step)
         state = create_train_state(recipe.model, recipe.key, mesh=mesh)
-        for given in first.given:
+        for given in first.given[: counted.stop + 1]:
             state, _ = jax.block_until_ready(calls(state, *given))
-        return calls.seconds()
+        return calls
 
-    seconds = harness.interleaved({"loop": loop, "bare": bare}, turns=FLAGS.turns)
-    more = [a / b - 1 for a, b in zip(seconds["loop"], seconds["bare"], strict=True)]
-    steps = len(first.times) - UNCOUNTED - 1
-    milliseconds = {name: statistics.median(s) / steps * 1e3 for name, s in seconds.items()}
-    typical = [statistics.median(one.intervals()) * 1e3 for one in loops[1:]]
-    return {
+    turns: dict[str, list[Calls]] = {"loop": [], "bare": []}
+    run = {
+        "loop": lambda: turns["loop"].append(loop()),
+        "bare": lambda: turns["bare"].append(bare()),
+    }
+    harness.interleaved(run, turns=FLAGS.turns, dropped=0)
+    steps = counted.stop - counted.start
+    seconds = {name: [one.seconds(counted) for one in calls] for name, calls in turns.items()}
+    ratios = zip(seconds["loop"], seconds["bare"], strict=True)
+    more = [loop / bare - 1 for loop, bare in ratios]
+    result = {
         "steps": steps,
-        "milliseconds": milliseconds,
-        "milliseconds_of_the_median_step": statistics.median(typical),
+        "milliseconds": {name: statistics.median(s) / steps * 1e3 for name, s in seconds.items()},
         "more": statistics.median(more),
         "more_of_each_turn": sorted(more),
-        "compiled_in_the_loop": sorted(set(first.compiled_between())),
     }
+    if jax.default_backend() == "cpu":  # where a call returns when its step has ended
+        shares = [one.between(counted) / one.seconds(counted) for one in turns["loop"]]
+        result |= {
+            "no_step_runs": statistics.median(shares),
+            "no_step_runs_of_each_turn": sorted(shares),
+        }
+    return result
 
 
 def main(_) -> None:
     """Measures and writes the result."""
     harness.shorten(turns=1)
-    result = {name: measured(config) for name, config in recipes().items()}
+    result = {name: measured(*recipe) for name, recipe in recipes().items()}
     print(json.dumps(result, indent=1))
     harness.record(f"loop_{jax.default_backend()}", harness.rounded(result))
 
