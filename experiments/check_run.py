@@ -40,7 +40,7 @@ from experiments.settings import COMPUTES_NOTHING, flat, usual
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("record", None, "name of the recipe whose reference the runs become")
-flags.DEFINE_string("recipe", None, "name of the reference; by default the one of the data set")
+flags.DEFINE_string("recipe", None, "name of the reference; by default the nearest of the data set")
 WHOLE, END = 0.99, 0.995  # levels of the two intervals
 LEAST = 0.9  # of our points
 _FREE = (*COMPUTES_NOTHING, "seed", "ensemble", "augment")  # or change as the seed does
@@ -220,6 +220,29 @@ def reference(recipe: str) -> dict[str, Any]:
     return content
 
 
+def nearest(run: Mapping[str, Any], recipe: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Name and content of the reference that differs in the fewest fields from a run's settings.
+
+    Args:
+      run: its `settings`.
+      recipe: the name, where it is given.
+
+    Raises:
+      ValueError: there is none of this name, or of the run's data set, or one is damaged.
+    """
+    names = sorted(path.stem[10:] for path in harness.RESULTS.glob("reference_*.json"))
+    known = {name: reference(name) for name in names if recipe in (None, name)}
+    if recipe is None:
+        of = run["dataset"]
+        known = {name: one for name, one in known.items() if one["settings"].get("dataset") == of}
+    if not known:
+        what = f"of {run['dataset']}" if recipe is None else f"called {recipe!r}"
+        raise ValueError(f"no reference is {what}; those there are: {', '.join(names)}")
+    apart = {name: len([*differences(run, one["settings"])]) for name, one in known.items()}
+    found = min(apart, key=apart.__getitem__)
+    return found, known[found]
+
+
 def main(argv: Sequence[str]) -> None:
     """Compares or records; exits with 1 where a run is not one of ours.
 
@@ -236,14 +259,12 @@ def main(argv: Sequence[str]) -> None:
         record(workdirs, FLAGS.record)
         return
     every = []
-    known = sorted(path.stem[10:] for path in harness.RESULTS.glob("reference_*.json"))
     for workdir in workdirs:
-        recipe = FLAGS.recipe or load_config(workdir).dataset
-        if recipe not in known:
-            raise ValueError(f"no reference of {recipe!r}; --recipe= is one of {', '.join(known)}")
-        content = reference(recipe)
+        recipe, content = nearest(settings(workdir), FLAGS.recipe)
         if others := [*differences(settings(workdir), content["settings"])]:
-            raise ValueError(f"{workdir} is of another recipe than ours: {'; '.join(others)}")
+            raise ValueError(
+                f"{workdir} is of another recipe than ours of {recipe}: {'; '.join(others)}"
+            )
         outcome = compare(curves(workdir), [run["log"] for run in content["runs"]])
         print(*outcome.lines, sep="\n")
         print(f"{workdir}: " + ("one of ours" if outcome.ours else "NOT one of ours"))

@@ -88,7 +88,7 @@ def test_a_run_of_other_logged_updates_is_refused():
     [
         ("seed", 1, 0, "one of ours"),
         ("seed", 2, 1, "NOT one of ours"),
-        ("momentum", 1, 1, "is of another recipe than ours: momentum 0.5, ours 0.9"),
+        ("momentum", 1, 1, "is of another recipe than ours of digits: momentum 0.5, ours 0.9"),
     ],
 )
 def test_a_run_that_is_not_ours_ends_in_status_1(field, factor, status, told, tmp_path):
@@ -106,6 +106,22 @@ def test_a_run_that_is_not_ours_ends_in_status_1(field, factor, status, told, tm
     ended = run_command("experiments.check_run", tmp_path)
     assert told in ended.stdout + ended.stderr
     assert ended.returncode == status
+
+
+def test_the_reference_of_the_fewest_differences_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    mine = check_run.settings(write_run(tmp_path / "run"))
+    for name, rate, dataset in (("a", 0.5, "digits"), ("b", 0.01, "digits"), ("c", 0.01, "other")):
+        content = {"settings": mine | {"learning_rate": rate, "dataset": dataset}}
+        content["runs"] = [{"log": {}}] * 3
+        (tmp_path / f"reference_{name}.json").write_text(json.dumps({"result": content}))
+    assert check_run.nearest(mine)[0] == "b"
+    assert check_run.nearest(mine | {"learning_rate": 0.5})[0] == "a"
+    assert check_run.nearest(mine, "a")[0] == "a"
+    with pytest.raises(ValueError, match="no reference is of imagenette; those there are: a, b, c"):
+        check_run.nearest(mine | {"dataset": "imagenette"})
+    with pytest.raises(ValueError, match="no reference is called 'd'"):
+        check_run.nearest(mine, "d")
 
 
 def test_of_an_ensemble_a_member_is_asked_for(tmp_path):

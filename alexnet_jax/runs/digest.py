@@ -3,12 +3,9 @@
 import math
 import zlib
 from collections.abc import Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-
-from alexnet_jax.compilation import compiled
 
 
 def crc(data: bytes | memoryview) -> int:
@@ -16,7 +13,7 @@ def crc(data: bytes | memoryview) -> int:
     return zlib.crc32(data)
 
 
-@partial(compiled, runs="once")  # the first of a run waits for its compilation
+@jax.jit
 def digests(leaves: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """`digest` of each array, where it lies."""
     return {path: digest(leaf) for path, leaf in leaves.items()}

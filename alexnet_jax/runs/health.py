@@ -1,14 +1,12 @@
 """Whether a run is well: numbers that are not finite, layers that cannot learn, hungry updates."""
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from alexnet_jax.compilation import compiled
 from alexnet_jax.models.layers import Network
 from alexnet_jax.vitals import Vitals
 
@@ -21,7 +19,7 @@ STARVED, STARVING = 1e-3, 0.5
 LEAST_SECONDS = 5.0
 
 
-@partial(compiled, runs="once")
+@jax.jit
 def all_finite(tree: Any) -> jax.Array:
     """bool: every floating-point value of a tree is a number."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]

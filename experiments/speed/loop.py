@@ -33,7 +33,7 @@ from alexnet_jax.runs.recipe import Recipe
 from experiments import fitting, harness
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("turns", 5, "counted turns of each")
+flags.DEFINE_integer("turns", 3, "counted turns of each")
 
 
 class Calls:
