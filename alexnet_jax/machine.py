@@ -6,6 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+import jax.monitoring
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks; there two processes in one folder go unnoticed
@@ -41,6 +43,8 @@ def allow_open_files() -> None:
 
 # Names of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+# Of jax, and the seconds from which a program was a large one to compile.
+_COMPILED, _LARGE = "/jax/core/compile/backend_compile_duration", 0.3
 
 
 def keep_freed_memory(*, one_heap: bool = True) -> None:
@@ -48,7 +52,7 @@ def keep_freed_memory(*, one_heap: bool = True) -> None:
 
     XLA:CPU allocates a step's temporary arrays anew each time. By default they go back to the
     system in between and every page is cleared and mapped again: a fifth of the time of a step of
-    32 images, an eighth of one of 128.
+    32 images, an eighth of one of 128. What compiling a large program took does go back.
 
     Args:
       one_heap: whether all threads share the first heap, the only one that keeps large arrays.
@@ -58,11 +62,24 @@ def keep_freed_memory(*, one_heap: bool = True) -> None:
         arguments lie on the device.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
+        _trim_after_compiling()
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)  # large arrays from the heap
         if one_heap:
             mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_TRIM_THRESHOLD, -1)  # which never shrinks
+
+
+@cache  # once a process
+def _trim_after_compiling() -> None:
+    """Gives back what compiling frees: it lies in small pieces, most in other heaps than arrays."""
+    trim = ctypes.CDLL(None).malloc_trim
+
+    def trim_if_large(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED and duration_secs > _LARGE:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(trim_if_large)
 
 
 def take_lock(handle: int) -> bool:

@@ -33,7 +33,9 @@ _EXTRAS = {"optuna": "sweep", "ray": "sweep", "torch": "bench", "tensorflow": "b
 _EXTRAS |= dict.fromkeys(("cv2", "skimage", "sklearn"), "baselines")
 
 
-def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> None:
+def run(
+    main: Callable[..., Any], *, arguments: bool = False, in_turn: bool = True, **how: Any
+) -> None:
     """Runs an experiment's command as the library's own commands are run.
 
     Args:
@@ -56,7 +58,7 @@ def run(main: Callable[..., Any], *, arguments: bool = False, **how: Any) -> Non
                 raise
             raise ValueError(f"{error.name} is not installed; pip install '.[{extra}]'") from error
 
-    command.run(prepared, in_turn=True, **how)
+    command.run(prepared, in_turn=in_turn, **how)
 
 
 def _check_once() -> None:

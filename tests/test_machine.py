@@ -54,6 +54,46 @@ def test_freed_memory_is_kept_and_not_mapped_again(how, where, kept):
     assert second < first / 100 if kept else second > first / 2
 
 
+TRIMMED = """
+import sys
+import jax.monitoring
+from alexnet_jax.machine import keep_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+keep_freed_memory()
+before = resident()
+pieces = [bytes(1000) for _ in range(200_000)]
+full = resident()
+end = pieces.pop()  # behind all others, so that they are no end of the heap
+del pieces
+event = "/jax/core/compile/" + sys.argv[1]
+jax.monitoring.record_event_duration_secs(event, float(sys.argv[2]))
+print((full - resident()) / (full - before))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+@pytest.mark.parametrize(
+    ("event", "seconds", "given_back"),
+    [
+        ("backend_compile_duration", 3.0, True),
+        ("backend_compile_duration", 0.1, False),
+        ("jaxpr_trace_duration", 3.0, False),
+    ],
+)
+def test_what_compiling_a_large_program_frees_is_given_back(event, seconds, given_back):
+    done = subprocess.run(
+        [sys.executable, "-c", TRIMMED, event, str(seconds)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (float(done.stdout) > 0.9) == given_back
+
+
 def test_what_the_first_processor_is_and_can_do(tmp_path):
     told = tmp_path / "cpuinfo"
     told.write_text(

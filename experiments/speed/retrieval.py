@@ -74,4 +74,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    harness.run(main)
+    harness.run(main, in_turn=False)  # as the commands that search
