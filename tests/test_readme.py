@@ -49,11 +49,17 @@ def test_figures_of_watching_are_those_of_the_result():
 
 def test_figures_of_the_loop_are_those_of_the_result():
     result = _result("loop_cpu")
-    for name in ("paper", "digits"):
-        more, (least, *_, most) = result[name]["more"], result[name]["more_of_each_turn"]
-        assert f"| {more:.1%} ({least * 100:.1f} to {most:.1%}) |" in MEASURED
-    step = result["digits"]["milliseconds"]["bare"]
-    assert f"whose steps take {step:.0f} ms" in MEASURED
+
+    def turns(name, part):
+        (least, *_, most), middle = result[name][f"{part}_of_each_turn"], result[name][part]
+        return f"{middle:.1%} ({least * 100:.1f} to {most:.1%})"
+
+    assert f"| {turns('paper', 'no_step_runs')} |" in _row("share of the training loop's time")
+    row = _row("the same of the digits recipe, whose steps")
+    assert f"whose steps take {result['digits']['milliseconds']['bare']:.0f} ms" in row
+    assert f"| {turns('digits', 'no_step_runs')} |" in row
+    row = _row("how much longer the loop takes")
+    assert f"| {turns('paper', 'more')}; {turns('digits', 'more')} |" in row
 
 
 def test_figures_of_the_centre_crops_measured_again_are_those_of_the_result():
@@ -336,7 +342,7 @@ def test_what_falls_short_is_as_the_results_have_it():
         pairs = (pair.split(" / ") for pair in _memory(of).split(", "))
         return " and ".join(f"{float(ours) - float(theirs):.2f}" for ours, theirs in pairs)
 
-    loop, sweep = _result("loop_cpu")["digits"]["more"], _result("sweep_cpu")
+    loop, sweep = _result("loop_cpu"), _result("sweep_cpu")
     assert next(lines).startswith("| wanted")
     assert next(lines).endswith(f": {times(intel, 'train', 'float32', True)} |")
     assert next(lines).endswith(f": {times(amd, 'train', 'bfloat16', True)} |")
@@ -354,7 +360,10 @@ def test_what_falls_short_is_as_the_results_have_it():
     row, (of_float, of_bf16) = next(lines), more_memory(amd).split(" and ")
     assert f"by {more_memory(intel)} GB on the Intel" in row
     assert row.endswith(f"by {of_bf16} GB on the AMD in bfloat16 |") and of_float.startswith("-")
-    assert f"| {loop:.1%} to the" in next(lines)
+    row, digits, whole = next(lines), loop["digits"], loop["paper"]
+    assert f"runs in {digits['no_step_runs']:.1%} of the digits'" in row
+    assert f"net: {whole['no_step_runs']:.1%})" in row
+    assert f"make them {100 * digits['more']:.1f} and {whole['more']:.1%} longer" in row
     intel, amd = (_result(f"start_cpu{name}")["cold"]["median"] for name in ("", "_amd"))
     assert f"| {intel:.1f} s on the Intel (the AMD with AVX-512: {amd:.1f} s) |" in next(lines)
     slow = " and ".join(f"{row['times_as_fast']:.1f}" for row in sweep[1:])
