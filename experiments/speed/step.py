@@ -56,7 +56,7 @@ flags.DEFINE_multi_enum(
 )
 flags.DEFINE_bool("forms", False, "other forms of the operations too")
 flags.DEFINE_string("label", "", "ends the files' names: a second machine's beside the first's")
-flags.DEFINE_float("near", 0.95, "share of PyTorch's best rate that keeps a mode in the race")
+flags.DEFINE_float("near", 0.75, "share of PyTorch's best rate that keeps a mode in the race")
 MEASURES = ("train", "center", "ten")
 flags.DEFINE_multi_enum("measure", MEASURES, MEASURES, "which: training, centre crops, ten views")
 KEPT = ", memory kept"
