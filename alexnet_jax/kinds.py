@@ -15,6 +15,7 @@ _KINDS: dict[type, tuple[type, ...]] = {
     type(None): (str, type(None)),  # a network's tower_axis
 }
 _FLOAT32 = np.finfo(np.float32)
+IN_FLOAT32 = "0, or from 1.18e-38 to 3.4e+38, which float32 holds"
 
 
 def is_kind(value: Any, like: Any) -> bool:

@@ -7,7 +7,10 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from alexnet_jax.kinds import IN_FLOAT32, is_finite, is_in_float32
 
 Batch = Mapping[str, Any]  # "image" uint8 [B, S, S, 3] and "label" int [B], NumPy or JAX
 
@@ -51,8 +54,8 @@ class Hyperparameters:
       decay_multipliers: the same for the decay, which biases have none of by default.
 
     Raises:
-      ValueError: a field that holds no number, or one as text or a truth value, or one too large
-        for a float.
+      ValueError: a field that holds no number, or one as text or a truth value, or one that
+        float32 does not hold.
     """
 
     learning_rate: Any = 0.01
@@ -71,7 +74,11 @@ class Hyperparameters:
                 raise ValueError(f"{field.name}={value!r} is not one number; give one, or an array")
             try:
                 value = jax.tree.map(_as_number, value)
-            except (TypeError, ValueError, OverflowError) as error:
+            except OverflowError as error:
+                raise ValueError(
+                    f"{field.name}={value!r:.80} is beyond float32; give {IN_FLOAT32}"
+                ) from error
+            except (TypeError, ValueError) as error:
                 raise ValueError(f"{field.name}={value!r:.80} is no number; give one") from error
             object.__setattr__(self, field.name, value)
 
@@ -95,10 +102,15 @@ class Hyperparameters:
 
 
 def _as_number(x: Any) -> jax.Array:
-    """float32. Raises TypeError for text, truth values and others that jax would take."""
+    """float32. Raises TypeError for text, truth values and others that jax would take.
+
+    OverflowError for a number that becomes infinite or 0; an array's values are taken as they are.
+    """
     kind = getattr(getattr(x, "dtype", None), "kind", None)
     if isinstance(x, str | bytes | bool) or kind in tuple("bcSUOMm"):
         raise TypeError
+    if isinstance(x, int | float | np.number) and is_finite(x) and not is_in_float32(float(x)):
+        raise OverflowError
     return jnp.asarray(x, jnp.float32)
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.configs import default
-from alexnet_jax.kinds import is_finite, is_in_float32
+from alexnet_jax.kinds import IN_FLOAT32, is_finite, is_in_float32
 from alexnet_jax.models.presets import CIFAR_PRESETS, PRESETS
 from alexnet_jax.scores import METRICS
 from alexnet_jax.state import Hyperparameters
@@ -19,7 +19,6 @@ from alexnet_jax.wording import suggestion
 
 MOST_EPOCHS = 1e5
 LARGEST = 2**31 - 1  # steps and seeds are counted in int32
-_HELD = "0, or from 1.18e-38 to 3.4e+38, which float32 holds"
 
 
 def check(config: ConfigDict, *, besides: Collection[str] | None = ()) -> None:
@@ -149,7 +148,7 @@ def _real(
         if empty and value is None:
             return ""
         good = _number(value) and least <= value <= most and not (above and value == least)
-        told = _HELD if good and not is_in_float32(value) else "" if good else wanted
+        told = IN_FLOAT32 if good and not is_in_float32(value) else "" if good else wanted
         return told + ", or None" * bool(told and empty)
 
     return test
