@@ -4,13 +4,13 @@
 
 The digits recipe and the paper's net at its size (digits at 256 pixels, 32 a batch), as the command
 trains them, and the same updates with nothing around them: the same compiled step on the same
-batches, which lie ready. Two things are told of each: how much more time the whole takes, and how
-long no step runs, between the end of one call and the next. The rest of the difference are steps
-that share the cores with what reads and writes in the background. A line of the log comes with
-every epoch and a checkpoint with every third or every one; validations are put off to the end.
-Counted is from behind one checkpoint to behind another, since the first reads the validation split,
-which a validation has done else. Fails where the step is compiled again. Writes
-results/loop_PLATFORM.json.
+batches, which lie ready. Each has two figures: how much longer the loop takes, and for what share
+of its time no step runs, between the end of one call and the next. The rest of the difference comes
+from steps that share the cores with what reads and writes in the background. A line of the log
+comes with every epoch and a checkpoint with every third or every one; validations are put off to
+the end. Counting begins after one checkpoint and ends after another: the first also reads the
+validation split, which in a usual run a validation has read by then. Fails where the step is
+compiled again. Writes results/loop_PLATFORM.json.
 """
 
 import json
