@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -115,6 +116,12 @@ def json_object(text: str | bytes, name: object) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{name} holds {found!r:.40} where an object {{…}} is wanted")
     return found
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_of(content: bytes, name: object) -> str:

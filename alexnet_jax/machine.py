@@ -43,8 +43,9 @@ def allow_open_files() -> None:
 
 # Names of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-# Of jax, and the seconds from which a program was a large one to compile.
-_COMPILED, _LARGE = "/jax/core/compile/backend_compile_duration", 0.3
+# What jax tells of each program that it compiles, or fetches from the cache.
+COMPILED = "/jax/core/compile/backend_compile_duration"
+_LARGE = 0.3  # seconds from which it was a large one
 
 
 def keep_freed_memory(*, one_heap: bool = True) -> None:
@@ -76,7 +77,7 @@ def _trim_after_compiling() -> None:
     trim = ctypes.CDLL(None).malloc_trim
 
     def trim_if_large(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == _COMPILED and duration_secs > _LARGE:
+        if event == COMPILED and duration_secs > _LARGE:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(trim_if_large)

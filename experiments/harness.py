@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from alexnet_jax import Hyperparameters, command
 from alexnet_jax.files import json_object, text_of, whole_file
+from alexnet_jax.machine import COMPILED
 from experiments import provenance
 
 RESULTS = Path(__file__).parent / "results"
@@ -197,7 +198,7 @@ def compilations() -> Iterator[list[str]]:
     names: list[str] = []
 
     def compiled(event: str, _: float, fun_name: str = "", **__: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
+        if event == COMPILED:
             names.append(fun_name)
 
     jax.monitoring.register_event_duration_secs_listener(compiled)

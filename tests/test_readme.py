@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import alexnet
+from alexnet_jax.configs import digits
 from alexnet_jax.models.layer_table import format_table, layer_table
 
 ROOT = Path(__file__).parents[1]
@@ -375,10 +376,10 @@ def test_what_falls_short_is_as_the_results_have_it():
     assert f"by {more_memory(intel)} GB on the Intel" in next(lines)
     now = more_memory(_result("step_cpu_amd_memory")).split(" and ")
     assert all(one.startswith("-") for one in now)
-    row, digits, whole = next(lines), loop["digits"], loop["paper"]
-    assert f"runs in {digits['no_step_runs']:.1%} of the digits'" in row
+    row, small, whole = next(lines), loop["digits"], loop["paper"]
+    assert f"runs in {small['no_step_runs']:.1%} of the digits'" in row
     assert f"net: {whole['no_step_runs']:.1%})" in row
-    assert f"make them {100 * digits['more']:.1f} and {whole['more']:.1%} longer" in row
+    assert f"make them {100 * small['more']:.1f} and {whole['more']:.1%} longer" in row
     intel, amd = (_result(f"start_cpu{name}")["cold"]["median"] for name in ("", "_amd"))
     assert f"| {intel:.1f} s on the Intel (the AMD with AVX-512: {amd:.1f} s) |" in next(lines)
     slow = " and ".join(f"{row['times_as_fast']:.1f}" for row in sweep[1:])
@@ -496,6 +497,17 @@ def test_figures_of_what_is_nearest_are_those_of_the_result():
     (run,) = _result("look_inside_imagenette")["runs"]
     fc7, pixels = (100 * run[f"precision_of_{name}"] for name in ("fc7", "pixels"))
     assert f"| {fc7:.1f}% / {pixels:.1f}% |" in _row("Imagenette, half width, 64 pixels: six")
+
+
+def test_figures_of_the_digits_recipe_are_those_of_the_result():
+    shipped, longer = _result("digits_recipes")["recipes"][:2]
+    text = " ".join(digits.__doc__.split())
+    for recipe in (shipped, longer):
+        *first, last = (f"{100 * run['validation']:.1f}" for run in recipe["runs"])
+        assert f" at {', '.join(first)} and {last}% " in text
+        assert f" within {max(run['seconds'] for run in recipe['runs']):.0f}" in text
+    tested = ", ".join(f"{100 * run['test']:.1f}" for run in shipped["runs"])
+    assert f"(seeds 0, 1, 2; test {tested}%)" in text
 
 
 def test_seconds_of_the_digits_command_are_those_of_the_result():

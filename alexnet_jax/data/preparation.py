@@ -37,11 +37,11 @@ from alexnet_jax.data.writing import (
     ShardTask,
     WriteShard,
     check_lists,
-    file_digest,
     finished_shard,
     in_validation,
     list_digests,
     make_features,
+    manifest_entry,
     read_json,
     read_report,
     report_path,
@@ -454,7 +454,7 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
             untrained = [name for label, name in names if not trained[label]]
             self.info.metadata.update(classes_without_training_images=untrained)
         self.info.write_to_directory(plan.folder)
-        described = {name: _described(plan.folder / name) for name in DESCRIBING}
+        described = {name: manifest_entry(plan.folder / name) for name in DESCRIBING}
         write_json(plan.folder / MANIFEST, manifest | described)
         self._save_default_config()
         plan.folder.rename(self.data_dir)
@@ -470,11 +470,6 @@ class PreparedBuilder(FileReaderBuilder, skip_registration=True):  # type: ignor
         config = "raw" if raw.exists() else self.encoding
         (folder / ".config").mkdir(exist_ok=True)
         write_json(Path(folder / ".config" / "metadata.json"), {"default_config_name": config})
-
-
-def _described(file: Path) -> dict[str, Any]:
-    """The manifest's entry of a file that is no shard."""
-    return {"sha256": file_digest(file), "bytes": file.stat().st_size, "records": 0}
 
 
 def _changed(before: dict[str, str], now: dict[str, str]) -> tuple[str, str, str] | None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from alexnet_jax.data.descriptions import DESCRIPTION, FEATURES, NAMES, again
 from alexnet_jax.data.names import printable
+from alexnet_jax.files import file_digest
 from alexnet_jax.wording import first_line
 
 MANIFEST = "manifest.json"  # {file: {"sha256", "bytes", "records"}}, written by prepare
@@ -78,7 +79,7 @@ def check_shards(files: Sequence[Path], *, verify: bool = False) -> None:
 
 def _check_digest(file: Path, entry: Entry) -> None:
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = file_digest(file)
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}; {again(file.parent)}") from error
     if digest != entry.sha256:

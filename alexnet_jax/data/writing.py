@@ -21,7 +21,7 @@ from tqdm import tqdm
 from alexnet_jax.data.archives import Member, PrepareError
 from alexnet_jax.data.images import ImageError, decode_image
 from alexnet_jax.data.names import name_bytes, printable
-from alexnet_jax.files import json_object, whole_file
+from alexnet_jax.files import file_digest, json_object, whole_file
 
 IMAGE_SIZE = 256  # Source: AlexNet §2
 ENCODINGS = ("raw", "jpeg")
@@ -146,13 +146,12 @@ def _describe_shard(path: Path) -> dict[str, Any]:
     reader = ArrayRecordReader(str(path))
     records = reader.num_records()
     reader.close()
+    return manifest_entry(path, records)
+
+
+def manifest_entry(path: Path, records: int = 0) -> dict[str, Any]:
+    """What the manifest says of a file."""
     return {"sha256": file_digest(path), "bytes": path.stat().st_size, "records": records}
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

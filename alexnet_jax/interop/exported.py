@@ -21,7 +21,7 @@ import alexnet_jax
 from alexnet_jax.augment import VIEWS
 from alexnet_jax.data.batches import eval_batches
 from alexnet_jax.data.sets import open_dataset
-from alexnet_jax.files import json_object, naming, output_file, part_folder, whole_file
+from alexnet_jax.files import file_digest, json_object, naming, output_file, part_folder, whole_file
 from alexnet_jax.interop.imported import check_params
 from alexnet_jax.runs.configuration import config_of
 from alexnet_jax.runs.evaluation import Tally
@@ -105,11 +105,6 @@ def _digest(mean: np.ndarray) -> str:
     return hashlib.sha256(f"{mean.shape}\n".encode() + mean.tobytes()).hexdigest()
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def run_of(facts: Facts, params: Mapping[str, Any], mean: np.ndarray | None, path: Path) -> Run:
     """The run that a file holds.
 
@@ -167,7 +162,7 @@ def keep(
         new = folder / path.name
         with _named_beside(path, folder):
             write(new, facts)
-            facts = facts | {"file": _file_digest(new)}
+            facts = facts | {"file": file_digest(new)}
             with whole_file(card_of(new)) as text:
                 text.write(card(path.name, facts))
         command = [sys.executable, "-m", "alexnet_jax.convert", f"--verify={new}"]
@@ -291,7 +286,7 @@ def facts_on_card(path: Path) -> Facts:
         whole = card(text.partition("\n")[0].removeprefix("# "), facts)
     if text.split() != whole.split():  # ends of lines aside
         raise ValueError(f"{where} says other things in words than in its JSON; fetch it again")
-    if _file_digest(path) != facts["file"]:
+    if file_digest(path) != facts["file"]:
         raise ValueError(f"{path} is not the file that its card is of; fetch it again")
     return facts
 
